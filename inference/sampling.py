@@ -1,0 +1,229 @@
+"""Samplers as tables and pure steps, and the one denoising loop.
+
+diffusers' scheduler objects carry a step index and draw noise themselves, so a trajectory that
+forks, shares noise or is inverted breaks silently. A `Sampler` holds nothing but numbers taken
+from such a scheduler's configuration: any step can be made from any state, any number of times.
+
+Notation: the state before step i is x = signal·x0 + level·ε.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, cast
+
+import torch
+from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
+from torch import Tensor
+
+Predict = Callable[[int, Tensor], Tensor]
+"""`predict(i, x)`: the guided model output for the scaled state `x` before step `i`."""
+
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Tables of one sampler; entry i of each belongs to step i of `steps`.
+
+    Attributes:
+        prediction_type: What the model predicts.
+        timesteps: The timestep the model is told, falling.
+        signal, level: The state before the step is `signal·x0 + level·ε`.
+        next_signal, next_level: The same for the part of the state after it that is not new noise.
+        fresh: Standard deviation of the noise that the step adds.
+        init_scale: The first state is `init_scale` times standard normal noise.
+        clip: Bound on |x0|, where the scheduler's configuration asks for one.
+    """
+
+    prediction_type: PredictionType
+    timesteps: tuple[float, ...]
+    signal: tuple[float, ...]
+    level: tuple[float, ...]
+    next_signal: tuple[float, ...]
+    next_level: tuple[float, ...]
+    fresh: tuple[float, ...]
+    init_scale: float
+    clip: float | None = None
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return len(self.timesteps)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether any step adds noise."""
+        return any(self.fresh)
+
+    def scale_input(self, i: int, x: Tensor) -> Tensor:
+        """The state as the model expects it, of unit variance: x / √(signal² + level²)."""
+        return x / math.hypot(self.signal[i], self.level[i])
+
+    def split(self, i: int, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The model's estimate of the clean latents x0 and of the noise ε in `x`.
+
+        Args:
+            i: Step index, 0 to `steps` - 1.
+            x: State before the step, not scaled, `(B, C, h, w)`.
+            output: The guided model output, same shape.
+        """
+        signal, level = self.signal[i], self.level[i]
+        if self.prediction_type == "epsilon":
+            clean, noise = (x - level * output) / signal, output
+        else:
+            # v = α·ε - σ·x0 with α² + σ² = 1 (Salimans & Ho 2022, appendix D)
+            norm = math.hypot(signal, level)
+            alpha, sigma, unit = signal / norm, level / norm, x / norm
+            clean, noise = alpha * unit - sigma * output, alpha * output + sigma * unit
+        return clean if self.clip is None else clean.clamp(-self.clip, self.clip), noise
+
+    def step(self, i: int, x: Tensor, output: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The state after step `i`, in the dtype of `x` (computed in at least float32).
+
+        Args:
+            i: Step index, 0 to `steps` - 1.
+            x: State before the step, `(B, C, h, w)`.
+            output: The guided model output of `prediction_type`, same shape.
+            noise: Standard normal noise, broadcastable to `x`; needed where `fresh[i]` is not 0.
+
+        Raises:
+            ValueError: The step adds noise and none was given.
+        """
+        working = torch.promote_types(x.dtype, torch.float32)
+        clean, epsilon = self.split(i, x.to(working), output.to(working))
+        moved = self.next_signal[i] * clean + self.next_level[i] * epsilon
+        if self.fresh[i]:
+            if noise is None:
+                raise ValueError(f"step {i} of this sampler adds noise, but no noise was given")
+            moved = moved + self.fresh[i] * noise.to(moved)
+        return moved.to(x.dtype)
+
+
+def denoise(
+    predict: Predict,
+    sampler: Sampler,
+    latents: Tensor,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    noise: Callable[[int], Tensor] | None = None,
+    callback: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Run steps `start` to `stop` (exclusive; None for all) of a trajectory.
+
+    Args:
+        predict: Gives the guided model output from the step index and the scaled state.
+        sampler: Tables and step.
+        latents: State before step `start`, `(B, C, h, w)`; a full run begins with
+            `sampler.init_scale` times standard normal noise.
+        noise: Gives the noise that step i adds, broadcastable to the state; only asked where the
+            step adds any.
+        callback: Called with the step index and the state after that step.
+
+    Returns:
+        The state before step `stop`; the clean latents where that is the end.
+    """
+    last = sampler.steps if stop is None else stop
+    if not 0 <= start <= last <= sampler.steps:
+        raise ValueError(f"steps {start} to {last} are not within the sampler's {sampler.steps}")
+    x = latents
+    for i in range(start, last):
+        output = predict(i, sampler.scale_input(i, x))
+        x = sampler.step(i, x, output, noise(i) if noise and sampler.fresh[i] else None)
+        if callback:
+            callback(i, x)
+    return x
+
+
+def ddim(scheduler: Any, steps: int) -> Sampler:
+    """DDIM with η = 0 (Song et al. 2021, eq. 12), step for step that of diffusers.
+
+    As there, a step leads `num_train_timesteps // steps` timesteps down, even where rounding makes
+    the next timestep of the table another one.
+
+    Args:
+        scheduler: Any diffusers scheduler; only its configuration is read.
+        steps: Number of steps.
+
+    Raises:
+        ValueError: Too few or too many steps, or a configuration that this sampler does not know.
+    """
+    config = _checked_config(scheduler, steps)
+    tables: Any = DDIMScheduler.from_config(config)
+    tables.set_timesteps(steps)
+    timesteps = _floats(tables.timesteps)
+    stride = tables.config.num_train_timesteps // steps
+    here = [float(tables.alphas_cumprod[int(t)]) for t in timesteps]
+    there = [
+        float(tables.alphas_cumprod[int(t) - stride] if t >= stride else tables.final_alpha_cumprod)
+        for t in timesteps
+    ]
+    return Sampler(
+        prediction_type=tables.config.prediction_type,
+        timesteps=timesteps,
+        signal=_floats(math.sqrt(alpha) for alpha in here),
+        level=_floats(math.sqrt(1 - alpha) for alpha in here),
+        next_signal=_floats(math.sqrt(alpha) for alpha in there),
+        next_level=_floats(math.sqrt(1 - alpha) for alpha in there),
+        fresh=(0.0,) * len(timesteps),
+        init_scale=1.0,
+        # Only where the folder says so: DDIMScheduler's own default would clip the latents of a
+        # folder whose scheduler knows no clipping.
+        clip=tables.config.clip_sample_range if config.get("clip_sample") else None,
+    )
+
+
+def euler_ancestral(scheduler: Any, steps: int) -> Sampler:
+    """Ancestral sampling with Euler steps, step for step that of diffusers and k-diffusion.
+
+    Args:
+        scheduler: Any diffusers scheduler; only its configuration is read.
+        steps: Number of steps.
+
+    Raises:
+        ValueError: Too few or too many steps, or a configuration that this sampler does not know.
+    """
+    tables: Any = EulerAncestralDiscreteScheduler.from_config(_checked_config(scheduler, steps))
+    tables.set_timesteps(steps)
+    sigmas = _floats(tables.sigmas)
+    moves = list(itertools.pairwise(sigmas))
+    fresh = [to * math.sqrt(1 - (to / here) ** 2) for here, to in moves]
+    return Sampler(
+        prediction_type=tables.config.prediction_type,
+        timesteps=_floats(tables.timesteps),
+        signal=(1.0,) * len(moves),
+        level=sigmas[:-1],
+        next_signal=(1.0,) * len(moves),
+        next_level=_floats(to**2 / here for here, to in moves),
+        fresh=tuple(fresh),
+        init_scale=float(tables.init_noise_sigma),
+    )
+
+
+SamplerName = Literal["ddim", "euler_ancestral"]
+
+SAMPLERS: Mapping[SamplerName, Callable[[Any, int], Sampler]] = MappingProxyType(
+    {"ddim": ddim, "euler_ancestral": euler_ancestral}
+)
+
+
+def _checked_config(scheduler: Any, steps: int) -> Mapping[str, Any]:
+    config = cast(Mapping[str, Any], scheduler.config)
+    limit = config["num_train_timesteps"]
+    if not 1 <= steps <= limit:
+        raise ValueError(f"steps is {steps}; expected 1 to {limit}")
+    prediction = config.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction"):
+        raise ValueError(
+            f"the scheduler's prediction_type is {prediction!r}; expected epsilon or v_prediction"
+        )
+    if config.get("thresholding"):
+        raise ValueError("the scheduler asks for dynamic thresholding, which does not fit latents")
+    return config
+
+
+def _floats(values: Iterable[Any]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
