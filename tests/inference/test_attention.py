@@ -1,0 +1,230 @@
+"""Sharing rows of q and k is sharing of attention maps; losing control is an error."""
+
+import diffusers
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from torch import Tensor, nn
+
+from inference.attention import LostHook, NoSites, RowSharing, controlled
+from inference.backbone import Backbone
+from inference.noise import keyed_noise
+from inference.sampling import ddim, denoise
+
+PAIR = RowSharing(source=(0, 2), target=(1, 3), self_attention=True, cross_attention=False)
+BOTH = RowSharing(source=(0, 2), target=(1, 3), self_attention=True, cross_attention=True)
+
+
+@pytest.fixture
+def unet(tiny_backbone: Backbone) -> UNet2DConditionModel:
+    return tiny_backbone.unet
+
+
+def inputs(rows: int) -> tuple[Tensor, int, Tensor]:
+    """Different latents and a different prompt in every row."""
+    return (
+        keyed_noise("latents", shape=(rows, 4, 8, 8)),
+        400,
+        keyed_noise("text", shape=(rows, 32, 32)),
+    )
+
+
+def call(unet: nn.Module, x: Tensor, t: int, text: Tensor) -> Tensor:
+    output: Tensor = unet(x, t, encoder_hidden_states=text).sample
+    return output
+
+
+def test_without_sharing_nothing_changes(unet: UNet2DConditionModel) -> None:
+    expected = call(unet, *inputs(4))
+    with controlled(unet) as hooks:
+        assert torch.equal(call(unet, *inputs(4)), expected)
+        hooks.sharing = PAIR
+        assert not torch.equal(call(unet, *inputs(4)), expected)
+        hooks.sharing = None
+        assert torch.equal(call(unet, *inputs(4)), expected)
+    assert torch.equal(call(unet, *inputs(4)), expected)
+
+
+@pytest.mark.parametrize("sharing", [PAIR, BOTH])
+def test_source_rows_are_unaffected_and_targets_are_not(
+    unet: UNet2DConditionModel, sharing: RowSharing
+) -> None:
+    plain = call(unet, *inputs(4))
+    with controlled(unet, sharing):
+        shared = call(unet, *inputs(4))
+    assert torch.equal(shared[[0, 2]], plain[[0, 2]])
+    assert (shared[[1, 3]] - plain[[1, 3]]).abs().amax(dim=(1, 2, 3)).min() > 1e-4
+
+
+@pytest.mark.parametrize("sharing", [PAIR, BOTH])
+def test_equal_rows_stay_equal(unet: UNet2DConditionModel, sharing: RowSharing) -> None:
+    x, t, text = inputs(4)
+    rows = [0, 0, 2, 2]
+    with controlled(unet, sharing):
+        shared = call(unet, x[rows], t, text[rows])
+    assert torch.equal(shared[0], shared[1])
+    assert torch.equal(shared, call(unet, x[rows], t, text[rows]))
+
+
+def test_equal_prompts_and_noise_are_plain_sampling(tiny_backbone: Backbone) -> None:
+    """Prompt-to-Prompt with equal prompts: both rows are what sampling alone gives."""
+    unet, sampler = tiny_backbone.unet, ddim(tiny_backbone.scheduler, 5)
+    text = tiny_backbone.encode_text(["a red cat"] * 2)
+    start = keyed_noise("start", shape=(1, 4, 8, 8)).expand(2, -1, -1, -1)
+
+    def predict(i: int, x: Tensor) -> Tensor:
+        return call(unet, x, int(sampler.timesteps[i]), text)
+
+    plain = denoise(predict, sampler, start)
+    pair = RowSharing(source=(0,), target=(1,), self_attention=True, cross_attention=True)
+    with controlled(unet, pair):
+        shared = denoise(predict, sampler, start)
+    assert torch.equal(shared[0], shared[1])
+    assert torch.equal(shared, plain)
+
+
+class _ExplicitMaps:
+    """The reference: softmax maps, those of the target rows replaced by those of the source."""
+
+    def __init__(self, sharing: RowSharing) -> None:
+        self.sharing = sharing
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        is_cross = encoder_hidden_states is not None
+        context = encoder_hidden_states if encoder_hidden_states is not None else hidden_states
+        q, k, v = (
+            part.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for part in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
+        )
+        maps = (q @ k.transpose(-1, -2) * attn.scale).softmax(-1)
+        sharing = self.sharing
+        if sharing.cross_attention if is_cross else sharing.self_attention:
+            maps[list(sharing.target)] = maps[list(sharing.source)]
+        out: Tensor = attn.to_out[0]((maps @ v).transpose(1, 2).flatten(2))
+        return out
+
+
+@pytest.mark.parametrize("sharing", [PAIR, BOTH])
+def test_row_copies_equal_copied_maps(unet: UNet2DConditionModel, sharing: RowSharing) -> None:
+    with controlled(unet, sharing):
+        shared = call(unet, *inputs(5))
+    former = unet.attn_processors
+    unet.set_attn_processor(_ExplicitMaps(sharing))
+    try:
+        expected = call(unet, *inputs(5))
+    finally:
+        unet.set_attn_processor(former)
+    torch.testing.assert_close(shared, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm_num_groups": 4, "residual_connection": True, "rescale_output_factor": 1.5},
+        {"scale_qk": False},
+        {"qk_norm": "layer_norm"},
+        {"bias": True, "upcast_attention": True},
+        {"cross_attention_dim": 12, "cross_attention_norm": "layer_norm"},
+    ],
+)
+@pytest.mark.parametrize("form", ["tokens", "image", "masked"])
+def test_every_option_of_an_attention_site(options: dict[str, object], form: str) -> None:
+    """The processor computes what diffusers' own does, whatever the site is made of."""
+    torch.manual_seed(0)
+    site = Attention(query_dim=16, heads=2, dim_head=8, **options).requires_grad_(False)  # type: ignore[arg-type]
+    model = nn.ModuleDict({"site": site})
+    tokens = torch.randn(3, 16, 4, 4) if form == "image" else torch.randn(3, 6, 16)
+    context = torch.randn(3, 6, 12) if "cross_attention_dim" in options else None
+    mask = None
+    if form == "masked":
+        mask = torch.zeros(3, 1, 6)
+        mask[:, :, 4:] = -10000.0
+    expected = site(tokens, context, mask)
+    with controlled(model):
+        found = site(tokens, context, mask)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_replaced_processor_is_an_error(unet: UNet2DConditionModel) -> None:
+    with controlled(unet, PAIR):
+        site = unet.mid_block.attentions[0].transformer_blocks[0].attn1
+        site.set_processor(AttnProcessor2_0())
+        with pytest.raises(LostHook, match=r"mid_block\S*attn1 was replaced by AttnProcessor2_0"):
+            call(unet, *inputs(4))
+
+
+def test_fusing_projections_is_an_error(build_backbone: object) -> None:
+    unet = build_backbone().unet  # type: ignore[operator]
+    with controlled(unet, PAIR):
+        unet.fuse_qkv_projections()
+        with pytest.raises(LostHook, match="was replaced by"):
+            call(unet, *inputs(4))
+
+
+def test_sites_passed_over_are_an_error(
+    unet: UNet2DConditionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unet.mid_block, "forward", lambda x, *_, **__: x)
+    with controlled(unet, PAIR), pytest.raises(LostHook, match=r"of \d+ attention sites"):
+        call(unet, *inputs(4))
+
+
+def test_processors_return_even_after_an_error(unet: UNet2DConditionModel) -> None:
+    before = unet.attn_processors
+    with pytest.raises(KeyError), controlled(unet, PAIR):
+        raise KeyError
+    assert unet.attn_processors == before
+    call(unet, *inputs(1))
+
+
+def test_a_model_without_attention_is_an_error() -> None:
+    with pytest.raises(NoSites, match="Linear has no attention sites"), controlled(nn.Linear(1, 1)):
+        pass
+
+
+def test_a_foreign_processor_is_not_discarded(unet: UNet2DConditionModel) -> None:
+    site = unet.mid_block.attentions[0].transformer_blocks[0].attn2
+    former = site.processor
+    site.set_processor(diffusers.models.attention_processor.SlicedAttnProcessor(1))
+    try:
+        with (
+            pytest.raises(ValueError, match=r"attn2 carries SlicedAttnProcessor"),
+            controlled(unet),
+        ):
+            pass
+    finally:
+        site.set_processor(former)
+
+
+def test_control_is_not_nested(unet: UNet2DConditionModel) -> None:
+    with controlled(unet), pytest.raises(ValueError, match="would discard"), controlled(unet):
+        pass
+    assert {type(p) for p in unet.attn_processors.values()} <= {AttnProcessor, AttnProcessor2_0}
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "sentence"),
+    [
+        ((0,), (1, 2), "1 source rows for 2 target rows"),
+        ((0, 0), (1, 1), "must be distinct"),
+        ((0, 1), (1, 2), "none of the source"),
+        ((0,), (-1,), "counted from 0"),
+    ],
+)
+def test_row_roles_are_checked(
+    source: tuple[int, ...], target: tuple[int, ...], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        RowSharing(source=source, target=target, self_attention=True, cross_attention=False)
+
+
+def test_rows_beyond_the_batch_are_an_error(unet: UNet2DConditionModel) -> None:
+    with controlled(unet, PAIR), pytest.raises(ValueError, match="row 3, but the batch has 2"):
+        call(unet, *inputs(2))
