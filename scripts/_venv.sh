@@ -26,7 +26,7 @@ find_python() {
       return
     fi
   done
-  fail "Emend needs Python 3.11 or newer, and PATH has only $(python3 --version 2>/dev/null || echo none); install Python 3.11 and run this again."
+  fail "Emend needs Python 3.11 or newer, found $(python3 --version 2>/dev/null || echo none); install Python 3.11 and run this again."
 }
 
 # Prints what an installation depends on, as one hash: the requirements, the Python and the place
