@@ -2,11 +2,9 @@
 
 The instruction stage talks to every language model through an OpenAI-compatible server, a small
 local one included. ``serving`` starts that server in a child process and ends it; the module
-itself is the child's entry (``python -m data_gen.server FOLDER``), which imports ``inference``
-before anything that imports torchvision. A hosted or vLLM server needs nothing from here.
+itself is the child's entry (``python -m data_gen.server FOLDER``), so that the package's
+torchvision guard runs before transformers. A hosted or vLLM server needs nothing from here.
 """
-
-import inference  # noqa: F401  # isort: skip  the torchvision guard, before transformers
 
 import json
 import os

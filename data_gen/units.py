@@ -1,0 +1,223 @@
+"""Make one unit of the data set, and publish the data set once all its units are made.
+
+A data set's folder:
+
+    shards/<unit>-<fingerprint>.tar          the pairs that were kept
+    shards/<unit>-<fingerprint>.parquet      their index
+    candidates/<unit>-<fingerprint>.parquet  every candidate: scores, and why it was not kept
+    rejected/<unit>-<fingerprint>.tar        a few rejected pairs, to look at
+    receipts/<unit>.json                     written last
+    index.parquet                            the index of all shards, replaced in one piece
+"""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_gen.files import staged, written_atomically
+from data_gen.receipts import Outcome, Receipt, Unit, file_digest, write_receipt
+from data_gen.records import EditTriplet, ImagePair, Rendered, Verdict
+from data_gen.shards import (
+    INDEX_FILE,
+    INDEX_SCHEMA,
+    read_table,
+    scan_shard,
+    shard_writer,
+    write_index,
+)
+
+CANDIDATE_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("group", pa.string()),
+        ("edit_type", pa.string()),
+        ("seed_index", pa.int64()),
+        ("branch", pa.int64()),
+        ("p", pa.float64()),
+        ("guidance", pa.float64()),
+        ("image_image", pa.float64()),
+        ("text_source", pa.float64()),
+        ("text_edited", pa.float64()),
+        ("directional", pa.float64()),
+        ("reason", pa.string()),
+    ]
+)
+"""A candidate: scores are null where it was not scored, the reason is null where it was kept."""
+
+_FOLDERS = ("shards", "candidates", "rejected")
+_LIBRARIES = ("emend", "torch", "diffusers", "transformers", "pillow")
+
+
+class Paint(Protocol):
+    """Renders triplets and judges what came of them."""
+
+    def __call__(
+        self, triplets: Sequence[EditTriplet]
+    ) -> Iterable[tuple[Rendered, Sequence[Verdict]]]:
+        """Yield what came of each triplet, in their order, with one verdict a candidate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitMaker:
+    """Makes units in a data set's folder; making one again gives the same bytes.
+
+    Attributes:
+        root: The data set's folder.
+        paint: Renders and judges.
+        provenance: What every pair says about where it comes from.
+        keep_rejected: Rejected pairs that a unit keeps to be looked at, one a triplet.
+        on_prompt: Called with the outcome of each prompt as it is done.
+    """
+
+    root: Path
+    paint: Paint
+    provenance: Mapping[str, str]
+    keep_rejected: int
+    on_prompt: Callable[[Outcome], None]
+
+    def __call__(self, unit: Unit) -> Receipt:
+        """Make a unit and write its receipt.
+
+        A RuntimeError of the renderer (out of memory, a lost device) fails the unit's prompts:
+        the receipt says so, nothing else is written, and the next run makes the unit again.
+
+        Raises:
+            OSError: The disk is full, or cannot be written.
+        """
+        start = time.perf_counter()
+        try:
+            outcomes, files = self._make(unit)
+        except RuntimeError as error:
+            failed = Outcome(status="failed", reasons={f"{type(error).__name__}: {error}": 1})
+            outcomes, files = {triplet.id: failed for triplet in unit.triplets}, []
+        receipt = Receipt(
+            unit=unit.name,
+            fingerprint=unit.fingerprint,
+            files={name: file_digest(self.root / name) for name in files},
+            prompts=outcomes,
+            seconds={"total": round(time.perf_counter() - start, 3)},
+            versions={library: version(library) for library in _LIBRARIES},
+        )
+        write_receipt(self.root, receipt)
+        return receipt
+
+    def _make(self, unit: Unit) -> tuple[dict[str, Outcome], list[str]]:
+        """Write a unit's files; they get their names once all of them are complete."""
+        outcomes: dict[str, Outcome] = {}
+        candidates: list[dict[str, Any]] = []
+        with staged(self.root, unit.stem) as folder:
+            for name in _FOLDERS:
+                (folder / name).mkdir()
+            with (
+                shard_writer(folder / "shards" / f"{unit.stem}.tar", self.provenance) as kept,
+                shard_writer(folder / "rejected" / f"{unit.stem}.tar", self.provenance) as shown,
+            ):
+                for rendered, verdicts in self.paint(unit.triplets):
+                    for verdict in verdicts:
+                        if verdict.reason is None:
+                            kept.write(verdict.pair)
+                    if shown.pairs < self.keep_rejected:
+                        shown.write(*_first_rejected(verdicts))
+                    candidates.extend(map(_candidate, verdicts))
+                    outcomes[rendered.triplet.id] = _outcome(rendered, verdicts)
+                    self.on_prompt(outcomes[rendered.triplet.id])
+            table = pa.Table.from_pylist(candidates, schema=CANDIDATE_SCHEMA)
+            pq.write_table(table, folder / "candidates" / f"{unit.stem}.parquet")
+            files = _finish_shards(folder, unit.stem)
+        return outcomes, files
+
+
+def _finish_shards(folder: Path, stem: str) -> list[str]:
+    """Index the unit's shard, drop tars without pairs, and list what remains."""
+    for kind in ("shards", "rejected"):
+        name = f"{kind}/{stem}.tar"
+        rows = scan_shard(folder / name, name)
+        if not rows:
+            (folder / name).unlink()
+        elif kind == "shards":
+            write_index((folder / name).with_suffix(".parquet"), rows)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in files)
+
+
+def _first_rejected(verdicts: Iterable[Verdict]) -> list[ImagePair]:
+    rejected = (
+        verdict.pair
+        for verdict in verdicts
+        if verdict.reason is not None and verdict.pair.scores is not None
+    )
+    return list(rejected)[:1]
+
+
+def _outcome(rendered: Rendered, verdicts: Sequence[Verdict]) -> Outcome:
+    reasons = Counter(verdict.reason for verdict in verdicts if verdict.reason is not None)
+    if rendered.reason is not None:
+        reasons[rendered.reason] += 1
+    kept = sum(verdict.reason is None for verdict in verdicts)
+    return Outcome(status="passed" if kept else "rejected", kept=kept, reasons=dict(reasons))
+
+
+def _candidate(verdict: Verdict) -> dict[str, Any]:
+    pair = verdict.pair
+    scores = {} if pair.scores is None else asdict(pair.scores)
+    return {
+        "key": pair.key,
+        "group": pair.triplet.id,
+        "edit_type": pair.triplet.edit_type,
+        "seed_index": pair.seed_index,
+        "branch": pair.branch,
+        "p": pair.p,
+        "guidance": pair.guidance,
+        "reason": verdict.reason,
+        **scores,
+    }
+
+
+def publish(root: Path, receipts: Sequence[Receipt]) -> int:
+    """Make a data set readable: replace its index, then drop what no receipt names.
+
+    Args:
+        root: The data set's folder.
+        receipts: Those of all units, in the units' order.
+
+    Returns:
+        The number of pairs in the index.
+
+    Raises:
+        ShardError: A unit's index is damaged.
+        ValueError: Not one pair was kept.
+    """
+    named = {name for receipt in receipts for name in receipt.files}
+    parts = [
+        read_table(root / name, INDEX_SCHEMA)
+        for receipt in receipts
+        for name in sorted(receipt.files)
+        if name.startswith("shards/") and name.endswith(".parquet")
+    ]
+    if not parts:
+        raise ValueError(f"no pair passed the filter, so {root} holds no data set")
+    table = pa.concat_tables(parts)
+    with written_atomically(root / INDEX_FILE) as temporary:
+        pq.write_table(table, temporary)
+    _prune(root, named, {receipt.unit for receipt in receipts})
+    return int(table.num_rows)
+
+
+def _prune(root: Path, named: set[str], units: set[str]) -> None:
+    """Delete files of earlier recipes: stock readers take every tar of a folder."""
+    for folder in _FOLDERS:
+        for path in (root / folder).glob("*"):
+            if path.relative_to(root).as_posix() not in named:
+                path.unlink()
+    for path in (root / "receipts").glob("*.json"):
+        if path.stem not in units:
+            path.unlink()
+    shutil.rmtree(root / ".tmp", ignore_errors=True)
