@@ -1,0 +1,155 @@
+"""Held-out edits of the shapes world, and how well an editor carries them out.
+
+Whether an output is right is read off the picture (see `judging`); how far it is from right is its
+distance to the picture that a perfect editor would have made.
+"""
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.shapes.captions import describe
+from inference.shapes.edits import EditType, Inapplicable, edit_scene, propose
+from inference.shapes.judging import judge_edit
+from inference.shapes.phrasings import apply, instruction
+from inference.shapes.render import render
+from inference.shapes.scene import Scene, random_scene
+
+EVALUATION_SEED: Final = 2_000_000
+"""Scenes drawn from this seed on are for measuring editors; nothing is trained or tuned on them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One edit to measure an editor by: a scene, an instruction, and the scene asked for."""
+
+    before: Scene
+    instruction: str
+    edit_type: EditType
+    expected: Scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one output compares with what was asked.
+
+    Attributes:
+        right: It reads back as the scene asked for, all else unchanged.
+        reason: Why it is not right, in a few words; empty where it is.
+        error: Mean absolute distance to the expected picture, on [-1, 1].
+        error_elsewhere: The same, over the pixels that the edit leaves as they were.
+    """
+
+    right: bool
+    reason: str
+    error: float
+    error_elsewhere: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Outcomes of one kind put together; `interval` is the 95 % Wilson interval of `accuracy`."""
+
+    count: int
+    accuracy: float
+    interval: tuple[float, float]
+    error: float
+    error_elsewhere: float
+
+
+def draw_trials(
+    kinds: Sequence[EditType],
+    per_kind: int,
+    *,
+    seed: int = EVALUATION_SEED,
+    held_out_phrasings: bool = False,
+) -> tuple[Trial, ...]:
+    """Draw edits that no model has seen; trial i of a kind is a function of (seed, kind, i)."""
+    return tuple(
+        _draw_trial(kind, random.Random(f"trial/{seed}/{kind}/{index}"), held_out_phrasings)
+        for kind in kinds
+        for index in range(per_kind)
+    )
+
+
+def _draw_trial(kind: EditType, rng: random.Random, held_out_phrasings: bool) -> Trial:
+    figures = 1 if kind == "add" else 2 if kind == "remove" else None
+    while True:
+        before = random_scene(rng, figures=figures)
+        description = describe(before, rng, detail=1.0)
+        edit = propose(description, kind, rng)
+        if edit is None:
+            continue
+        try:
+            expected = edit_scene(edit, before)
+        except Inapplicable:
+            continue
+        text = instruction(edit, description, rng, held_out=held_out_phrasings)
+        return Trial(before=before, instruction=text, edit_type=kind, expected=expected)
+
+
+def measure(trial: Trial, output: NDArray[np.float32]) -> Outcome:
+    """Compare an editor's output with what was asked.
+
+    Args:
+        trial: The edit.
+        output: The edited picture, (H, W, 3) in [0, 1].
+    """
+    size = output.shape[0]
+    before, expected = render(trial.before, size), render(trial.expected, size)
+    distance = 2 * np.abs(output - expected).mean(axis=-1)
+    unchanged = np.abs(before - expected).max(axis=-1) == 0
+    verdict = judge_edit(trial.before, trial.instruction, output)
+    return Outcome(
+        right=verdict.right,
+        reason=verdict.reason,
+        error=float(distance.mean()),
+        error_elsewhere=float(distance[unchanged].mean()) if unchanged.any() else 0.0,
+    )
+
+
+def summarise(outcomes: Iterable[Outcome]) -> Summary:
+    """Put outcomes together.
+
+    Raises:
+        ValueError: There are none.
+    """
+    rows = list(outcomes)
+    if not rows:
+        raise ValueError("there are no outcomes to summarise")
+    right = sum(row.right for row in rows)
+    return Summary(
+        count=len(rows),
+        accuracy=right / len(rows),
+        interval=wilson_interval(right, len(rows)),
+        error=sum(row.error for row in rows) / len(rows),
+        error_elsewhere=sum(row.error_elsewhere for row in rows) / len(rows),
+    )
+
+
+def wilson_interval(successes: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Interval of a share (Wilson 1927), 95 % for the default `z`, within [0, 1]."""
+    share = successes / count
+    middle = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+
+
+def untouched(before: Scene, instruction: str, size: int) -> NDArray[np.bool_]:
+    """Pixels that an edit does not concern, a margin of two pixels left out: (size, size).
+
+    Raises:
+        ValueError: The text is not an instruction of this world, or does not fit the scene.
+    """
+    changed = (
+        np.abs(render(before, size) - render(apply(instruction, before), size)).max(axis=-1) > 0
+    )
+    margin = np.pad(changed, 2)
+    windows = np.lib.stride_tricks.sliding_window_view(margin, (5, 5))
+    return ~windows.any(axis=(-1, -2))
