@@ -1,0 +1,1 @@
+"""Train the small models of the embedded shapes world from scratch: one module a model."""

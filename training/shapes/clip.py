@@ -1,0 +1,247 @@
+"""Train the open_clip model of the shapes world: the filter's and the metrics' eye.
+
+Two contrastive losses at once. The first matches pictures and captions, in batches that hold every
+scene next to its edit, so that one changed word decides. The second matches the *difference* of two
+pictures with the difference of their captions: the directional similarity by which pairs are kept
+(InstructPix2Pix, section 3.1.2).
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from inference.clip import CONFIG, WEIGHTS, ClipScorer, load_clip, save_thresholds
+from inference.shapes.captions import caption, describes
+from training.shapes.loop import LoopKnobs, Losses, generator, optimise
+from training.shapes.pairs import EditPair, draw_pair, pair_pictures
+from training.shapes.scenes import TEST_SEED, Pictures, to_model
+from training.shapes.tokenizer import MAX_LENGTH, make_tokenizer
+
+TEMPERATURE_LIMIT: Final = 100.0
+"""Largest factor on cosine similarities (CLIP, section 2.5)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipKnobs:
+    """How to train the CLIP.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch: Edit pairs a step, two pictures each.
+        rate: Peak learning rate.
+        pairs: Edit pairs to train on.
+        noise: Deviation of the pixel noise added in training, in units of [-1, 1]; decoded
+            pictures are never as clean as drawn ones.
+        seed: Of weights, pairs and batches.
+    """
+
+    steps: int = 1500
+    batch: int = 48
+    rate: float = 1e-3
+    pairs: int = 16_000
+    noise: float = 0.06
+    seed: int = 2
+
+
+def model_config(tokenizer: CLIPTokenizer) -> dict[str, Any]:
+    """Content of `open_clip_config.json`: a ViT of 64×64 in patches of 8, both towers 128 wide."""
+    return {
+        "model_cfg": {
+            "embed_dim": 128,
+            "vision_cfg": {
+                "image_size": 64,
+                "patch_size": 8,
+                "width": 128,
+                "layers": 4,
+                "head_width": 32,
+            },
+            "text_cfg": {
+                "context_length": MAX_LENGTH,
+                "vocab_size": len(tokenizer),
+                "width": 128,
+                "heads": 4,
+                "layers": 3,
+                "pool_type": "eos",
+                "eos_id": tokenizer.eos_token_id,
+                # open_clip then reads the tokenizer from the model's own folder.
+                "hf_tokenizer_name": "shapes",
+            },
+        },
+        "preprocess_cfg": {
+            "size": [64, 64],
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "interpolation": "bicubic",
+            "resize_mode": "squash",
+        },
+    }
+
+
+def train_clip(knobs: ClipKnobs, work: Path, device: str = "cpu") -> ClipScorer:
+    """Train, calibrate the thresholds, and save an open_clip folder to `work/model`.
+
+    Args:
+        knobs: How to train.
+        work: Folder for checkpoint, log and the finished `model`.
+        device: Where to train.
+    """
+    torch.manual_seed(knobs.seed)
+    tokenizer = make_tokenizer()
+    model = open_clip.CLIP(**model_config(tokenizer)["model_cfg"]).to(device)
+    pairs = [draw_pair(knobs.seed, index) for index in range(knobs.pairs)]
+    name = f"pairs-{knobs.seed}-{knobs.pairs}.npy"
+    pictures = pair_pictures(pairs, work.parent / "scenes" / name)
+    tokens = tokenize_pairs(pairs, tokenizer)
+    ambiguous = torch.tensor([also_true(pair) for pair in pairs])
+
+    def loss(step: int) -> Losses:
+        draw = generator(knobs.seed, step)
+        rows = torch.randint(len(pairs), (knobs.batch,), generator=draw)
+        images = to_model(np.concatenate([pictures[rows, side] for side in (0, 1)]))
+        images += (
+            knobs.noise
+            * torch.rand(len(images), 1, 1, 1, generator=draw)
+            * torch.randn(images.shape, generator=draw)
+        )
+        texts = torch.cat([tokens[rows, 0], tokens[rows, 1]])
+        return contrastive_losses(
+            model, images.to(device), texts.to(device), ambiguous[rows].to(device)
+        )
+
+    loop = LoopKnobs(steps=knobs.steps, rate=knobs.rate, weight_decay=0.05, ema=0.995)
+    averaged = optimise(model, loss, loop, work)
+    save_clip(averaged, tokenizer, work / "model")
+    return measure_clip(work / "model", work.parent / "scenes")
+
+
+def tokenize_pairs(pairs: list[EditPair], tokenizer: CLIPTokenizer) -> Tensor:
+    """The captions of all pairs before and after, (N, 2, `MAX_LENGTH`) token ids."""
+    texts = [caption(said) for p in pairs for said in (p.description, p.edited_description)]
+    ids = tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
+    return torch.as_tensor(ids).view(len(pairs), 2, MAX_LENGTH)
+
+
+def also_true(pair: EditPair) -> tuple[bool, bool]:
+    """Whether the first caption fits the second picture too, and the second the first.
+
+    A caption that names no place stays true when the figure moves: no negative then.
+    """
+    return (
+        describes(pair.description, pair.edited),
+        describes(pair.edited_description, pair.source),
+    )
+
+
+def contrastive_losses(model: nn.Module, images: Tensor, texts: Tensor, same: Tensor) -> Losses:
+    """Both losses of a batch of B pairs.
+
+    Args:
+        model: An open_clip CLIP.
+        images: (2B, 3, 64, 64) in [-1, 1]: all sources, then all edited ones.
+        texts: (2B, L) token ids of their captions.
+        same: (B, 2) bool, `also_true` of each pair.
+    """
+    image = F.normalize(model.encode_image(images), dim=-1)  # type: ignore[operator]
+    text = F.normalize(model.encode_text(texts), dim=-1)  # type: ignore[operator]
+    scale = model.logit_scale.exp().clamp(max=TEMPERATURE_LIMIT)  # type: ignore[operator]
+    count = len(same)
+    logits = scale * image @ text.T
+    row = torch.arange(count, device=images.device)
+    mask = torch.zeros_like(logits, dtype=torch.bool)
+    mask[row + count, row], mask[row, row + count] = same[:, 0], same[:, 1]
+    match = info_nce(logits.masked_fill(mask, -1e4))
+    image_change = F.normalize(image[count:] - image[:count], dim=-1, eps=1e-4)
+    text_change = F.normalize(text[count:] - text[:count], dim=-1, eps=1e-4)
+    along = scale * image_change @ text_change.T
+    # An edit and its undoing are each other's hardest negative.
+    against = torch.cat([along, -along.diagonal()[:, None]], dim=1)
+    target = torch.arange(count, device=images.device)
+    change = (F.cross_entropy(against, target) + F.cross_entropy(along.T, target)) / 2
+    hit = (logits.argmax(dim=1) == torch.arange(2 * count, device=images.device)).float().mean()
+    return {"loss": match + 0.5 * change, "match": match, "change": change, "top1": hit}
+
+
+def info_nce(logits: Tensor) -> Tensor:
+    """Symmetric cross-entropy of a (N, N) similarity matrix with its diagonal as the truth."""
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def save_clip(model: nn.Module, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write what `open_clip.create_model("local-dir:…")` and `get_tokenizer` read."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    tokenizer.save_pretrained(folder)
+    (folder / CONFIG).write_text(json.dumps(model_config(tokenizer), indent=2) + "\n")
+    weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def measure_clip(folder: Path, cache: Path, count: int = 512) -> ClipScorer:
+    """Print retrieval among near-misses, calibrate the thresholds and save them in the folder."""
+    scorer = load_clip(folder)
+    pairs = [draw_pair(TEST_SEED, index) for index in range(count)]
+    pictures = pair_pictures(pairs, cache / f"pairs-{TEST_SEED}-{count}.npy")
+    source, edited = (encode_pictures(scorer, pictures[:, side]) for side in (0, 1))
+    before = scorer.text([caption(pair.description) for pair in pairs])
+    after = scorer.text([caption(pair.edited_description) for pair in pairs])
+    print(f"clip: top-1 among 64 captions, near-misses included: {top1(source, before, after):.3f}")
+    change = F.normalize(edited - source, dim=-1)
+    said = F.normalize(after - before, dim=-1)
+    right, wrong = (change * said).sum(-1), (change * said.roll(1, 0)).sum(-1)
+    image_image, other = (source * edited).sum(-1), (source * source.roll(1, 0)).sum(-1)
+    text, other_text = (source * before).sum(-1), (source * before.roll(1, 0)).sum(-1)
+    thresholds = {}
+    for name, true, false in (
+        ("image_image", image_image, other),
+        ("text_source", text, other_text),
+        ("text_edited", (edited * after).sum(-1), (edited * after.roll(1, 0)).sum(-1)),
+        ("directional", right, wrong),
+    ):
+        thresholds[name] = round(best_threshold(true, false), 3)
+        print(
+            f"clip: {name}: true {quantiles(true)}, wrong {quantiles(false)} "
+            f"-> threshold {thresholds[name]}"
+        )
+    save_thresholds(folder, thresholds)
+    return load_clip(folder)
+
+
+def encode_pictures(scorer: ClipScorer, pictures: Pictures) -> Tensor:
+    """Unit features of (N, 64, 64, 3) uint8 pictures, (N, D)."""
+    chunks = [pictures[start : start + 128] for start in range(0, len(pictures), 128)]
+    return torch.cat([scorer.image(to_model(chunk)) for chunk in chunks])
+
+
+def top1(source: Tensor, before: Tensor, after: Tensor) -> float:
+    """Share of pictures whose caption wins among 64: 32 scenes' captions and their edits'."""
+    hits = []
+    for start in range(0, len(source) - 31, 32):
+        rows = slice(start, start + 32)
+        scores = source[rows] @ torch.cat([before[rows], after[rows]]).T
+        hits.append((scores.argmax(dim=1) == torch.arange(32)).float())
+    return float(torch.cat(hits).mean())
+
+
+def best_threshold(true: Tensor, false: Tensor) -> float:
+    """The value that separates the two with the fewest errors, but keeps 95 % of the true."""
+    candidates = torch.cat([true, false]).sort().values
+    errors = [(true < c).float().mean() + (false >= c).float().mean() for c in candidates]
+    best = candidates[int(torch.stack(errors).argmin())]
+    return float(torch.minimum(best, true.quantile(0.05)))
+
+
+def quantiles(values: Tensor) -> str:
+    """5th, 50th and 95th percentile as text."""
+    return " ".join(f"{float(values.quantile(q)):.3f}" for q in (0.05, 0.5, 0.95))

@@ -1,0 +1,325 @@
+"""Train the stable-diffusion of the shapes world: text tower first, then tower and UNet together.
+
+The autoencoder comes finished from `autoencoder`. The text tower is pretrained on text alone (see
+`sayings`) and keeps that task with a small weight while it learns to guide the UNet.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from inference.shapes.captions import Description, caption, describe, describes
+from inference.shapes.phrasings import instruction, parse_instruction
+from inference.shapes.reading import read
+from inference.shapes.scene import random_scene
+from training.precision import bf16_with_float32_attention
+from training.shapes.loop import LoopKnobs, Losses, generator, optimise
+from training.shapes.pairs import draw_pair
+from training.shapes.sayings import SayingHeads, labels, said_by_caption, said_by_instruction
+from training.shapes.scenes import TEST_SEED, SceneSet, rng, scene_set, to_model
+from training.shapes.tokenizer import MAX_LENGTH, make_tokenizer
+
+WIDTH: Final = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionKnobs:
+    """How to train the text tower and the UNet.
+
+    Attributes:
+        steps: Optimiser steps of the joint training.
+        batch: Latents a step.
+        rate: Peak learning rate.
+        text_steps: Optimiser steps of the text tower alone, before.
+        text_batch: Texts a step of the auxiliary task, half captions and half instructions.
+        saying_weight: Weight of the auxiliary task in the joint training.
+        caption_dropout: Share of captions replaced by the empty one.
+        scenes: Scenes to train on.
+        preview_every: Steps between previews; each also saves the whole folder.
+        seed: Of weights, scenes and batches.
+    """
+
+    steps: int = 4000
+    batch: int = 32
+    rate: float = 1e-3
+    text_steps: int = 800
+    text_batch: int = 64
+    saying_weight: float = 0.05
+    caption_dropout: float = 0.1
+    scenes: int = 40_000
+    preview_every: int = 500
+    seed: int = 4
+
+
+class Guided(nn.Module):
+    """Everything that is trained together: UNet, text tower and the heads of the side task."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.unet = new_unet()
+        self.text_encoder = new_text_encoder(tokenizer)
+        self.heads = SayingHeads(WIDTH)
+
+
+def new_unet() -> UNet2DConditionModel:
+    """An untrained UNet: channels (64, 128), cross-attention on both levels, 4.3 M parameters."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(64, 128),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,  # diffusers' name for the number of heads
+        norm_num_groups=16,
+    )
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """An untrained CLIP text tower: two layers, 128 wide."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            projection_dim=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def new_scheduler() -> DDIMScheduler:
+    """The noise schedule that the UNet is trained with, and how it is sampled by default."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.025,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def train_diffusion(
+    knobs: DiffusionKnobs, autoencoder: Path, work: Path, device: str = "cpu"
+) -> StableDiffusionPipeline:
+    """Train and save a diffusers folder to `work/model`, earlier versions included.
+
+    Args:
+        knobs: How to train.
+        autoencoder: Folder of the finished AutoencoderKL.
+        work: Folder for checkpoints, logs, cached latents, previews and the finished `model`.
+        device: Where to train.
+    """
+    torch.manual_seed(knobs.seed)
+    vae = AutoencoderKL.from_pretrained(autoencoder).to(device).eval().requires_grad_(False)
+    tokenizer = make_tokenizer()
+    guided = Guided(tokenizer).to(device)
+    pretrain_text(guided, tokenizer, knobs, work / "text", device)
+    scenes = scene_set(knobs.seed, knobs.scenes, work.parent / "scenes")
+    latents = cached_latents(vae, scenes, work / "latents.npy")
+    alphas = new_scheduler().alphas_cumprod.to(device)
+
+    def loss(step: int) -> Losses:
+        draw = generator(knobs.seed, step)
+        rows = torch.randint(len(latents), (knobs.batch,), generator=draw)
+        captions = [
+            draw_caption(scenes, int(row), f"{knobs.seed}/{step}/{place}", knobs.caption_dropout)
+            for place, row in enumerate(rows)
+        ]
+        clean = torch.from_numpy(latents[rows.numpy()].astype(np.float32)).to(device)
+        denoising = denoising_loss(
+            guided, clean, tokenize(captions, tokenizer).to(device), alphas, draw
+        )
+        saying, right = saying_loss(guided, tokenizer, f"{knobs.seed}/{step}", knobs.text_batch)
+        total = denoising + knobs.saying_weight * saying
+        return {"loss": total, "denoising": denoising, "saying": saying, "right": right}
+
+    def preview(step: int, module: nn.Module) -> None:
+        assert isinstance(module, Guided)
+        pipeline = as_pipeline(module, vae, tokenizer)
+        pipeline.save_pretrained(work / "model")
+        share = read_back(pipeline, 48, work / f"preview-{step:05d}.png")
+        print(f"stable-diffusion step {step}: {share:.1%} of 48 captions right", flush=True)
+
+    loop = LoopKnobs(
+        steps=knobs.steps,
+        rate=knobs.rate,
+        warmup=200,
+        ema=0.998,
+        preview_every=knobs.preview_every,
+    )
+    averaged = optimise(guided, loss, loop, work, preview=preview)
+    assert isinstance(averaged, Guided)
+    pipeline = as_pipeline(averaged, vae, tokenizer)
+    pipeline.save_pretrained(work / "model")
+    share = read_back(pipeline, 200, work / "final.png")
+    print(f"stable-diffusion: {share:.1%} of 200 unseen one-figure captions come out right")
+    return pipeline
+
+
+def pretrain_text(
+    guided: Guided, tokenizer: CLIPTokenizer, knobs: DiffusionKnobs, work: Path, device: str
+) -> None:
+    """Teach the text tower what captions and instructions say, from text alone, in place."""
+    tower = nn.ModuleDict({"text_encoder": guided.text_encoder, "heads": guided.heads})
+
+    def loss(step: int) -> Losses:
+        value, right = saying_loss(guided, tokenizer, f"text/{step}", 2 * knobs.text_batch)
+        return {"loss": value, "right": right}
+
+    optimise(tower, loss, LoopKnobs(steps=knobs.text_steps, rate=2e-3), work)
+
+
+def saying_loss(
+    guided: Guided, tokenizer: CLIPTokenizer, key: str, count: int
+) -> tuple[Tensor, Tensor]:
+    """The side task on `count` random texts: loss, and share of answers right."""
+    texts, sayings = [], []
+    for index in range(count // 2):
+        draw = rng("saying", key, index)
+        said = describe(random_scene(draw), draw, detail=draw.random())
+        texts.append(caption(said))
+        sayings.append(said_by_caption(said))
+        pair = draw_pair(int(draw.random() * TEST_SEED), index)
+        text = instruction(pair.edit, pair.description, draw)
+        # A colour that names the target is known to the parser alone.
+        _, named_colour = parse_instruction(text)
+        texts.append(text)
+        sayings.append(said_by_instruction(pair.edit, named_colour))
+    device = guided.unet.device
+    pooled = guided.text_encoder(tokenize(texts, tokenizer).to(device)).pooler_output
+    loss, right = guided.heads(pooled, labels(sayings).to(device))
+    return loss, right
+
+
+def denoising_loss(
+    guided: Guided, clean: Tensor, tokens: Tensor, alphas: Tensor, draw: torch.Generator
+) -> Tensor:
+    """Mean squared error of the predicted velocity (Salimans and Ho 2022, section 4).
+
+    Args:
+        guided: UNet and text tower.
+        clean: (B, 4, 16, 16) scaled latents.
+        tokens: (B, L) token ids.
+        alphas: (T,) cumulative products of the noise schedule.
+        draw: CPU generator of timesteps and noise.
+    """
+    count = len(clean)
+    # One timestep in each of B equal strata: an even coverage of the schedule in every batch.
+    places = (torch.arange(count) + torch.rand(count, generator=draw)) / count
+    timesteps = (places * len(alphas)).long().to(clean.device)
+    noise = torch.randn(clean.shape, generator=draw).to(clean.device)
+    signal, spread = (
+        a.sqrt()[:, None, None, None] for a in (alphas[timesteps], 1 - alphas[timesteps])
+    )
+    noisy = signal * clean + spread * noise
+    velocity = signal * noise - spread * clean
+    states = guided.text_encoder(tokens).last_hidden_state
+    with bf16_with_float32_attention(clean.device.type):
+        predicted = guided.unet(noisy, timesteps, encoder_hidden_states=states).sample
+    return F.mse_loss(predicted.float(), velocity)
+
+
+def draw_caption(scenes: SceneSet, row: int, key: str, dropout: float) -> str:
+    """A caption of a scene, or, with probability `dropout`, the empty one."""
+    draw = rng("caption", key)
+    if draw.random() < dropout:
+        return ""
+    return caption(describe(scenes.scenes[row], draw, detail=draw.choice((0.3, 0.6, 1.0))))
+
+
+def tokenize(texts: Sequence[str], tokenizer: CLIPTokenizer) -> Tensor:
+    """(B, `MAX_LENGTH`) token ids, padded as Stable Diffusion's pipeline pads."""
+    ids = tokenizer(list(texts), padding="max_length", return_tensors="pt").input_ids
+    return torch.as_tensor(ids)
+
+
+@torch.no_grad()
+def cached_latents(vae: AutoencoderKL, scenes: SceneSet, path: Path) -> NDArray[np.float16]:
+    """Scaled latents of a whole set, (N, 4, 16, 16) float16, encoded on first use."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for start in tqdm(range(0, len(scenes.scenes), 64), desc="encoding", mininterval=5):
+            images = to_model(scenes.pictures[start : start + 64]).to(vae.device)
+            scaled = vae.encode(images).latent_dist.mean * vae.config.scaling_factor
+            rows.append(scaled.cpu().numpy().astype(np.float16))
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, np.concatenate(rows))
+        partial.rename(path)
+    latents: NDArray[np.float16] = np.load(path)
+    return latents
+
+
+def as_pipeline(
+    guided: Guided, vae: AutoencoderKL, tokenizer: CLIPTokenizer
+) -> StableDiffusionPipeline:
+    """The stock pipeline around the parts, without a safety checker."""
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=guided.text_encoder.eval(),
+        tokenizer=tokenizer,
+        unet=guided.unet.eval(),
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def read_back(pipeline: StableDiffusionPipeline, count: int, sheet: Path | None = None) -> float:
+    """Share of unseen one-figure captions whose picture reads back as what the caption says."""
+    said = [unseen_description(index) for index in range(count)]
+    pictures = []
+    for start in range(0, count, 16):
+        prompts = [caption(one) for one in said[start : start + 16]]
+        seeded = [torch.Generator().manual_seed(TEST_SEED + start + i) for i in range(len(prompts))]
+        pictures += pipeline(
+            prompts, num_inference_steps=25, guidance_scale=4.0, generator=seeded
+        ).images
+    if sheet is not None:
+        save_sheet(pictures[:32], sheet)
+    scenes = [read(np.asarray(picture)).scene for picture in pictures]
+    right = [s is not None and describes(d, s) for s, d in zip(scenes, said, strict=True)]
+    return sum(right) / count
+
+
+def unseen_description(index: int) -> Description:
+    """Description `index` of the test, of one figure."""
+    draw = rng("read back", TEST_SEED, index)
+    return describe(random_scene(draw, figures=1), draw)
+
+
+def save_sheet(pictures: Sequence[Image.Image], path: Path, columns: int = 8) -> None:
+    """Save pictures as one sheet, doubled in size."""
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * 128, rows * 128))
+    for index, picture in enumerate(pictures):
+        place = (index % columns * 128, index // columns * 128)
+        sheet.paste(picture.resize((128, 128), Image.Resampling.NEAREST), place)
+    sheet.save(path)

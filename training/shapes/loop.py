@@ -1,0 +1,175 @@
+"""The one training loop of the small models: AdamW, warm-up and cosine, checkpoints that resume.
+
+A trainer hands over its modules and a loss that is a function of the step number; the loop owns the
+optimiser, the log and the checkpoint. Nothing here knows what is being trained.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+Losses = Mapping[str, Tensor]
+"""Named scalar losses; their sum under the key `"loss"` is what is minimised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopKnobs:
+    """How to optimise. `rate` is the peak learning rate, reached after `warmup` steps."""
+
+    steps: int
+    rate: float
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema: float | None = None
+    log_every: int = 20
+    checkpoint_seconds: float = 180.0
+    preview_every: int = 0
+
+
+def generator(*parts: int) -> torch.Generator:
+    """A CPU generator that is a function of whole numbers such as (seed, step)."""
+    state = 0
+    for part in parts:
+        state = (state * 1_000_003 + part + 1) % (2**63)
+    return torch.Generator().manual_seed(state)
+
+
+def rate_at(step: int, knobs: LoopKnobs) -> float:
+    """Learning rate of a step: linear warm-up, then half a cosine down to one hundredth."""
+    if step < knobs.warmup:
+        return knobs.rate * (step + 1) / knobs.warmup
+    progress = (step - knobs.warmup) / max(1, knobs.steps - knobs.warmup)
+    return knobs.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def optimise(
+    module: nn.Module,
+    loss: Callable[[int], Losses],
+    knobs: LoopKnobs,
+    work: Path,
+    *,
+    preview: Callable[[int, nn.Module], None] | None = None,
+) -> nn.Module:
+    """Train a module, from its last checkpoint in `work` if there is one.
+
+    Args:
+        module: What is trained; its parameters that require a gradient are optimised in place.
+        loss: Step number to losses; must draw all its randomness from the step number.
+        knobs: How to optimise.
+        work: Folder for `checkpoint.safetensors` and `log.jsonl`.
+        preview: Called with (steps done, averaged module) every `knobs.preview_every` steps.
+
+    Returns:
+        The averaged module where `knobs.ema` is set, otherwise the module itself.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(
+        parameters, lr=knobs.rate, betas=(0.9, 0.99), weight_decay=knobs.weight_decay
+    )
+    average = Average(module, knobs.ema)
+    checkpoint = work / "checkpoint.safetensors"
+    first = load_checkpoint(checkpoint, module, optimiser, average) if checkpoint.exists() else 0
+    saved = time.monotonic()
+    bar = tqdm(
+        range(first, knobs.steps), initial=first, total=knobs.steps, desc=work.name, mininterval=5
+    )
+    with (work / "log.jsonl").open("a", encoding="utf-8") as log:
+        for step in bar:
+            for group in optimiser.param_groups:
+                group["lr"] = rate_at(step, knobs)
+            losses = loss(step)
+            optimiser.zero_grad(set_to_none=True)
+            losses["loss"].backward()
+            nn.utils.clip_grad_norm_(parameters, knobs.clip_norm)
+            optimiser.step()
+            average.update(module, step)
+            if step % knobs.log_every == 0 or step + 1 == knobs.steps:
+                values = {name: round(float(value.detach()), 5) for name, value in losses.items()}
+                bar.set_postfix(values)
+                record = {"step": step, "seconds": round(time.time()), **values}
+                log.write(json.dumps(record) + "\n")
+                log.flush()
+            if time.monotonic() - saved > knobs.checkpoint_seconds or step + 1 == knobs.steps:
+                save_checkpoint(checkpoint, step + 1, module, optimiser, average)
+                saved = time.monotonic()
+            if preview and knobs.preview_every and (step + 1) % knobs.preview_every == 0:
+                preview(step + 1, average.applied(module))
+    return average.applied(module)
+
+
+class Average:
+    """Exponential moving average of a module's parameters, warmed up as (1 + t) / (10 + t)."""
+
+    def __init__(self, module: nn.Module, decay: float | None) -> None:
+        self.decay = decay
+        self.shadow: dict[str, Tensor] = {}
+        if decay is not None:
+            self.shadow = {k: v.detach().clone() for k, v in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Move the average towards the module's present parameters."""
+        if self.decay is None:
+            return
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        live = dict(module.named_parameters())
+        torch._foreach_lerp_(list(self.shadow.values()), [live[k] for k in self.shadow], weight)
+
+    def applied(self, module: nn.Module) -> nn.Module:
+        """A copy of the module that carries the average; the module itself where there is none."""
+        if self.decay is None:
+            return module
+        averaged = _twin(module)
+        averaged.load_state_dict(self.shadow, strict=False)
+        return averaged
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(module)
+
+
+def save_checkpoint(
+    path: Path, step: int, module: nn.Module, optimiser: torch.optim.Optimizer, average: Average
+) -> None:
+    """Write module, optimiser moments, average and step count as one file, atomically."""
+    tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in average.shadow.items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
+    partial = path.with_suffix(".partial")
+    contiguous = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+    save_file(contiguous, partial, metadata={"step": str(step)})
+    partial.rename(path)
+
+
+def load_checkpoint(
+    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, average: Average
+) -> int:
+    """Restore what `save_checkpoint` wrote and return how many steps were done."""
+    parts: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}, "optimiser": {}}
+    with safe_open(path, framework="pt") as file:
+        step = int(file.metadata()["step"])
+        for key in file.keys():  # noqa: SIM118 (a safe_open file is no mapping)
+            part, name = key.split(".", 1)
+            parts[part][name] = file.get_tensor(key)
+    module.load_state_dict(parts["module"])
+    average.shadow.update(parts["average"])
+    state = optimiser.state_dict()
+    for key, value in parts["optimiser"].items():
+        index, name = key.split(".", 1)
+        state["state"].setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict(state)
+    return step
