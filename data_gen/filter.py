@@ -1,0 +1,195 @@
+"""Score rendered candidates with CLIP and decide which of them become training pairs.
+
+InstructPix2Pix's rule (``generate_img_dataset.py``): all four similarities must reach their
+threshold; of what passes, the candidates with the highest directional similarity are kept.
+Candidates of one prefix tree share their source image, so only the best p of a seed competes.
+Every candidate leaves with a verdict: a rejected one carries its reason.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from data_gen.records import ImageArray, ImagePair, Rendered, Scores, Verdict
+from inference.clip import CaptionTooLong, ClipScorer, compare
+from inference.images import from_numpy
+
+# Images that CLIP sees at once; its results move by rounding with it, so it is not a knob.
+IMAGES_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """What each similarity of a pair must at least reach, in [-1, 1].
+
+    They belong to one CLIP checkpoint. InstructPix2Pix's 0.7, 0.2, 0.2, 0.2 are ViT-L/14's.
+
+    Attributes:
+        image_image: Source image against edited image.
+        text_source: Source image against its caption.
+        text_edited: Edited image against the edited caption.
+        directional: Change between the images against change between the captions.
+    """
+
+    image_image: float
+    text_source: float
+    text_edited: float
+    directional: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not -1 <= value <= 1:
+                raise ValueError(f"thresholds.{field.name} must be within [-1, 1], got {value}")
+
+    @classmethod
+    def of_checkpoint(cls, found: Mapping[str, float]) -> "Thresholds":
+        """Make thresholds of those in a CLIP folder.
+
+        Raises:
+            ValueError: One is missing, or there is one that is not known.
+        """
+        expected = sorted(field.name for field in fields(cls))
+        if sorted(found) != expected:
+            raise ValueError(
+                f"the CLIP checkpoint carries thresholds for {sorted(found)}, expected {expected}; "
+                "give filter.thresholds in the recipe"
+            )
+        return cls(**found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterKnobs:
+    """How candidates are chosen.
+
+    Attributes:
+        thresholds: What the similarities must reach; None takes those in the CLIP folder.
+        best_p_per_seed: Let only the best p of each seed compete for ``keep``; the candidates of
+            one seed share their source image.
+        keep: Pairs to keep of a triplet, at most.
+    """
+
+    thresholds: Thresholds | None = None
+    best_p_per_seed: bool = True
+    keep: int = 4
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError(f"filter.keep must be at least 1, got {self.keep}")
+
+
+def judge(scores: Scores, thresholds: Thresholds) -> str | None:
+    """Return None where all similarities reach their thresholds, otherwise the first that fails.
+
+    A similarity that is not a number fails. The reason names the threshold rather than the value,
+    so that reasons can be counted.
+    """
+    for field in fields(thresholds):
+        least = getattr(thresholds, field.name)
+        if not getattr(scores, field.name) >= least:
+            return f"{field.name} < {least:g}"
+    return None
+
+
+def select(pairs: Sequence[ImagePair], thresholds: Thresholds, knobs: FilterKnobs) -> list[Verdict]:
+    """Decide over the scored candidates of one triplet.
+
+    Args:
+        pairs: Candidates of one triplet, each with scores.
+        thresholds: What the similarities must reach.
+        knobs: How many to keep.
+
+    Returns:
+        One verdict a candidate, in the order given. Equal candidates rank by key.
+
+    Raises:
+        ValueError: A candidate has no scores.
+    """
+    reasons = {pair.key: judge(_scores(pair), thresholds) for pair in pairs}
+    passed = [pair for pair in pairs if reasons[pair.key] is None]
+    ranked = sorted(passed, key=lambda pair: (-_scores(pair).directional, pair.key))
+    seeds: set[int] = set()
+    kept = 0
+    for pair in ranked:
+        if knobs.best_p_per_seed and pair.seed_index in seeds:
+            reasons[pair.key] = "not the best p of its seed"
+        elif kept == knobs.keep:
+            reasons[pair.key] = f"not among the best {knobs.keep}"
+        else:
+            kept += 1
+        seeds.add(pair.seed_index)
+    return [Verdict(pair=pair, reason=reasons[pair.key]) for pair in pairs]
+
+
+def score(pairs: Sequence[ImagePair], scorer: ClipScorer) -> list[ImagePair]:
+    """Score candidates; each distinct image and caption is encoded once.
+
+    Args:
+        pairs: Any candidates; those of one seed share one source array.
+        scorer: The CLIP model.
+
+    Returns:
+        The same candidates with scores.
+
+    Raises:
+        CaptionTooLong: A caption has more tokens than the scorer reads.
+    """
+    images = {id(image): image for pair in pairs for image in (pair.source, pair.edited)}
+    rows = {key: row for row, key in enumerate(images)}
+    captions = [pair.triplet.caption for pair in pairs]
+    edited_captions = [pair.triplet.edited_caption for pair in pairs]
+    texts = scorer.text([*captions, *edited_captions])
+    features = _features(list(images.values()), scorer)
+    values = compare(
+        features[[rows[id(pair.source)] for pair in pairs]],
+        features[[rows[id(pair.edited)] for pair in pairs]],
+        texts[: len(pairs)],
+        texts[len(pairs) :],
+    )
+    return [
+        replace(pair, scores=Scores(**{name: float(value[row]) for name, value in values.items()}))
+        for row, pair in enumerate(pairs)
+    ]
+
+
+def judged(rendered: Rendered, scorer: ClipScorer, knobs: FilterKnobs) -> list[Verdict]:
+    """Score and decide over what came of one triplet.
+
+    A triplet whose captions the scorer cannot read is rejected as a whole, unscored.
+
+    Args:
+        rendered: The candidates of one triplet; may be none.
+        scorer: The CLIP model.
+        knobs: How candidates are chosen.
+
+    Returns:
+        One verdict a candidate, in the order of ``rendered.pairs``.
+
+    Raises:
+        ValueError: Neither the knobs nor the checkpoint's folder give all thresholds.
+    """
+    thresholds = knobs.thresholds or Thresholds.of_checkpoint(scorer.thresholds)
+    if not rendered.pairs:
+        return []
+    try:
+        scored = score(rendered.pairs, scorer)
+    except CaptionTooLong:
+        reason = f"a caption exceeds CLIP's {scorer.context_length} tokens"
+        return [Verdict(pair=pair, reason=reason) for pair in rendered.pairs]
+    return select(scored, thresholds, knobs)
+
+
+def _features(images: list[ImageArray], scorer: ClipScorer) -> Tensor:
+    chunks = []
+    for first in range(0, len(images), IMAGES_AT_ONCE):
+        some = [from_numpy(image) for image in images[first : first + IMAGES_AT_ONCE]]
+        chunks.append(scorer.image(torch.stack(some)))
+    return torch.cat(chunks)
+
+
+def _scores(pair: ImagePair) -> Scores:
+    if pair.scores is None:
+        raise ValueError(f"the candidate {pair.key} has not been scored")
+    return pair.scores
