@@ -85,17 +85,18 @@ condense() {
        /^Installing collected/ { print "  unpacking (a minute or two)"; fflush() }'
 }
 
-# Runs pip; its warnings and errors are kept for the one sentence that a failure ends in.
+# Runs pip; its warnings and errors are shown as they come, and the last one is what a failure ends in.
 install() {
   local target=$root${1:+[$1]} complaint
   exec 3>&1
   if ! complaint=$(
     set -o pipefail
     { "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off \
-      --editable "$target" 2>&4 | condense >&3; } 4>&1
+      --editable "$target" 2>&4 | condense >&3; } 4>&1 |
+      awk '{ print; print | "cat >&2"; fflush("cat >&2") }'
   ); then
-    printf '%s\n' "$complaint" >&2
-    fail "pip could not install $target: $(grep '^ERROR: ' <<<"$complaint" | tail -n 1)"
+    complaint=$(grep -i '^error: ' <<<"$complaint" | tail -n 1)
+    fail "pip could not install $target: ${complaint:-it ended without saying why}"
   fi
   exec 3>&-
 }
