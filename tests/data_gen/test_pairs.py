@@ -1,0 +1,330 @@
+"""The prefix tree renders what independent rendering does, at the cost that its formula says."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from data_gen.pairs import (
+    RenderKnobs,
+    Share,
+    Tree,
+    denoise_trees,
+    draw_tree,
+    render,
+    render_trees,
+)
+from data_gen.prefix_tree import plan, shared_steps, unet_rows
+from data_gen.records import EditTriplet
+from inference.backbone import Backbone
+from inference.noise import keyed_noise
+from inference.sampling import SAMPLERS, SamplerName
+
+BuildBackbone = Callable[..., Backbone]
+
+PS = (0.0, 0.12, 0.31, 0.45, 0.46, 0.6, 0.83, 0.97)
+STEPS = 12
+
+
+def triplet(caption: str, edited_caption: str) -> EditTriplet:
+    return EditTriplet.of(
+        caption=caption,
+        instruction="change it",
+        edited_caption=edited_caption,
+        edit_type="recolour",
+        inverse_instruction="change it back",
+    )
+
+
+# The tiny tokenizer knows "red" and "cat"; other words are a token a letter.
+SWAP = triplet("a red fox", "a red dog")
+OTHERS = (triplet("a cat", "a red"), triplet("big", "dog"), triplet("a cat", "red cat"))
+KNOBS = RenderKnobs(steps=STEPS, batch_rows=12, seeds=2, branches=3)
+
+
+def tree(of: EditTriplet = SWAP, ps: Sequence[float] = PS, seed_index: int = 0) -> Tree:
+    return Tree(triplet=of, seed_index=seed_index, guidance=5.0, ps=tuple(ps))
+
+
+class CopiedMaps:
+    """InstructPix2Pix's way: materialise the attention logits and copy those of the source.
+
+    Rows are [unconditional source, unconditional target, conditional source, conditional target].
+    """
+
+    def __init__(self, share: Share) -> None:
+        self.share = share
+        self.active = False
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        q, k, v = (
+            projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for projected in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
+        )
+        logits = q @ k.transpose(-1, -2) * attn.scale
+        is_cross = encoder_hidden_states is not None
+        if self.active and self.share == "self" and not is_cross:
+            logits = logits[[0, 0, 2, 2]]
+        if self.active and self.share == "cross" and is_cross:
+            logits = logits[[0, 1, 2, 2]]
+        attended: Tensor = attn.to_out[0]((logits.softmax(-1) @ v).transpose(1, 2).flatten(2))
+        return attended
+
+
+@contextmanager
+def copied_maps(unet: Any, share: Share) -> Iterator[CopiedMaps]:
+    former = dict(unet.attn_processors)
+    maps = CopiedMaps(share)
+    unet.set_attn_processor(maps)
+    try:
+        yield maps
+    finally:
+        unet.set_attn_processor(former)
+
+
+@torch.inference_mode()
+def render_independently(
+    backbone: Backbone, of: Tree, p: float, share: Share, sampler_name: SamplerName
+) -> tuple[Tensor, Tensor]:
+    """One candidate alone, as the reference code renders it: latents of source and target."""
+    sampler = SAMPLERS[sampler_name](backbone.scheduler, STEPS)
+    text = backbone.encode_text(["", "", of.triplet.caption, of.triplet.edited_caption])
+    shape, key = (1, 4, 8, 8), (of.triplet.id, of.seed_index)
+
+    def noise(*what: str | int) -> Tensor:
+        return keyed_noise(*key, *what, shape=shape[1:], dtype=backbone.dtype)[None]
+
+    x = sampler.init_scale * noise("start").expand(2, -1, -1, -1)
+    with copied_maps(backbone.unet, share) as maps:
+        for i in range(STEPS):
+            maps.active = i / (STEPS - 1) < p
+            scaled = sampler.scale_input(i, x)
+            rows = torch.cat([scaled, scaled])
+            output = backbone.unet(rows, sampler.timesteps[i], encoder_hidden_states=text).sample
+            uncond, cond = output.chunk(2)
+            x = sampler.step(i, x, uncond + of.guidance * (cond - uncond), noise("step", i))
+    return x[0], x[1]
+
+
+@pytest.mark.parametrize("share", ["self", "cross"])
+@pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["fp64", "fp32"]
+)
+def test_the_tree_equals_independent_rendering(
+    build_backbone: BuildBackbone,
+    share: Share,
+    sampler: SamplerName,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    backbone = build_backbone("v_prediction", dtype=dtype)
+    knobs = RenderKnobs(steps=STEPS, batch_rows=12, share=share, sampler=sampler)
+    planned, latents = denoise_trees(backbone, [tree()], knobs)
+    source = latents[planned.source_of[0]]
+    targets = latents[list(planned.targets_of[0])]
+    largest = 0.0
+    for p, target in zip(PS, targets, strict=True):
+        expected_source, expected = render_independently(backbone, tree(), p, share, sampler)
+        for found, wanted in ((source, expected_source), (target, expected)):
+            error = float((found - wanted).abs().max())
+            # fp64: absolute, as promised; fp32: relative.
+            scale = 1.0 if dtype == torch.float64 else float(wanted.abs().max())
+            largest = max(largest, error / scale)
+    assert largest < tolerance
+    if dtype == torch.float64:  # the comparison has teeth: one shared step more is another image
+        for a, one in zip(PS, targets, strict=True):
+            for b, other in zip(PS, targets, strict=True):
+                same_steps = shared_steps(a, STEPS) == shared_steps(b, STEPS)
+                assert bool((one - other).abs().max() < 1e-6) == same_steps
+
+
+def test_unet_rows_are_counted_as_the_formula_says(build_backbone: BuildBackbone) -> None:
+    backbone = build_backbone()
+    rows: list[int] = []
+    reported: list[int] = []
+    handle = backbone.unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    knobs = RenderKnobs(steps=STEPS, batch_rows=12)
+    denoise_trees(backbone, [tree(), tree(seed_index=1)], knobs, progress=reported.append)
+    handle.remove()
+    assert sum(rows) == sum(reported) == 2 * unet_rows(PS, STEPS)
+    assert max(rows) <= knobs.batch_rows
+
+
+def test_the_formula_is_that_of_the_design_where_steps_are_many() -> None:
+    steps, ps = 10_001, [0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85]
+    per_step = 2 + 2 * max(ps) + 2 * sum(1 - p for p in ps)
+    assert unet_rows(ps, steps) / steps == pytest.approx(per_step, rel=1e-3)
+    assert 4 * len(ps) / per_step == pytest.approx(2.74, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("p", "steps", "shared"), [(0, 25, 0), (0.5, 100, 50), (1.0, 100, 99), (1.1, 100, 100)]
+)
+def test_p_shares_the_steps_that_the_reference_shares(p: float, steps: int, shared: int) -> None:
+    assert shared_steps(p, steps) == shared
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 1.2), min_size=1, max_size=9), min_size=1, max_size=6),
+    st.integers(2, 30),
+    st.integers(4, 40),
+)
+def test_a_plan_moves_every_state_once_a_step_and_no_call_is_too_large(
+    trees: list[list[float]], steps: int, batch_rows: int
+) -> None:
+    planned = plan(trees, steps=steps, batch_rows=batch_rows)
+    assert planned.rows == sum(unet_rows(ps, steps) for ps in trees)
+    alive = {planned.source_of[t] for t in range(len(trees))}
+    alive |= {max(states) for states in planned.targets_of}
+    for i, step in enumerate(planned.steps):
+        alive |= {suffix for _, suffix in step.forks}
+        moved = [state for call in step.calls for state in call.states]
+        assert sorted(moved) == sorted(alive)
+        assert all(2 * len(call.states) <= batch_rows for call in step.calls)
+        sharing = {
+            (call.states[source], call.states[trunk])
+            for call in step.calls
+            for source, trunk in zip(call.sources, call.trunks, strict=True)
+        }
+        assert sharing == {
+            (planned.source_of[t], max(planned.targets_of[t]))
+            for t, ps in enumerate(trees)
+            if i < max(shared_steps(p, steps) for p in ps)
+        }
+    assert alive == set(range(len(planned.tree_of)))
+
+
+def test_at_p_0_source_and_target_are_two_generations_from_the_same_noise(
+    build_backbone: BuildBackbone,
+) -> None:
+    backbone = build_backbone()
+    planned, latents = denoise_trees(backbone, [tree(ps=[0.0])], KNOBS)
+    reversed_triplet = triplet(SWAP.edited_caption, SWAP.caption)
+    same_noise = EditTriplet(**{**vars(reversed_triplet), "id": SWAP.id})
+    _, swapped = denoise_trees(backbone, [tree(same_noise, [0.0])], KNOBS)
+    torch.testing.assert_close(latents.flip(0), swapped, rtol=1e-4, atol=1e-4)
+    assert (latents[0] - latents[1]).abs().max() > 1e-2
+    assert planned.targets_of == ((1,),)
+
+
+@pytest.mark.parametrize("share", ["self", "cross"])
+def test_equal_captions_give_equal_images(build_backbone: BuildBackbone, share: Share) -> None:
+    knobs = RenderKnobs(steps=STEPS, batch_rows=12, share=share)
+    same = triplet(SWAP.caption, SWAP.caption)
+    [pairs] = render_trees(build_backbone(), [tree(same, [1.1, 0.5, 0.0])], knobs)
+    for pair in pairs:
+        np.testing.assert_allclose(pair.source.astype(int), pair.edited.astype(int), atol=1)
+
+
+@pytest.mark.parametrize("share", ["self", "cross"])
+def test_sharing_brings_the_pair_together(build_backbone: BuildBackbone, share: Share) -> None:
+    """What p does to a trained model is measured in `data_gen.sharing`."""
+    knobs = RenderKnobs(steps=STEPS, batch_rows=12, share=share, sampler="ddim")
+    _, latents = denoise_trees(build_backbone(), [tree(ps=[0.0, 1.1])], knobs)
+    source, apart, together = latents
+    assert (source - together).norm() < (source - apart).norm()
+
+
+def test_a_triplet_does_not_depend_on_its_company(build_backbone: BuildBackbone) -> None:
+    backbone = build_backbone()
+    [alone] = render(backbone, [SWAP], KNOBS)
+    for triplets, batch_rows in (((*OTHERS, SWAP), 12), ((SWAP, *OTHERS), 32)):
+        knobs = RenderKnobs(steps=STEPS, batch_rows=batch_rows, seeds=2, branches=3)
+        rendered = list(render(backbone, triplets, knobs))
+        assert [one.triplet for one in rendered] == list(triplets)
+        found = next(one for one in rendered if one.triplet == SWAP)
+        assert [pair.key for pair in found.pairs] == [pair.key for pair in alone.pairs]
+        for pair, wanted in zip(found.pairs, alone.pairs, strict=True):
+            assert (pair.p, pair.guidance) == (wanted.p, wanted.guidance)
+            np.testing.assert_allclose(pair.edited.astype(int), wanted.edited.astype(int), atol=1)
+
+
+def test_rendering_again_gives_the_same_bits(build_backbone: BuildBackbone) -> None:
+    first, second = (list(render(build_backbone(), [SWAP, *OTHERS], KNOBS)) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        for pair, again in zip(one.pairs, other.pairs, strict=True):
+            assert (pair.source == again.source).all()
+            assert (pair.edited == again.edited).all()
+
+
+def test_draws_are_functions_of_triplet_seed_and_branch_within_their_ranges() -> None:
+    knobs = RenderKnobs(branches=4, p_range=(0.1, 0.9), guidance_range=(2.0, 3.0))
+    trees = [draw_tree(SWAP, seed, knobs) for seed in range(200)]
+    assert trees == [draw_tree(SWAP, seed, knobs) for seed in range(200)]
+    assert len({one.guidance for one in trees}) == len({one.ps for one in trees}) == 200
+    assert all(2 <= one.guidance <= 3 for one in trees)
+    for one in trees:
+        assert [int((p - 0.1) / 0.2) for p in one.ps] == [0, 1, 2, 3]
+    ps = np.sort([p for one in trees for p in one.ps])
+    uniform = np.linspace(0.1, 0.9, len(ps))
+    assert np.abs(ps - uniform).max() < 0.03
+
+
+def test_what_cannot_be_rendered_is_passed_over_with_its_reason(
+    build_backbone: BuildBackbone,
+) -> None:
+    backbone = build_backbone()
+    unequal, long = triplet("a cat", "a red cat"), triplet("cat " * 40, "a cat")
+    knobs = RenderKnobs(steps=2, seeds=1, branches=1, share="cross", batch_rows=4)
+    rendered = list(render(backbone, [unequal, SWAP, long, OTHERS[2]], knobs))
+    reasons = [one.reason for one in rendered]
+    assert reasons == ["token counts differ", None, "a caption exceeds 32 tokens", None]
+    assert [len(one.pairs) for one in rendered] == [0, 1, 0, 1]
+    with pytest.raises(ValueError, match="token counts differ"):
+        render_trees(backbone, [tree(unequal)], knobs)
+
+
+def test_pairs_of_a_tree_share_their_source_and_equal_steps_their_image(
+    build_backbone: BuildBackbone,
+) -> None:
+    [pairs] = render_trees(build_backbone(), [tree(ps=[0.5, 0.2, 0.501])], KNOBS)
+    assert {id(pair.source) for pair in pairs} == {id(pairs[0].source)}
+    assert pairs[0].edited is pairs[2].edited is not pairs[1].edited
+    assert pairs[0].source.shape == (32, 32, 3)
+    assert pairs[0].source.dtype == np.uint8
+    assert [pair.key for pair in pairs] == [f"{SWAP.id}-0-{branch}" for branch in range(3)]
+
+
+def test_a_model_or_size_that_does_not_fit_is_named(build_backbone: BuildBackbone) -> None:
+    with pytest.raises(ValueError, match="4 input channels, this one has 8"):
+        render_trees(build_backbone(in_channels=8), [tree()], KNOBS)
+    with pytest.raises(ValueError, match="multiple of 8 .*, got 36"):
+        render_trees(build_backbone(), [tree()], RenderKnobs(size=36))
+    [[pair]] = render_trees(build_backbone(), [tree(ps=[0.5])], RenderKnobs(steps=2, size=48))
+    assert pair.edited.shape == (48, 48, 3)
+
+
+def test_images_that_are_not_finite_are_an_error(build_backbone: BuildBackbone) -> None:
+    backbone = build_backbone()
+    backbone.unet.conv_out.bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"torch.float32 gave pixels that are not finite"):
+        render_trees(backbone, [tree(ps=[0.5])], RenderKnobs(steps=2))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"steps": 1}, "pairs.steps must be at least 2, got 1"),
+        ({"batch_rows": 2}, "pairs.batch_rows must be at least 4"),
+        ({"p_range": (0.9, 0.1)}, "pairs.p_range must be 0 <= low <= high"),
+    ],
+)
+def test_knobs_out_of_range_are_named(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RenderKnobs(**wrong)
