@@ -50,7 +50,7 @@ class DiffusionKnobs:
         seed: Of weights, scenes and batches.
     """
 
-    steps: int = 4000
+    steps: int = 3200
     batch: int = 32
     rate: float = 1e-3
     text_steps: int = 800
@@ -227,9 +227,7 @@ def denoising_loss(
         draw: CPU generator of timesteps and noise.
     """
     count = len(clean)
-    # One timestep in each of B equal strata: an even coverage of the schedule in every batch.
-    places = (torch.arange(count) + torch.rand(count, generator=draw)) / count
-    timesteps = (places * len(alphas)).long().to(clean.device)
+    timesteps = draw_timesteps(count, len(alphas), draw).to(clean.device)
     noise = torch.randn(clean.shape, generator=draw).to(clean.device)
     signal, spread = (
         a.sqrt()[:, None, None, None] for a in (alphas[timesteps], 1 - alphas[timesteps])
@@ -240,6 +238,19 @@ def denoising_loss(
     with bf16_with_float32_attention(clean.device.type):
         predicted = guided.unet(noisy, timesteps, encoder_hidden_states=states).sample
     return F.mse_loss(predicted.float(), velocity)
+
+
+def draw_timesteps(count: int, total: int, draw: torch.Generator) -> Tensor:
+    """(count,) timesteps below `total`, one in each of `count` equal strata of their distribution.
+
+    Shapes are settled between ᾱ = 0.05 and 0.8, 0.15 to 0.6 of this schedule; beyond that hardly
+    anything but the background can be told. So three of four timesteps are logit-normal around 0.4
+    (as Esser et al. 2024, section 3.1, choose theirs), the fourth is uniform.
+    """
+    places = (torch.arange(count) + torch.rand(count, generator=draw)) / count
+    focused = torch.sigmoid(0.9 * torch.special.ndtri(places) - 0.4)
+    spread = torch.where(torch.arange(count) % 4 == 0, places, focused)
+    return (spread * total).long().clamp(max=total - 1)
 
 
 def draw_caption(scenes: SceneSet, row: int, key: str, dropout: float) -> str:
