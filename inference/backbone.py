@@ -20,6 +20,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from inference.sampling import SAMPLERS, SamplerName
 
@@ -108,20 +109,25 @@ class Backbone:
         Raises:
             PromptTooLong: A prompt does not fit in `text_length` tokens.
         """
-        limit = self.text_length
-        for prompt, ids in zip(prompts, self.tokenizer(list(prompts)).input_ids, strict=True):
-            if len(ids) > limit:
-                raise PromptTooLong(
-                    f"prompt {prompt!r} has {len(ids)} tokens with start and end; "
-                    f"the text encoder reads {limit}"
-                )
+        self.check_lengths(prompts)
         tokens = self.tokenizer(
-            list(prompts), padding="max_length", max_length=limit, return_tensors="pt"
+            list(prompts), padding="max_length", max_length=self.text_length, return_tensors="pt"
         ).to(self.device)
         uses_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask if uses_mask else None
         embedded: Tensor = self.text_encoder(tokens.input_ids, attention_mask=mask)[0]
         return embedded
+
+    def check_lengths(self, prompts: Sequence[str]) -> None:
+        """Raise `PromptTooLong` where `encode_text` would, at hardly any cost."""
+        limit = self.text_length
+        for prompt in prompts:
+            length = len(self.tokenizer(prompt, verbose=False).input_ids)
+            if length > limit:
+                raise PromptTooLong(
+                    f"prompt {prompt!r} has {length} tokens with start and end; "
+                    f"the text encoder reads {limit}"
+                )
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Latents as the UNet denoises them: the posterior's mean times the scaling factor.
@@ -183,7 +189,7 @@ def load_backbone(
     _check_parts(root)
     backbone = Backbone(
         vae=_load_part(AutoencoderKL, root / "vae", torch_dtype=dtype),
-        text_encoder=_load_part(CLIPTextModel, root / "text_encoder", dtype=dtype),
+        text_encoder=_load_text_encoder(root / "text_encoder", dtype),
         tokenizer=CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True),
         unet=_load_part(UNet2DConditionModel, root / "unet", torch_dtype=dtype),
         scheduler=_load_scheduler(root / "scheduler"),
@@ -250,6 +256,16 @@ def _load_part(kind: Any, folder: Path, **dtype: torch.dtype) -> Any:
     except Exception as error:  # the libraries raise their own classes, down to bare Exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{folder} cannot be loaded as {kind.__name__}: {reason}") from error
+
+
+def _load_text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModel:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # it would flash by at every start
+    try:
+        return _load_part(CLIPTextModel, folder, dtype=dtype)
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _load_scheduler(folder: Path) -> Any:

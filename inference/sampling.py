@@ -110,7 +110,7 @@ def denoise(
     start: int = 0,
     stop: int | None = None,
     noise: Callable[[int], Tensor] | None = None,
-    callback: Callable[[int, Tensor], None] | None = None,
+    callback: Callable[[int, Tensor], object] | None = None,
 ) -> Tensor:
     """Run steps `start` to `stop` (exclusive; None for all) of a trajectory.
 

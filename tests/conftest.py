@@ -37,7 +37,11 @@ def _tokenizer() -> CLIPTokenizer:
 def _build(
     prediction_type: str = "epsilon", in_channels: int = 4, dtype: torch.dtype = torch.float32
 ) -> Backbone:
-    """The shape of the shapes models in small: images 32x32, latents 4x8x8, two UNet levels."""
+    """The shape of the shapes models in small: images 32x32, latents 4x8x8, two UNet levels.
+
+    The noise schedule is Stable Diffusion's for ε, that of the shapes models for v.
+    """
+    predicts_v = prediction_type == "v_prediction"
     torch.manual_seed(0)
     vae = AutoencoderKL(
         block_out_channels=(8, 8, 16),
@@ -75,12 +79,13 @@ def _build(
     )
     scheduler = DDIMScheduler(
         beta_start=0.00085,
-        beta_end=0.025,
+        beta_end=0.025 if predicts_v else 0.012,
         beta_schedule="scaled_linear",
         clip_sample=False,
         steps_offset=1,  # without it stock pipelines rewrite the configuration
         prediction_type=prediction_type,
-        timestep_spacing="trailing",
+        timestep_spacing="trailing" if predicts_v else "leading",
+        set_alpha_to_one=predicts_v,
     )
     for module in (vae, text_encoder, unet):
         module.to(dtype).eval().requires_grad_(False)

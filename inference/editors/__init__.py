@@ -1,0 +1,1 @@
+"""Editors: an image and what to do with it in, the edited image out."""

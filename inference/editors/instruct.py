@@ -1,0 +1,188 @@
+"""Editing by instruction with an InstructPix2Pix model and dual classifier-free guidance."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from tqdm import tqdm
+
+from inference.backbone import Backbone
+from inference.editors.editor import EditRequest
+from inference.guidance import dual_weights
+from inference.noise import keyed_noise
+from inference.sampling import SAMPLERS, Predict, Sampler, SamplerName, denoise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instruct:
+    """InstructPix2Pix (Brooks et al. 2023): the input image's latents are extra UNet channels.
+
+    Knobs that are None take what the checkpoint pins (`Backbone.settings`).
+
+    Size: an image is resized so that its long side is `resolution` and both sides are multiples of
+    what the model needs (each side to the nearest), edited there, and the result is resized back to
+    the image's own size. An image that already is of that size is not resized at all.
+
+    Attributes:
+        backbone: A model whose UNet takes latents and image condition, of equal channels.
+        text_scale: How strongly the instruction is followed, s_T; 1 is no guidance.
+        image_scale: How strongly the input image is kept, s_I; 1 is no guidance.
+        steps: Number of denoising steps.
+        sampler: Name of the sampler.
+        resolution: Long side in pixels at which to edit; None for the one the UNet was made for.
+        batch_size: Most images edited at once.
+        progress: Show a progress bar.
+    """
+
+    backbone: Backbone
+    text_scale: float | None = None
+    image_scale: float | None = None
+    steps: int | None = None
+    sampler: SamplerName | None = None
+    resolution: int | None = None
+    batch_size: int = 16
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        expected = 2 * self.backbone.vae.config.latent_channels
+        found = self.backbone.unet.config.in_channels
+        if found != expected:
+            raise ValueError(
+                f"backbone: its UNet takes {found} input channels, but editing by instruction "
+                f"needs {expected} (latents and image condition), as in an InstructPix2Pix model"
+            )
+        for name in ("text_scale", "image_scale"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} is {value}; expected a finite number")
+        if self.resolution is not None and self.resolution < 1:
+            raise ValueError(f"resolution is {self.resolution}; expected at least 1 pixel")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; expected at least 1")
+        self.make_sampler()  # an impossible number of steps is an error here, not in mid-run
+
+    def make_sampler(self) -> Sampler:
+        """The tables of the chosen sampler."""
+        settings = self.backbone.settings
+        make = SAMPLERS[self.sampler or settings.sampler]
+        return make(self.backbone.scheduler, settings.steps if self.steps is None else self.steps)
+
+    @torch.no_grad()
+    def edit(self, requests: Sequence[EditRequest]) -> list[Tensor]:
+        """Edit images, those of equal size together.
+
+        Args:
+            requests: Images of any sizes.
+
+        Returns:
+            The edited images in the order of the requests, each of its image's size, on the CPU.
+
+        Raises:
+            PromptTooLong: An instruction has more tokens than the text encoder reads.
+        """
+        self.backbone.check_lengths([request.instruction for request in requests])
+        edited: dict[int, Tensor] = {}
+        total = len(requests) * self.make_sampler().steps
+        with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
+            for numbers, height, width in self._batches(requests):
+                batch = [requests[number] for number in numbers]
+                images = torch.stack([_resize(r.image, height, width) for r in batch])
+                instructions = [request.instruction for request in batch]
+                seeds = [request.seed for request in batch]
+                latents = self._latents(images, instructions, seeds, bar.update)
+                results = self.backbone.decode(latents).cpu()
+                for number, request, result in zip(numbers, batch, results, strict=True):
+                    edited[number] = _resize(result.float(), *request.image.shape[1:])
+        return [edited[number] for number in range(len(requests))]
+
+    def predictor(self, images: Tensor, instructions: Sequence[str], sampler: Sampler) -> Predict:
+        """The guided model output for a batch, as `denoise` wants it.
+
+        The UNet sees, for every image, one row a guidance term: the full condition, the image alone
+        (null text) and neither (null text, and zeros for the image's latents). Terms whose weight
+        is zero are left out. The image's latents are appended after the state is scaled, and are
+        themselves never scaled by the sampler.
+
+        Args:
+            images: `(B, 3, H, W)` in [-1, 1], sides multiples of `Backbone.size_multiple`.
+            instructions: B of them.
+            sampler: Whose timesteps the model is told.
+        """
+        backbone, settings = self.backbone, self.backbone.settings
+        weights = dual_weights(
+            settings.text_scale if self.text_scale is None else self.text_scale,
+            settings.image_scale if self.image_scale is None else self.image_scale,
+        )
+        image = backbone.encode_condition(images)
+        text = backbone.encode_text(instructions)
+        null = backbone.encode_text([""]).expand_as(text)
+        terms = [
+            (weights.full, text, image),
+            (weights.image_only, null, image),
+            (weights.uncond, null, torch.zeros_like(image)),
+        ]
+        terms = [term for term in terms if term[0] != 0]
+        texts = torch.cat([text for _, text, _ in terms])
+        conditions = torch.cat([image for _, _, image in terms])
+
+        def predict(i: int, x: Tensor) -> Tensor:
+            rows = torch.cat([torch.cat([x.to(conditions)] * len(terms)), conditions], dim=1)
+            timestep = sampler.timesteps[i]
+            output = backbone.unet(rows, timestep, encoder_hidden_states=texts).sample.float()
+            parts = output.chunk(len(terms))
+            guided: Tensor = sum(w * part for (w, _, _), part in zip(terms, parts, strict=True))
+            return guided
+
+        return predict
+
+    def _latents(
+        self,
+        images: Tensor,
+        instructions: Sequence[str],
+        seeds: Sequence[int],
+        advance: Callable[[int], object],
+    ) -> Tensor:
+        sampler, factor = self.make_sampler(), self.backbone.latent_factor
+        channels, (height, width) = self.backbone.vae.config.latent_channels, images.shape[2:]
+        shape = (channels, height // factor, width // factor)
+
+        def noise(*step: str | int) -> Tensor:
+            rows = [keyed_noise("edit", seed, *step, shape=shape) for seed in seeds]
+            return torch.stack(rows).to(self.backbone.device)
+
+        return denoise(
+            self.predictor(images, instructions, sampler),
+            sampler,
+            sampler.init_scale * noise("start"),
+            noise=noise,
+            callback=lambda *_: advance(len(images)),
+        )
+
+    def _batches(self, requests: Sequence[EditRequest]) -> Iterator[tuple[list[int], int, int]]:
+        """Numbers of requests that are edited together, and the height and width they share."""
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for number, request in enumerate(requests):
+            by_size.setdefault(self._working_size(request.image), []).append(number)
+        for (height, width), numbers in by_size.items():
+            for first in range(0, len(numbers), self.batch_size):
+                yield numbers[first : first + self.batch_size], height, width
+
+    def _working_size(self, image: Tensor) -> tuple[int, int]:
+        multiple = self.backbone.size_multiple
+        long_side = self.resolution or self.backbone.native_size
+        scale = long_side / max(image.shape[1:])
+        height, width = (max(1, round(s * scale / multiple)) * multiple for s in image.shape[1:])
+        return height, width
+
+
+def _resize(image: Tensor, height: int, width: int) -> Tensor:
+    """`(3, H, W)` to `(3, height, width)`, untouched where it already has that size."""
+    if image.shape[1:] == (height, width):
+        return image
+    resized = interpolate(
+        image[None].float(), (height, width), mode="bicubic", align_corners=False, antialias=True
+    )
+    return resized[0].clamp(-1, 1)
