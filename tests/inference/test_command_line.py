@@ -1,0 +1,85 @@
+"""Options as lists, and every complaint in one sentence."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from inference.command_line import run
+
+seen: list[tuple[object, ...]] = []
+
+
+def paint(
+    images: list[str],
+    colour: Literal["red", "tan"] = "red",
+    scale: float | None = None,
+    steps: int = 3,
+) -> None:
+    """Paint images."""
+    if steps == 0:
+        raise ValueError("steps is 0; expected at least 1")
+    seen.append((images, colour, scale, steps))
+
+
+def call(*args: str) -> int:
+    seen.clear()
+    return run({"paint": paint}, prog="python -m paint", args=args)
+
+
+def test_a_list_may_be_several_values() -> None:
+    assert call("paint", "--images", "a.png", "b c.png", "--scale", "2") == 0
+    assert seen == [(["a.png", "b c.png"], "red", 2.0, 3)]
+    assert call("paint", "--scale", "2", "--images", "a.png") == 0
+    assert seen == [(["a.png"], "red", 2.0, 3)]
+    assert call("paint", "--images", '["a.png", "b.png"]', "--steps=4") == 0
+    assert seen == [(["a.png", "b.png"], "red", None, 4)]
+
+
+def test_a_recipe_is_read_and_overridden(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("images: [a.png]\ncolour: tan\n")
+    assert call("paint", "--config", str(recipe), "--steps", "5") == 0
+    assert seen == [(["a.png"], "tan", None, 5)]
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--images", "a", "--scale", "high"], "scale is 'high'; expected null or float"),
+        (["--images", "a", "--steps", "2.5"], "steps is '2.5'; expected int"),
+        (
+            ["--images", "a", "--colour", "pink"],
+            "colour is 'pink'; expected Literal['red', 'tan']",
+        ),
+        (["--images", "a", "--color", "red"], "Unrecognized arguments: --color red"),
+        (["--images"], "argument --images/--images+: expected one argument"),
+        ([], "Option 'paint.images' is required but not provided or its value is None."),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(
+    args: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call("paint", *args)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+    assert seen == []
+
+
+def test_an_unknown_key_of_a_recipe_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("images: [a.png]\ncolor: blue\n")
+    with pytest.raises(SystemExit) as ended:
+        call("paint", "--config", str(recipe))
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert "color" in error
+    assert error.count("\n") == 1
+
+
+def test_expected_errors_are_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("paint", "--images", "a", "--steps", "0") == 1
+    assert capsys.readouterr().err == "error: steps is 0; expected at least 1\n"
