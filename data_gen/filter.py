@@ -42,7 +42,9 @@ class Thresholds:
         for field in fields(self):
             value = getattr(self, field.name)
             if not -1 <= value <= 1:
-                raise ValueError(f"thresholds.{field.name} must be within [-1, 1], got {value}")
+                raise ValueError(
+                    f"pairs.filter.thresholds.{field.name} must be within [-1, 1], got {value}"
+                )
 
     @classmethod
     def of_checkpoint(cls, found: Mapping[str, float]) -> "Thresholds":
@@ -55,7 +57,7 @@ class Thresholds:
         if sorted(found) != expected:
             raise ValueError(
                 f"the CLIP checkpoint carries thresholds for {sorted(found)}, expected {expected}; "
-                "give filter.thresholds in the recipe"
+                "give pairs.filter.thresholds in the recipe"
             )
         return cls(**found)
 
@@ -77,7 +79,7 @@ class FilterKnobs:
 
     def __post_init__(self) -> None:
         if self.keep < 1:
-            raise ValueError(f"filter.keep must be at least 1, got {self.keep}")
+            raise ValueError(f"pairs.filter.keep must be at least 1, got {self.keep}")
 
 
 def judge(scores: Scores, thresholds: Thresholds) -> str | None:

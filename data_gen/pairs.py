@@ -57,14 +57,15 @@ class RenderKnobs:
     def __post_init__(self) -> None:
         least = {"steps": 2, "seeds": 1, "branches": 1, "batch_rows": 4}
         for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(
-                    f"pairs.{name} must be at least {bound}, got {getattr(self, name)}"
-                )
+            found = getattr(self, name)
+            if found < bound:
+                raise ValueError(f"pairs.render.{name} must be at least {bound}, got {found}")
         for name in ("p_range", "guidance_range"):
             low, high = getattr(self, name)
             if not 0 <= low <= high:
-                raise ValueError(f"pairs.{name} must be 0 <= low <= high, got [{low}, {high}]")
+                raise ValueError(
+                    f"pairs.render.{name} must be 0 <= low <= high, got [{low}, {high}]"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,7 +359,8 @@ def _latent_shape(backbone: Backbone, size: int | None) -> tuple[int, int, int]:
     side = size or backbone.native_size
     if side % backbone.size_multiple:
         raise ValueError(
-            f"pairs.size must be a multiple of {backbone.size_multiple} for this model, got {side}"
+            f"pairs.render.size must be a multiple of {backbone.size_multiple} for this model, "
+            f"got {side}"
         )
     side //= backbone.latent_factor
     return channels, side, side

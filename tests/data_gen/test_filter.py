@@ -155,7 +155,7 @@ def test_thresholds_come_from_the_recipe_or_else_from_the_checkpoint() -> None:
     [verdict] = judged(rendered, colour_scorer(low), strict)
     assert verdict.reason == "image_image < 1"
     assert verdict.pair.scores is not None
-    with pytest.raises(ValueError, match=r"expected \['directional'.*give filter.thresholds"):
+    with pytest.raises(ValueError, match=r"expected \['directional'.*give pairs.filter.thresholds"):
         judged(rendered, colour_scorer({"image_image": 0.5}), FilterKnobs())
 
 
@@ -171,7 +171,7 @@ def test_a_triplet_without_candidates_has_no_verdicts() -> None:
 
 
 def test_thresholds_and_counts_out_of_range_are_named() -> None:
-    with pytest.raises(ValueError, match="thresholds.directional must be within"):
+    with pytest.raises(ValueError, match="pairs.filter.thresholds.directional must be within"):
         Thresholds(image_image=0.7, text_source=0.2, text_edited=0.2, directional=20)
-    with pytest.raises(ValueError, match="filter.keep must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="pairs.filter.keep must be at least 1, got 0"):
         FilterKnobs(keep=0)

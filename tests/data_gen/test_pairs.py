@@ -320,9 +320,9 @@ def test_images_that_are_not_finite_are_an_error(build_backbone: BuildBackbone) 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"steps": 1}, "pairs.steps must be at least 2, got 1"),
-        ({"batch_rows": 2}, "pairs.batch_rows must be at least 4"),
-        ({"p_range": (0.9, 0.1)}, "pairs.p_range must be 0 <= low <= high"),
+        ({"steps": 1}, "pairs.render.steps must be at least 2, got 1"),
+        ({"batch_rows": 2}, "pairs.render.batch_rows must be at least 4"),
+        ({"p_range": (0.9, 0.1)}, "pairs.render.p_range must be 0 <= low <= high"),
     ],
 )
 def test_knobs_out_of_range_are_named(wrong: dict[str, Any], message: str) -> None:
