@@ -92,13 +92,15 @@ install() {
   if ! complaint=$(
     set -o pipefail
     { "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off \
-      --editable "$target" 2>&4 | condense >&3; } 4>&1 |
+      --no-compile --editable "$target" 2>&4 | condense >&3; } 4>&1 |
       awk '{ print; print | "cat >&2"; fflush("cat >&2") }'
   ); then
     complaint=$(grep -i '^error: ' <<<"$complaint" | tail -n 1)
     fail "pip could not install $target: ${complaint:-it ended without saying why}"
   fi
   exec 3>&-
+  # pip compiles on one core, half of its time; a few files (templates) are no Python and do not count.
+  "$venv/bin/python" -m compileall -qq -j 0 "$venv"/lib/python*/site-packages || true
 }
 
 ensure_venv() {
