@@ -3,20 +3,13 @@
 Each stage also runs alone, with the same recipe: ``captions``, ``instructions``, ``pairs``.
 """
 
-import errno
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from jsonargparse import auto_cli
-
 from data_gen.server import ServerError
-from data_gen.stages import (
-    Recipe,
-    Unfinished,
-    make_captions,
-    make_instructions,
-    make_pairs,
-)
+from data_gen.stages import Recipe, Unfinished, make_captions, make_instructions, make_pairs
+from inference import command_line
 
 
 def run(**recipe: Any) -> None:
@@ -42,25 +35,14 @@ def pairs(**recipe: Any) -> None:
     make_pairs(Recipe(**recipe))
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run a command line and return the exit code: 0, 1 for an error, 2 for a wrong recipe."""
-    commands: dict[str, Any] = {
-        "run": run,
-        "captions": captions,
-        "instructions": instructions,
-        "pairs": pairs,
-    }
-    try:
-        auto_cli(commands, args=args, as_positional=False, prog="python -m data_gen")
-    except OSError as error:
-        full = error.errno == errno.ENOSPC
-        remedy = "; free some space and run again: what is done is kept" if full else ""
-        print(f"error: {error}{remedy}", file=sys.stderr)
-        return 1
-    except (ValueError, ServerError, Unfinished) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code."""
+    return command_line.run(
+        {"run": run, "captions": captions, "instructions": instructions, "pairs": pairs},
+        prog="python -m data_gen",
+        args=args,
+        expected=(ValueError, OSError, ServerError, Unfinished),
+    )
 
 
 if __name__ == "__main__":

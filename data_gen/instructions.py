@@ -190,7 +190,7 @@ async def _ask_all(
             try:
                 text = await _ask(client, endpoint, request, asked, knobs)
             except (openai.RateLimitError, openai.InternalServerError) as error:
-                failures.append(error.message)
+                failures.append(_said(error))
             else:
                 answers.append(_entry(request, asked, text))
             bar.update()
@@ -205,7 +205,7 @@ async def _ask_all(
             ) from error
         except openai.APIStatusError as error:
             raise ServerError(
-                f"the language-model server at {endpoint.base_url} refuses: {error.message}"
+                f"the language-model server at {endpoint.base_url} refuses: {_said(error)}"
             ) from error
         finally:
             await client.close()
@@ -231,6 +231,11 @@ async def _ask(
         seed=int(request, 16) % 2**31,
     )
     return completion.choices[0].message.content or ""
+
+
+def _said(error: openai.APIStatusError) -> str:
+    """The server's own words: the client's message holds them in OpenAI's form only."""
+    return f"HTTP {error.status_code}, {error.response.text[:300]}"
 
 
 def _entry(request: str, asked: Question, text: str) -> dict[str, object]:

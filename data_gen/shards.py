@@ -10,7 +10,7 @@ extracted or unpickled.
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -152,6 +152,7 @@ def scan_shard(path: Path, name: str) -> list[IndexRow]:
     Raises:
         ShardError: The tar is truncated, or holds anything but complete pairs.
     """
+    _require_complete(path)
     members: dict[str, dict[str, tarfile.TarInfo]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
@@ -160,11 +161,9 @@ def scan_shard(path: Path, name: str) -> list[IndexRow]:
                 if members.setdefault(key, {}).setdefault(extension, member) is not member:
                     raise ShardError(f"{path} holds {member.name} twice")
     except tarfile.TarError as error:
-        raise ShardError(f"{path} is no tar, or is truncated: {error}") from error
+        raise ShardError(f"{path} is no tar: {error}") from error
     with path.open("rb") as file:
-        rows = [_index_row(path, name, key, found, file) for key, found in members.items()]
-    _require_complete(path, rows)
-    return rows
+        return [_index_row(path, name, key, found, file) for key, found in members.items()]
 
 
 def _checked_name(member: tarfile.TarInfo, path: Path) -> tuple[str, str]:
@@ -178,12 +177,13 @@ def _checked_name(member: tarfile.TarInfo, path: Path) -> tuple[str, str]:
     return key, extension
 
 
-def _require_complete(path: Path, rows: Iterable[IndexRow]) -> None:
-    """A tar reader is content with a last member cut short; a reader of pairs is not."""
-    end = max((row.json_offset + row.json_size for row in rows), default=0)
-    size = path.stat().st_size
-    if size < end:
-        raise ShardError(f"{path} is truncated: {size} bytes of at least {end}")
+def _require_complete(path: Path) -> None:
+    """Require a tar's end, two blocks of zeros: tar readers are content without it."""
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - 2 * _BLOCK))
+        if file.read() != bytes(2 * _BLOCK):
+            raise ShardError(f"{path} is truncated: its {size} bytes do not end as a tar does")
 
 
 def _index_row(

@@ -1,0 +1,68 @@
+"""Fixtures of data generation's tests: triplets, and a painter that needs no model."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from data_gen.records import EditTriplet, ImageArray, ImagePair, Rendered, Scores, Verdict
+from data_gen.units import Paint
+
+
+def _triplet(number: int) -> EditTriplet:
+    return EditTriplet.of(
+        caption=f"a red circle number {number}",
+        instruction="make it blue",
+        edited_caption=f"a blue circle number {number}",
+        edit_type="recolour",
+        inverse_instruction="make it red",
+    )
+
+
+@pytest.fixture
+def triplets() -> list[EditTriplet]:
+    return [_triplet(number) for number in range(10)]
+
+
+def _noise(*key: object) -> ImageArray:
+    seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big")
+    return np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
+
+
+def _pair(triplet: EditTriplet, seed_index: int = 0, branch: int = 0) -> ImagePair:
+    key = ImagePair.key_of(triplet.id, seed_index, branch)
+    directional = int(_noise(key)[0, 0, 0]) / 255
+    return ImagePair(
+        triplet=triplet,
+        key=key,
+        source=_noise(triplet.id, seed_index),
+        edited=_noise(key),
+        seed_index=seed_index,
+        branch=branch,
+        p=0.1 + 0.2 * branch,
+        guidance=4.0,
+        scores=Scores(image_image=0.9, text_source=0.5, text_edited=0.5, directional=directional),
+    )
+
+
+@pytest.fixture
+def make_pair() -> Callable[..., ImagePair]:
+    """`make_pair(triplet, seed_index=0, branch=0)`: a scored pair, a function of its key."""
+    return _pair
+
+
+def _paint(triplets: Sequence[EditTriplet]) -> Iterator[tuple[Rendered, list[Verdict]]]:
+    for triplet in triplets:
+        pairs = tuple(_pair(triplet, seed, branch) for seed in range(2) for branch in range(2))
+        verdicts = [
+            Verdict(pair=pair, reason=None if pair.scores.directional > 0.5 else "directional")
+            for pair in pairs
+        ]
+        yield Rendered(triplet=triplet, pairs=pairs), verdicts
+
+
+@pytest.fixture
+def paint() -> Paint:
+    """Noise pictures: four candidates a triplet, about half of them kept."""
+    return _paint

@@ -1,0 +1,190 @@
+"""The command: the whole chain on tiny models, every shipped recipe, and errors in one sentence."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from data_gen import __main__, instructions, stages
+from data_gen.files import write_lines
+from data_gen.records import EditTriplet, triplet_to_json
+from data_gen.shards import ShardIndex
+from data_gen.stages import PairKnobs, Recipe, make_pairs
+from data_gen.units import Paint
+
+
+class NoBar:
+    """Stands in for tqdm, which writes to the stream that is looked at."""
+
+    def __init__(self, **kwargs: object) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None: ...
+
+    def update(self) -> None: ...
+
+    def set_postfix(self, **kwargs: object) -> None: ...
+
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "data_gen" / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def data(tmp_path: Path, triplets: list[EditTriplet]) -> Path:
+    """A data set's folder after the instruction stage."""
+    write_lines(tmp_path / "data" / "triplets.jsonl", map(triplet_to_json, triplets))
+    return tmp_path / "data"
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *line: str, code: int = 1) -> str:
+    """Run a command that must fail; its one line of error."""
+    try:
+        found = __main__.main(line)
+    except SystemExit as end:
+        found = end.code  # type: ignore[assignment]
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert found == code
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_say_what_exists(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Recipe] = []
+    monkeypatch.setattr(__main__, "make_captions", seen.append)
+    monkeypatch.chdir(ROOT)
+    assert __main__.main(["captions", "--config", str(path)]) == 0
+    (recipe,) = seen
+    assert recipe.output.parts[0] == "out"
+    for folder in (recipe.instructions.model, recipe.pairs.model, recipe.pairs.clip):
+        assert folder.startswith("inference/shapes/models/")
+
+
+def test_captions_stand_where_the_next_stage_looks(tmp_path: Path) -> None:
+    line = ["captions", "--config", str(RECIPES[0]), "--output", str(tmp_path)]
+    assert __main__.main([*line, "--captions.count", "3"]) == 0
+    assert len((tmp_path / "captions.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_pair_stage_publishes_once_all_partitions_are_done(
+    data: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "painter", lambda knobs: paint)
+    line = ["pairs", "--output", str(data), "--pairs.unit_size", "4"]
+    assert __main__.main([*line, "--partition", "0/2"]) == 0
+    assert not (data / "index.parquet").exists()
+    assert __main__.main([*line, "--partition", "1/2"]) == 0
+    assert len(ShardIndex(data)) > 0
+
+
+def test_all_that_decides_the_bytes_is_in_the_fingerprint(
+    triplets: list[EditTriplet], tmp_path: Path
+) -> None:
+    (tmp_path / "unet.safetensors").write_bytes(b"one")
+    knobs: list[Mapping[str, Any]] = [
+        {},
+        {"model": str(tmp_path)},
+        {"clip": "ViT-L-14/openai"},
+        {"precision": "float16"},
+        {"unit_size": 4},
+        {"keep_rejected": 0},
+        {"render": stages.RenderKnobs(steps=7)},
+        {"filter": stages.FilterKnobs(keep=7)},
+    ]
+    found = {stages.plan_units(triplets, PairKnobs(**some))[0].fingerprint for some in knobs}
+    (tmp_path / "unet.safetensors").write_bytes(b"two")
+    found.add(stages.plan_units(triplets, PairKnobs(model=str(tmp_path)))[0].fingerprint)
+    assert len(found) == len(knobs) + 1
+
+
+def test_failed_units_are_an_error_that_says_run_again(
+    data: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(triplets: Sequence[EditTriplet]) -> Iterator[Any]:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(stages, "painter", lambda knobs: broken)
+    monkeypatch.setattr(stages, "tqdm", NoBar)
+    said = error_of(capsys, "pairs", "--output", str(data))
+    assert "1 units failed" in said
+    assert "run again" in said
+
+
+def test_a_full_disk_is_one_sentence(
+    data: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(stages, "painter", lambda knobs: paint)
+    monkeypatch.setattr(stages, "tqdm", NoBar)
+    monkeypatch.setattr(os, "fsync", full)
+    assert "No space left on device" in error_of(capsys, "pairs", "--output", str(data))
+
+
+def test_a_truncated_index_is_one_sentence(
+    data: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stages, "painter", lambda knobs: paint)
+    make_pairs(Recipe(output=data))
+    part = next((data / "shards").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-9])
+    capsys.readouterr()
+    assert "is truncated" in error_of(capsys, "pairs", "--output", str(data))
+
+
+def test_a_server_that_is_down_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(instructions, "tqdm", NoBar)
+    __main__.main(["captions", "--output", str(tmp_path), "--captions.count", "1"])
+    said = error_of(
+        capsys,
+        *("instructions", "--output", str(tmp_path), "--instructions.max_retries", "0"),
+        *("--instructions.base_url", "http://127.0.0.1:9/v1"),
+    )
+    assert "http://127.0.0.1:9/v1 is down" in said
+
+
+def test_an_empty_captions_file_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    said = error_of(capsys, "run", "--output", str(tmp_path / "x"), "--captions.file", str(empty))
+    assert f"no captions in {empty}" in said
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [("instructions", "run the captions stage first"), ("pairs", "run the instructions stage")],
+)
+def test_a_stage_too_early_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str, said: str
+) -> None:
+    assert said in error_of(capsys, stage, "--output", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"captions": {"cuont": 7}}, "captions.cuont"),
+        ({"captions": {"count": "many"}}, "captions.count"),
+        ({"pairs": {"render": {"share": "all"}}}, "pairs.render"),
+        ({"outptu": "x"}, "outptu"),
+    ],
+)
+def test_a_wrong_recipe_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: dict[str, Any], said: str
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps({"output": str(tmp_path)} | recipe))
+    assert said in error_of(capsys, "run", "--config", str(path), code=2)
