@@ -1,5 +1,6 @@
 """Write files whole or not at all, and read the JSON lines that one stage leaves for the next."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -42,6 +43,14 @@ def staged(root: Path, name: str) -> Iterator[Path]:
                 _move(path, root / path.relative_to(folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, waiting for it; it is freed when the process ends, killed or not."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _move(source: Path, target: Path) -> None:

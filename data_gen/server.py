@@ -98,7 +98,7 @@ def _base_url(child: subprocess.Popen[bytes], log: Path) -> str:
     if not line:
         last = log.read_text(errors="replace").strip().rsplit("\n", 1)[-1]
         raise ServerError(
-            f"the language-model server did not come up within {START_TIMEOUT_S:.0f} s; "
+            f"the language-model server ended, or did not come up within {START_TIMEOUT_S:.0f} s; "
             f"its last words: {last or 'none'}"
         )
     return f"http://127.0.0.1:{json.loads(line)['port']}/v1"

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_gen.files import staged, written_atomically
+from data_gen.files import locked, staged, written_atomically
 from data_gen.receipts import Outcome, Receipt, Unit, file_digest, write_receipt
 from data_gen.records import EditTriplet, ImagePair, Rendered, Verdict
 from data_gen.shards import (
@@ -205,19 +205,22 @@ def publish(root: Path, receipts: Sequence[Receipt]) -> int:
     if not parts:
         raise ValueError(f"no pair passed the filter, so {root} holds no data set")
     table = pa.concat_tables(parts)
-    with written_atomically(root / INDEX_FILE) as temporary:
-        pq.write_table(table, temporary)
-    _prune(root, named, {receipt.unit for receipt in receipts})
+    with locked(root / ".lock"):  # the last two partitions may come here together
+        with written_atomically(root / INDEX_FILE) as temporary:
+            pq.write_table(table, temporary)
+        _prune(root, named, {receipt.unit for receipt in receipts})
     return int(table.num_rows)
 
 
 def _prune(root: Path, named: set[str], units: set[str]) -> None:
-    """Delete files of earlier recipes: stock readers take every tar of a folder."""
+    """Delete what other recipes and killed runs left: stock readers take every tar of a folder."""
     for folder in _FOLDERS:
-        for path in (root / folder).glob("*"):
+        for path in (*root.glob(f"{folder}/*.tar"), *root.glob(f"{folder}/*.parquet")):
             if path.relative_to(root).as_posix() not in named:
                 path.unlink()
     for path in (root / "receipts").glob("*.json"):
         if path.stem not in units:
             path.unlink()
+    for path in (*root.glob(".*.tmp"), *root.glob("receipts/.*.tmp")):
+        path.unlink()
     shutil.rmtree(root / ".tmp", ignore_errors=True)
