@@ -1,0 +1,169 @@
+"""The command: every shipped recipe runs, ends in a stock folder, and bad input is one sentence."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from diffusers import DiffusionPipeline, StableDiffusionInstructPix2PixPipeline
+from PIL import Image
+
+from inference.backbone import load_backbone
+from training.__main__ import main
+
+pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
+
+RECIPES = sorted(Path("training/recipes").glob("*.yaml"))
+
+
+def tiny(recipe: Path, base: Path, shards: Path, output: Path) -> list[str]:
+    """A recipe with all its keys, for a tiny model, a tiny set and two steps."""
+    return [
+        "fit",
+        f"--config={recipe}",
+        f"--output={output}",
+        f"--model.base={base}",
+        f"--data.shards={shards}",
+        "--model.settings.steps=2",
+        "--data.batch_size=4",
+        "--data.held_out=0.3",
+        "--trainer.max_steps=2",
+        "--trainer.log_every_n_steps=1",
+        "--trainer.accelerator=cpu",
+        "--checkpoints.every=1",
+        "--held_out_edits.every=2",
+        "--held_out_edits.samples=2",
+    ]
+
+
+@pytest.fixture(params=RECIPES, ids=lambda recipe: recipe.stem)
+def recipe(request: pytest.FixtureRequest) -> Path:
+    return Path(request.param)
+
+
+@pytest.fixture
+def arguments(tiny_folder: Path, shards: Path, tmp_path: Path) -> list[str]:
+    return tiny(RECIPES[0], tiny_folder, shards, tmp_path / "run")
+
+
+def test_a_recipe_ends_as_a_stock_folder(
+    recipe: Path, tiny_folder: Path, shards: Path, tmp_path: Path
+) -> None:
+    main(tiny(recipe, tiny_folder, shards, tmp_path / "run"))
+    knobs = yaml.safe_load(recipe.read_text())["model"]
+    folder = tmp_path / "run" / "model"
+
+    stock = DiffusionPipeline.from_pretrained(folder)
+    assert isinstance(stock, StableDiffusionInstructPix2PixPipeline)
+    assert stock.unet.config.in_channels == 8
+    assert stock.scheduler.config.prediction_type == knobs["objective"]["prediction_type"]
+    image = Image.fromarray(np.full((32, 32, 3), 128, dtype=np.uint8))
+    assert stock("red", image=image, num_inference_steps=2).images[0].size == (32, 32)
+    assert not list(folder.rglob("*.bin"))
+
+    ours = load_backbone(folder)
+    assert ours.settings.text_scale == knobs["settings"]["text_scale"]
+    checkpoint = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    average = checkpoint["state_dict"]["average.conv_in.weight"]
+    assert torch.equal(ours.unet.conv_in.weight, average)
+    assert average[:, 4:].any()
+    assert not torch.equal(average, checkpoint["state_dict"]["unet.conv_in.weight"])
+    assert not any("vae" in name or "text" in name for name in checkpoint["state_dict"])
+
+
+def test_a_run_leaves_its_curve_its_recipe_and_its_pictures(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    main(arguments)
+    logs = tmp_path / "run" / "logs" / "version_0"
+    curve = pd.read_csv(logs / "metrics.csv")
+    assert curve["loss"].notna().sum() == 2
+    assert curve["held_out/l1"].notna().sum() == 1
+    assert yaml.safe_load((logs / "config.yaml").read_text())["data"]["batch_size"] == 4
+    with Image.open(tmp_path / "run" / "held-out" / "step-000002.png") as picture:
+        assert picture.size == (256 + 3 * 128, 2 * 128)
+
+
+def test_bf16_and_image_batches_train_as_well(arguments: list[str], tmp_path: Path) -> None:
+    more = ["--trainer.precision=bf16-mixed", "--data.cache_latents=false"]
+    main([*arguments, *more, "--data.framing.resolution=16", "--data.framing.enlarge_to=24"])
+    weights = load_backbone(tmp_path / "run" / "model").unet.conv_in.weight
+    assert weights.dtype == torch.float32
+    assert weights.isfinite().all()
+
+
+def test_an_editor_is_trained_further(arguments: list[str], tmp_path: Path) -> None:
+    main(arguments)
+    editor = tmp_path / "run" / "model"
+    main([*arguments, f"--model.base={editor}", f"--output={tmp_path / 'second'}"])
+    assert load_backbone(tmp_path / "second" / "model").unet.config.in_channels == 8
+
+
+def message(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[str, int]:
+    with pytest.raises(SystemExit) as ending:
+        main(arguments)
+    said = capsys.readouterr().err.strip().splitlines()
+    assert not any(line.startswith("Traceback") for line in said)
+    return said[-1], int(ending.value.code)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected", "code"),
+    [
+        ("--data.shards=nowhere", "error: no index at nowhere/index.parquet", 1),
+        ("--model.base=nowhere", "error: there is no model folder nowhere", 1),
+        ("--model.base=tests", "error: tests is not a Stable-Diffusion-like", 1),
+        ("--trainer.max_steps=-1", "error: trainer.max_steps is -1, expected at least 1", 1),
+        ("--data.framing.flip=true", "error: data.cache_latents is true, but framing.flip", 1),
+        ("--model.objective.dropout=2", "objective.dropout is 2", 1),
+        ("--model.optimizer.learning_rate=fast", "learning_rate", 2),
+        ("--model.objective.weighting=some", "weighting", 2),
+        ("--data.bogus=1", "bogus", 2),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    arguments: list[str],
+    argument: str,
+    expected: str,
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said, ended = message([*arguments, argument], capsys)
+    assert expected in said
+    assert ended == code
+
+
+def test_an_unknown_recipe_key_is_named(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = yaml.safe_load(RECIPES[0].read_text())
+    recipe["model"]["lerning_rate"] = 1
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(yaml.safe_dump(recipe))
+    said, ended = message(["fit", f"--config={broken}", *arguments[2:]], capsys)
+    assert "lerning_rate" in said
+    assert ended == 2
+
+
+def test_a_checkpoint_of_another_model_is_refused(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    weights = {"unet.conv_in.bias": torch.zeros(3)}
+    torch.save({"state_dict": weights, "pytorch-lightning_version": "2.6.6"}, folder / "last.ckpt")
+    said, ended = message(arguments, capsys)
+    assert "holds another model than that of `base`" in said
+    assert ended == 1
+
+
+def test_a_truncated_shard_is_named(
+    arguments: list[str], own_shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = own_shards / "00001.tar"
+    shard.write_bytes(shard.read_bytes()[:4000])
+    said, ended = message([*arguments, f"--data.shards={own_shards}"], capsys)
+    assert "00001.tar is truncated" in said
+    assert ended == 1

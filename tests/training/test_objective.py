@@ -1,0 +1,131 @@
+"""What is drawn is a function of the sample; the two predictions are one loss in two units."""
+
+import pytest
+import torch
+
+from training.objective import (
+    Objective,
+    add_noise,
+    conditions_kept,
+    draw,
+    edit_loss,
+    loss_weights,
+    target,
+)
+
+SHAPE = (4, 8, 8)
+
+
+def some_draws(positions: list[int], *, seed: int = 7, epoch: int = 0):
+    return draw(
+        seed=seed,
+        epochs=[epoch] * len(positions),
+        positions=positions,
+        shape=SHAPE,
+        timesteps=1000,
+        dropout=0.05,
+    )
+
+
+def test_a_sample_is_treated_alike_in_any_batch() -> None:
+    whole = some_draws([0, 1, 2, 3])
+    part = some_draws([3, 1])
+    for all_rows, rows in zip(whole, part, strict=True):
+        assert torch.equal(all_rows[[3, 1]], rows)
+
+
+def test_seed_epoch_and_position_each_matter_and_the_global_generator_does_not() -> None:
+    torch.manual_seed(0)
+    here = some_draws([5]).noise
+    torch.manual_seed(1)
+    assert torch.equal(some_draws([5]).noise, here)
+    for other in (some_draws([6]), some_draws([5], seed=8), some_draws([5], epoch=1)):
+        assert not torch.equal(other.noise, here)
+
+
+def test_draws_are_spread_as_they_should_be() -> None:
+    draws = some_draws(list(range(2000)))
+    assert 450 < draws.timesteps.float().mean() < 550
+    assert draws.timesteps.min() < 10
+    assert draws.timesteps.max() > 989
+    assert abs(draws.noise.mean()) < 0.01
+    assert abs(draws.noise.std() - 1) < 0.01
+
+
+def test_one_draw_decides_both_conditions() -> None:
+    uniform = torch.arange(100) / 100
+    keep_text, keep_image = conditions_kept(uniform, 0.05)
+    only_text_lost = ~keep_text & keep_image
+    both_lost = ~keep_text & ~keep_image
+    only_image_lost = keep_text & ~keep_image
+    assert only_text_lost.nonzero().flatten().tolist() == [0, 1, 2, 3, 4]
+    assert both_lost.nonzero().flatten().tolist() == [5, 6, 7, 8, 9]
+    assert only_image_lost.nonzero().flatten().tolist() == [10, 11, 12, 13, 14]
+
+
+def test_v_error_is_epsilon_error_over_the_root_of_alpha() -> None:
+    latents, noise, guess = torch.randn(3, 5, *SHAPE, dtype=torch.float64)
+    a = torch.tensor([0.01, 0.2, 0.5, 0.9, 0.999], dtype=torch.float64)
+    x = add_noise(latents, noise, a)
+    error_of_epsilon = guess - target(latents, noise, a, "epsilon")
+    root, rest = a.sqrt()[:, None, None, None], (1 - a).sqrt()[:, None, None, None]
+    v_of_guess = (guess - rest * x) / root  # v = (epsilon - sqrt(1 - a) x) / sqrt(a)
+    error_of_v = v_of_guess - target(latents, noise, a, "v_prediction")
+    torch.testing.assert_close(error_of_v, error_of_epsilon / root)
+
+
+@pytest.mark.parametrize("weighting", ["min_snr", "clamped_inverse_alpha"])
+def test_a_weighting_means_the_same_for_both_predictions(weighting: str) -> None:
+    a = torch.linspace(0.001, 0.999, 50, dtype=torch.float64)
+    knobs = Objective(weighting=weighting)  # type: ignore[arg-type]
+    of_epsilon = loss_weights(a, "epsilon", knobs)
+    of_v = loss_weights(a, "v_prediction", knobs)
+    torch.testing.assert_close(of_v / a, of_epsilon)
+
+
+def test_weights_equal_their_published_forms() -> None:
+    a = torch.tensor([0.001, 0.1, 0.5, 0.99], dtype=torch.float64)
+    snr = a / (1 - a)
+    none, snr_5 = Objective(), Objective(weighting="min_snr", min_snr_gamma=5)
+    clamped = Objective(weighting="clamped_inverse_alpha", ceiling=20)
+    assert loss_weights(a, "epsilon", none).tolist() == [1, 1, 1, 1]
+    torch.testing.assert_close(loss_weights(a, "v_prediction", snr_5), snr.clamp(max=5) / (snr + 1))
+    torch.testing.assert_close(loss_weights(a, "epsilon", clamped), (1 / a).clamp(max=20))
+
+
+class Answering:
+    """A UNet that always gives one answer and remembers what it was asked."""
+
+    def __init__(self, answer: torch.Tensor) -> None:
+        self.sample = answer
+
+    def __call__(self, inputs, timesteps, encoder_hidden_states):
+        self.inputs = inputs
+        return self
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_the_right_answer_costs_nothing_and_a_dropped_image_is_zeros(prediction_type: str) -> None:
+    draws = some_draws([0, 1])._replace(keep_image=torch.tensor([True, False]))
+    edited, condition = torch.randn(2, 2, *SHAPE)
+    alphas = torch.linspace(0.999, 0.001, 1000)
+    answer = target(edited, draws.noise, alphas[draws.timesteps], prediction_type)  # type: ignore[arg-type]
+    unet = Answering(answer)
+    loss = edit_loss(
+        unet,  # type: ignore[arg-type]
+        edited=edited,
+        condition=condition,
+        text=torch.zeros(2, 32, 32),
+        draws=draws,
+        alphas=alphas,
+        prediction_type=prediction_type,  # type: ignore[arg-type]
+        knobs=Objective(),
+    )
+    assert loss == 0
+    assert torch.equal(unet.inputs[0, 4:], condition[0])
+    assert not unet.inputs[1, 4:].any()
+
+
+def test_dropout_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"objective.dropout is 0.5, expected 0 to 1/3"):
+        Objective(dropout=0.5)

@@ -1,0 +1,153 @@
+"""A run that was killed and resumed has the same weights, bit for bit, as one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import training.data
+import training.module
+from training.__main__ import main
+
+pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
+
+STEPS = 8
+RUN_RECIPE = "training/recipes/shapes.yaml"
+
+
+def arguments(base: Path, shards: Path, output: Path, *more: str) -> list[str]:
+    return [
+        "fit",
+        f"--config={RUN_RECIPE}",
+        f"--output={output}",
+        f"--model.base={base}",
+        f"--data.shards={shards}",
+        "--model.settings.steps=1",
+        "--data.batch_size=4",
+        "--data.held_out=0.3",
+        f"--trainer.max_steps={STEPS}",
+        "--trainer.accelerator=cpu",
+        "--checkpoints.every=2",
+        "--held_out_edits.every=3",
+        *more,
+    ]
+
+
+def assert_same_end(left: Path, right: Path) -> None:
+    """Live weights, average, optimiser and position of two runs are equal."""
+    a, b = (torch.load(run / "last.ckpt", weights_only=True) for run in (left, right))
+    assert a["global_step"] == b["global_step"]
+    assert a["PairData"] == b["PairData"]
+    for name, weights in a["state_dict"].items():
+        assert torch.equal(weights, b["state_dict"][name]), name
+    moments = [c["optimizer_states"][0]["state"] for c in (a, b)]
+    for number, state in moments[0].items():
+        for name, value in state.items():
+            assert torch.equal(value, moments[1][number][name]), (number, name)
+    for file in (left / "model").rglob("*.safetensors"):
+        other = right / "model" / file.relative_to(left / "model")
+        assert file.read_bytes() == other.read_bytes()
+
+
+class KilledError(Exception):
+    """Stands for a power cut in the middle of a step."""
+
+
+def main_killed_at(call: int, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the command, with a power cut in the `call`-th loss, counted from 1."""
+    original, calls = training.module.edit_loss, iter(range(1, call + 1))
+
+    def dying(*positional, **named):
+        if next(calls) == call:
+            raise KilledError
+        return original(*positional, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.module, "edit_loss", dying)
+        with pytest.raises(KilledError):
+            main(command)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("--data.cache_latents=false", "--data.framing.flip=true"),
+        ("--trainer.accumulate_grad_batches=2", "--trainer.precision=bf16-mixed"),
+    ],
+    ids=["cached", "images", "accumulated-bf16"],
+)
+def test_killed_and_resumed_equals_unbroken(
+    tiny_folder: Path,
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    more: tuple[str, ...],
+) -> None:
+    main(arguments(tiny_folder, shards, tmp_path / "unbroken", *more))
+    killed = arguments(tiny_folder, shards, tmp_path / "killed", *more)
+    main_killed_at(1, killed, monkeypatch)
+    main_killed_at(6, killed, monkeypatch)
+    main_killed_at(4, killed, monkeypatch)
+    main(killed)
+    assert_same_end(tmp_path / "unbroken", tmp_path / "killed")
+
+
+def test_a_finished_run_only_exports_again(
+    tiny_folder: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = arguments(tiny_folder, shards, tmp_path / "run")
+    main(command)
+    exported = tmp_path / "run" / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    before = exported.read_bytes()
+    exported.unlink()
+    monkeypatch.setattr(training.module, "edit_loss", None)
+    monkeypatch.setattr(training.data.Pairs, "cache", None)
+    main(command)
+    assert exported.read_bytes() == before
+
+
+def start(command: list[str]) -> "subprocess.Popen[bytes]":
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", "training", *command], env=environment)
+
+
+def wait_for(path: Path, seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} never appeared"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_kill_9_and_resume_equals_unbroken(tiny_folder: Path, shards: Path, tmp_path: Path) -> None:
+    more = ("--trainer.max_steps=60",)
+    unbroken = arguments(tiny_folder, shards, tmp_path / "unbroken", *more)
+    assert start(unbroken).wait() == 0
+    killed = arguments(tiny_folder, shards, tmp_path / "killed", *more)
+    process = start(killed)
+    wait_for(tmp_path / "killed" / "last.ckpt")
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "model").exists()
+    assert start(killed).wait() == 0
+    assert_same_end(tmp_path / "unbroken", tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_a_request_to_stop_saves_and_exits_with_143(
+    tiny_folder: Path, shards: Path, tmp_path: Path
+) -> None:
+    endless = ("--trainer.max_steps=100000", "--checkpoints.every=100000")
+    command = arguments(tiny_folder, shards, tmp_path / "run", *endless)
+    process = start(command)
+    wait_for(tmp_path / "run" / "held-out" / "step-000003.png")
+    process.terminate()
+    assert process.wait() == 143
+    saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert saved["PairData"] == {"position": 4 * saved["global_step"]}

@@ -1,0 +1,143 @@
+"""The command `python -m training fit --config training/recipes/shapes.yaml`.
+
+One grammar: typed signatures, YAML recipes, dotted overrides, `--print_config`. A run writes into
+the folder `output`: `last.ckpt` (run the same command again to go on from it), `logs/`,
+`held-out/*.png`, and at the end `model/`, a stock diffusers folder.
+"""
+
+import logging
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytorch_lightning as pl
+from diffusers import StableDiffusionInstructPix2PixPipeline
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from inference.backbone import Backbone, save_settings
+from inference.command_line import ERROR, USAGE_ERROR, one_sentence
+from training.callbacks import TERMINATED, Checkpoints, HeldOutEdits, Progress
+from training.data import PairData
+from training.module import EditorTraining
+
+_KNOWN_WARNINGS = (
+    ".*does not have many workers.*",  # data.num_workers says so
+    ".*module\\(s\\) in eval mode at the start.*",  # the average
+    ".*isinstance\\(treespec, LeafSpec\\).*",  # between Lightning and torch
+)
+
+
+class _Parser(LightningArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        sys.stderr.write(f"error: {one_sentence(message)}\n")
+        sys.exit(USAGE_ERROR)
+
+
+class TrainingCLI(LightningCLI):
+    """The command line of a training run."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """`fit` alone; editing and measuring belong to `inference`."""
+        return {"fit": LightningCLI.subcommands()["fit"]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """One folder for everything a run writes, one seed for everything it draws."""
+        parser.add_argument("--output", type=Path, required=True, help="Folder of the run.")
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.add_lightning_class_args(HeldOutEdits, "held_out_edits")
+        parser.link_arguments("output", "trainer.default_root_dir", compute_fn=str)
+        parser.link_arguments("seed_everything", "model.seed")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def before_instantiate_classes(self) -> None:
+        """Resume from `last.ckpt` unless told otherwise, and never unpickle objects from it."""
+        options = self.config["fit"]
+        if options["trainer"]["max_steps"] < 1:
+            raise ValueError(
+                f"trainer.max_steps is {options['trainer']['max_steps']}, expected at least 1: "
+                "training has no other end"
+            )
+        last = Checkpoints.path(options["output"])
+        if options["ckpt_path"] is None and last.exists():
+            options["ckpt_path"] = str(last)
+        options["weights_only"] = True
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Log to CSV and to TensorBoard unless the recipe names loggers of its own."""
+        output, options = self.config["fit"]["output"], self.config_init["fit"]["trainer"]
+        if options["logger"] is None:
+            options["logger"] = [
+                CSVLogger(output, name="logs", flush_logs_every_n_steps=1),
+                TensorBoardLogger(output, name="logs"),
+            ]
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Export the averaged weights; also where a run was killed after its last step."""
+        if self.trainer.is_global_zero:
+            folder = self.config["fit"]["output"] / "model"
+            export(self.model.backbone, folder)
+            print(f"{self.trainer.global_step:,} steps done; the editor is in {folder}")
+
+
+def export(backbone: Backbone, folder: Path) -> None:
+    """Write an editor as a stock diffusers folder, `StableDiffusionInstructPix2PixPipeline`.
+
+    The folder appears whole or not at all.
+    """
+    pipeline = StableDiffusionInstructPix2PixPipeline(
+        vae=backbone.vae,
+        text_encoder=backbone.text_encoder,
+        tokenizer=backbone.tokenizer,
+        unet=backbone.unet,
+        scheduler=backbone.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    pipeline.save_pretrained(partial, safe_serialization=True)
+    save_settings(partial, backbone.settings)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; expected errors become one sentence and exit code 1."""
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    for known in _KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", known)
+    try:
+        TrainingCLI(
+            EditorTraining,
+            PairData,
+            args=arguments,
+            parser_class=_Parser,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                "callbacks": [Progress()],
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,
+            },
+        )
+    except SIGTERMException as error:  # Lightning's, for a signal before the first step: exits 0
+        raise SystemExit(TERMINATED) from error
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(ERROR) from error
+
+
+if __name__ == "__main__":
+    main()

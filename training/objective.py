@@ -1,0 +1,189 @@
+"""The training objective: what is drawn for a sample, what is predicted, what an error costs.
+
+Pure functions on tensors; nothing here knows of Lightning or of files. `a` (alpha-bar) is the
+cumulative product of the noise schedule, so that x_t = sqrt(a) x_0 + sqrt(1 - a) noise, and the
+signal-to-noise ratio is a / (1 - a).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from inference.noise import keyed_seed
+from inference.sampling import PredictionType
+
+Weighting = Literal["none", "min_snr", "clamped_inverse_alpha"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Knobs of the objective.
+
+    Attributes:
+        prediction_type: What the UNet predicts; None keeps what the base model predicts.
+        weighting: How much an error counts at each noise level, see `loss_weights`.
+        min_snr_gamma: The gamma of `min_snr`.
+        ceiling: The highest weight of `clamped_inverse_alpha`.
+        dropout: Share of the samples that lose their instruction, as many lose their image, and as
+            many lose both, so that guidance has its unconditional branches; in [0, 1/3].
+    """
+
+    prediction_type: PredictionType | None = None
+    weighting: Weighting = "none"
+    min_snr_gamma: float = 5.0
+    ceiling: float = 20.0
+    dropout: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout <= 1 / 3:
+            raise ValueError(f"objective.dropout is {self.dropout}, expected 0 to 1/3")
+
+
+class Draws(NamedTuple):
+    """Everything random about a batch of B samples in one training step, on the CPU."""
+
+    timesteps: Tensor
+    """(B,) int64, 0 to the number of training timesteps - 1."""
+    noise: Tensor
+    """(B, 4, h, w) standard normal."""
+    keep_text: Tensor
+    """(B,) bool: the sample keeps its instruction."""
+    keep_image: Tensor
+    """(B,) bool: the sample keeps its image condition."""
+
+
+def draw(
+    *,
+    seed: int,
+    epochs: Sequence[int],
+    positions: Sequence[int],
+    shape: Sequence[int],
+    timesteps: int,
+    dropout: float,
+) -> Draws:
+    """Draw a batch: each sample's part is a function of (seed, epoch, position) and nothing else.
+
+    Hence a sample is treated the same on any rank, in any batch, before and after a resume.
+
+    Args:
+        seed: Seed of the run.
+        epochs: B numbers of passes over the groups.
+        positions: B global sample positions.
+        shape: Shape of one sample's latents, (4, h, w).
+        timesteps: Number of training timesteps of the noise schedule.
+        dropout: See `Objective.dropout`.
+    """
+    samples = [
+        _draw_one(
+            np.random.default_rng(keyed_seed("draw", seed, epoch, position)), shape, timesteps
+        )
+        for epoch, position in zip(epochs, positions, strict=True)
+    ]
+    uniform = torch.tensor([u for _, u, _ in samples], dtype=torch.float64)
+    keep_text, keep_image = conditions_kept(uniform, dropout)
+    return Draws(
+        timesteps=torch.tensor([t for t, _, _ in samples]),
+        noise=torch.stack([noise for _, _, noise in samples]),
+        keep_text=keep_text,
+        keep_image=keep_image,
+    )
+
+
+def _draw_one(
+    rng: np.random.Generator, shape: Sequence[int], timesteps: int
+) -> tuple[int, float, Tensor]:
+    return (
+        int(rng.integers(timesteps)),
+        float(rng.random()),
+        torch.from_numpy(rng.standard_normal(tuple(shape), dtype=np.float32)),
+    )
+
+
+def conditions_kept(uniform: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+    """Which samples keep their text and which their image, from one uniform draw in [0, 1) each.
+
+    The text goes below 2p and the image in [p, 3p), so that a share p loses the text alone, p both
+    and p the image alone (InstructPix2Pix, `ddpm_edit.py`, get_input).
+    """
+    keep_text = uniform >= 2 * dropout
+    keep_image = (uniform < dropout) | (uniform >= 3 * dropout)
+    return keep_text, keep_image
+
+
+def add_noise(latents: Tensor, noise: Tensor, a: Tensor) -> Tensor:
+    """x_t = sqrt(a) x_0 + sqrt(1 - a) noise; `a` is (B,), the others (B, 4, h, w)."""
+    a = a[:, None, None, None]
+    return a.sqrt() * latents + (1 - a).sqrt() * noise
+
+
+def target(latents: Tensor, noise: Tensor, a: Tensor, prediction_type: PredictionType) -> Tensor:
+    """What the UNet is to predict: the noise, or v = sqrt(a) noise - sqrt(1 - a) x_0.
+
+    v: Salimans & Ho 2022, appendix D.
+    """
+    if prediction_type == "epsilon":
+        return noise
+    a = a[:, None, None, None]
+    return a.sqrt() * noise - (1 - a).sqrt() * latents
+
+
+def loss_weights(a: Tensor, prediction_type: PredictionType, knobs: Objective) -> Tensor:
+    """Weight (B,) of each sample's squared error.
+
+    - `none`: 1. For v this already is the epsilon loss times 1/a, since the error of v is the error
+      of epsilon divided by sqrt(a).
+    - `min_snr`: min(snr, gamma) / snr on epsilon (Hang et al. 2023, equation 8).
+    - `clamped_inverse_alpha`: min(1/a, ceiling) on epsilon. Layout and colour are decided at high
+      noise, where the plain epsilon loss hardly sees them.
+
+    The last two mean the same whatever is predicted: their weights of epsilon become those of v
+    by a factor of a.
+    """
+    if knobs.weighting == "none":
+        return torch.ones_like(a)
+    if knobs.weighting == "min_snr":
+        snr = a / (1 - a)
+        of_epsilon = snr.clamp(max=knobs.min_snr_gamma) / snr
+    else:
+        of_epsilon = (1 / a).clamp(max=knobs.ceiling)
+    return of_epsilon if prediction_type == "epsilon" else of_epsilon * a
+
+
+def edit_loss(
+    unet: UNet2DConditionModel,
+    *,
+    edited: Tensor,
+    condition: Tensor,
+    text: Tensor,
+    draws: Draws,
+    alphas: Tensor,
+    prediction_type: PredictionType,
+    knobs: Objective,
+) -> Tensor:
+    """Mean weighted squared error of one batch (InstructPix2Pix, equation 2), a scalar.
+
+    The target is the edited image whichever condition was dropped.
+
+    Args:
+        unet: Takes 8 channels: noisy latents, then the image condition.
+        edited: Latents of the edited images, (B, 4, h, w), scaled.
+        condition: Latents of the source images, (B, 4, h, w); a dropped one becomes zeros.
+        text: Text states, (B, L, D), of the instruction, or of "" where the draw drops it.
+        draws: The batch's randomness, on the device of the latents.
+        alphas: Cumulative alphas of the noise schedule, (timesteps,).
+        prediction_type: What `unet` predicts.
+        knobs: Weighting.
+    """
+    a = alphas[draws.timesteps]
+    noisy = add_noise(edited, draws.noise, a)
+    condition = condition * draws.keep_image[:, None, None, None]
+    inputs = torch.cat([noisy, condition], dim=1)
+    output = cast(Tensor, unet(inputs, draws.timesteps, encoder_hidden_states=text).sample)
+    error = output.float() - target(edited, draws.noise, a, prediction_type)
+    each = error.square().mean(dim=(1, 2, 3))
+    return (loss_weights(a, prediction_type, knobs) * each).mean()
