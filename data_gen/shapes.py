@@ -6,20 +6,26 @@ language model had a hand in.
 
 import random
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.records import EditTriplet, ImagePair
-from inference.shapes.captions import caption, describe
+from inference.shapes.captions import caption, describe, parse
 from inference.shapes.edits import EditType, edit_description, inverse, propose
-from inference.shapes.evaluation import untouched
 from inference.shapes.phrasings import instruction
-from inference.shapes.reading import read
+from inference.shapes.render import colour
 from inference.shapes.scene import random_scene
 
-SWAPS: tuple[EditType, ...] = ("recolour", "reshape", "background")
+SWAPS: Final[tuple[EditType, ...]] = ("recolour", "reshape", "background")
 """Edit types whose two captions have equally many words, as Prompt-to-Prompt's swap needs."""
+
+
+NEAR: Final = 0.15
+"""Distance on [0, 1] up to which a pixel counts as being of a colour."""
+MARGIN: Final = 4
+"""Pixels around a figure that its edit may concern."""
 
 
 def draw_triplets(
@@ -49,15 +55,26 @@ def _draw_triplet(kind: EditType, rng: random.Random) -> EditTriplet:
 
 
 def unconcerned_region(pair: ImagePair) -> NDArray[np.bool_] | None:
-    """The pixels of a pair that its edit does not concern, (H, W), read off the source image.
+    """The pixels of a pair that its edit does not concern, (H, W).
+
+    An edit of the background leaves the figures alone; any other edit leaves alone the background,
+    but for a margin around the figures.
 
     Returns:
-        None where the source cannot be read, or the instruction does not fit what it shows.
+        None where nothing of the kind is to be seen.
     """
-    scene = read(pair.source.astype(np.float32) / 255).scene
-    if scene is None:
-        return None
-    try:
-        return untouched(scene, pair.triplet.instruction, pair.source.shape[0])
-    except ValueError:
-        return None
+    wanted = colour(parse(pair.triplet.caption).background)
+    distance = np.abs(pair.source.astype(np.float32) / 255 - wanted).max(axis=-1)
+    if pair.triplet.edit_type == "background":
+        region = _eroded(distance > NEAR, 1)
+    else:
+        region = _eroded(distance <= NEAR, MARGIN)
+    return region if region.any() else None
+
+
+def _eroded(mask: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
+    """Where the mask holds for all pixels within `margin`."""
+    padded = np.pad(mask, margin, constant_values=True)
+    side = 2 * margin + 1
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side))
+    return np.asarray(windows.all(axis=(-1, -2)))

@@ -23,8 +23,6 @@ import matplotlib as mpl
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from inference.editors.editor import EditRequest
-from inference.editors.instruct import Instruct
 from jsonargparse import auto_cli
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -38,6 +36,8 @@ from data_gen.shapes import draw_triplets, unconcerned_region
 from data_gen.shards import INDEX_FILE, ShardIndex, read_pair, scan_shard
 from data_gen.sharing import SharingStudy, study_sharing
 from inference.backbone import Backbone, Settings, load_backbone, load_settings
+from inference.editors.editor import EditRequest
+from inference.editors.instruct import Instruct
 from inference.shapes import MODELS
 from inference.shapes.edits import EDIT_TYPES, EditType
 from inference.shapes.evaluation import Outcome, Summary, Trial, draw_trials, measure, summarise
@@ -290,9 +290,8 @@ def _contestant(name: str, backbone: Backbone, trials: Sequence[Trial]) -> Conte
         EditRequest(image=_tensor(render(trial.before)), instruction=trial.instruction, seed=number)
         for number, trial in enumerate(trials)
     ]
-    editor = Instruct(backbone=backbone)
-    images = torch.cat([editor.edit(requests[i : i + 32]) for i in range(0, len(requests), 32)])
-    outputs = [(image.permute(1, 2, 0).numpy() + 1) / 2 for image in images.float().cpu()]
+    images = Instruct(backbone=backbone, batch_size=32, progress=True).edit(requests)
+    outputs = [(image.permute(1, 2, 0).numpy() + 1) / 2 for image in images]
     outcomes = [measure(trial, output) for trial, output in zip(trials, outputs, strict=True)]
     return Contestant(name=name, outputs=outputs, outcomes=outcomes)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from inference.shapes.captions import describe
 from inference.shapes.edits import EditType, Inapplicable, edit_scene, propose
 from inference.shapes.judging import judge_edit
-from inference.shapes.phrasings import apply, instruction
+from inference.shapes.phrasings import instruction
 from inference.shapes.render import render
 from inference.shapes.scene import Scene, random_scene
 
@@ -139,17 +139,3 @@ def wilson_interval(successes: int, count: int, z: float = 1.96) -> tuple[float,
     spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
     return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
-
-
-def untouched(before: Scene, instruction: str, size: int) -> NDArray[np.bool_]:
-    """Pixels that an edit does not concern, a margin of two pixels left out: (size, size).
-
-    Raises:
-        ValueError: The text is not an instruction of this world, or does not fit the scene.
-    """
-    changed = (
-        np.abs(render(before, size) - render(apply(instruction, before), size)).max(axis=-1) > 0
-    )
-    margin = np.pad(changed, 2)
-    windows = np.lib.stride_tricks.sliding_window_view(margin, (5, 5))
-    return ~windows.any(axis=(-1, -2))
