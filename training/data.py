@@ -70,18 +70,26 @@ class Pairs(Dataset[Sample]):
     """The training pairs as an endless sequence: `pairs[position]`."""
 
     def __init__(
-        self, index: ShardIndex, groups: order.Groups, *, seed: int, window: int, framing: Framing
+        self,
+        index: ShardIndex,
+        groups: order.Groups,
+        *,
+        seed: int,
+        window: int,
+        framing: Framing,
+        backwards: float,
     ) -> None:
         self.index, self.groups, self.framing = index, groups, framing
-        self.seed, self.window = seed, window
+        self.seed, self.window, self.backwards = seed, window, backwards
         self._latest: tuple[int, order.Rows] | None = None
-        self._latents: dict[int, Sample] = {}
+        self._latents: dict[tuple[int, bool], Sample] = {}
 
     def __getitem__(self, position: int) -> Sample:
         epoch, place = divmod(position, len(self.groups))
         row = int(self._rows(epoch)[place])
-        key = keyed_seed("framing", self.seed, epoch, position)
-        sample = self._latents.get(row) or self._read(row, np.random.default_rng(key))
+        rng = np.random.default_rng(keyed_seed("framing", self.seed, epoch, position))
+        back = bool(rng.random() < self.backwards)
+        sample = self._latents.get((row, back)) or self._read(row, back, rng)
         return sample._replace(position=position, epoch=epoch)
 
     def _rows(self, epoch: int) -> order.Rows:
@@ -90,23 +98,26 @@ class Pairs(Dataset[Sample]):
             self._latest = epoch, rows
         return self._latest[1]
 
-    def _read(self, row: int, rng: np.random.Generator) -> Sample:
+    def _read(self, row: int, back: bool, rng: np.random.Generator) -> Sample:
         pair = self.index.read(row)
-        source, edited = frame((pair.source, pair.edited), self.framing, rng)
-        return Sample(-1, -1, pair.triplet.instruction, _tensor(edited), _tensor(source))
+        source, edited = map(_tensor, frame((pair.source, pair.edited), self.framing, rng))
+        if back:
+            return Sample(-1, -1, pair.triplet.inverse_instruction, source, edited)
+        return Sample(-1, -1, pair.triplet.instruction, edited, source)
 
     def cache(self, encode: Encode, batch_size: int) -> None:
         """Read and encode every pair once and keep its latents in memory."""
         rng = np.random.default_rng(0)
-        rows = self.groups.rows.tolist()
-        with tqdm(total=len(rows), desc="encoding", unit="pair") as bar:
-            for start in range(0, len(rows), batch_size):
-                some = rows[start : start + batch_size]
-                samples = [self._read(row, rng) for row in some]
+        directions = (False, True) if self.backwards else (False,)
+        keys = [(row, back) for back in directions for row in self.groups.rows.tolist()]
+        with tqdm(total=len(keys), desc="encoding", unit="pair") as bar:
+            for start in range(0, len(keys), batch_size):
+                some = keys[start : start + batch_size]
+                samples = [self._read(row, back, rng) for row, back in some]
                 images = collate(samples)
                 edited, source = (part.cpu() for part in encode(images.edited, images.source))
-                for number, row in enumerate(some):
-                    self._latents[row] = samples[number]._replace(
+                for number, key in enumerate(some):
+                    self._latents[key] = samples[number]._replace(
                         edited=edited[number], source=source[number]
                     )
                 bar.update(len(some))
@@ -131,6 +142,7 @@ class PairData(pl.LightningDataModule):
         framing: Framing = Framing(),  # noqa: B008  (frozen)
         cache_latents: bool = False,
         held_out: float = 0.02,
+        backwards: float = 0.0,
         window: int = 4,
         num_workers: int = 0,
         seed: int = 0,
@@ -144,6 +156,8 @@ class PairData(pl.LightningDataModule):
             cache_latents: Encode the whole set once at the start and keep it in memory. Needs a
                 framing without chance.
             held_out: Share of the groups, chosen by hash, that is never trained on.
+            backwards: Share of the samples that lead from the edited image back to the source, by
+                the inverse instruction.
             window: Number of shards among which the order is mixed.
             num_workers: Processes that read; the order does not depend on it.
             seed: Seed of the run, of which order and framing are functions.
@@ -157,13 +171,15 @@ class PairData(pl.LightningDataModule):
                 f"data.batch_size, window and held_out are {batch_size}, {window} and {held_out}; "
                 "expected at least 1, at least 1 and 0 to 1"
             )
+        if not 0 <= backwards <= 1:
+            raise ValueError(f"data.backwards is {backwards}, expected 0 to 1")
         if cache_latents and framing.is_random:
             raise ValueError(
                 "data.cache_latents is true, but framing.flip or framing.enlarge_to makes every "
                 "epoch's images differ: turn one off"
             )
         self.shards, self.batch_size, self.framing = shards, batch_size, framing
-        self.cache_latents, self.held_out = cache_latents, held_out
+        self.cache_latents, self.held_out, self.backwards = cache_latents, held_out, backwards
         self.window, self.num_workers, self.seed = window, num_workers, seed
         self.position = 0
         self.encode: Encode
@@ -184,7 +200,12 @@ class PairData(pl.LightningDataModule):
             raise ValueError(f"{self.shards} holds no pair to train on, of {len(held)} in all")
         groups = order.grouped(rows, [names[row] for row in rows], [shards[row] for row in rows])
         self.pairs = Pairs(
-            self.index, groups, seed=self.seed, window=self.window, framing=self.framing
+            self.index,
+            groups,
+            seed=self.seed,
+            window=self.window,
+            framing=self.framing,
+            backwards=self.backwards,
         )
         self._held_out_rows = {names[row]: row for row, out in enumerate(held) if out}
 

@@ -52,6 +52,25 @@ def test_images_belong_to_their_instruction(shards: Path) -> None:
             assert brightest != int(source[:, -1, -1].argmax())
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_backwards_samples_lead_from_the_edited_image_to_the_source(
+    shards: Path, cached: bool
+) -> None:
+    def prepared(backwards: float) -> PairData:
+        data = reader(shards, backwards=backwards)
+        if cached:
+            data.pairs.cache(lambda edited, source: (edited, source), 5)
+        return data
+
+    for there, back in zip(
+        first_batches(prepared(0.0), 3), first_batches(prepared(1.0), 3), strict=True
+    ):
+        assert torch.equal(there.edited, back.source)
+        assert torch.equal(there.source, back.edited)
+        names = list(zip(there.instructions, back.instructions, strict=True))
+        assert all(a.split()[1] == b.split()[1] and a != b for a, b in names)
+
+
 def test_resume_continues_with_the_next_batch(shards: Path) -> None:
     knobs = {"framing": Framing(resolution=16, enlarge_to=24, flip=True)}
     whole = first_batches(reader(shards, **knobs), 5)
