@@ -7,7 +7,7 @@ perfect editor would make.
 
 import random
 from dataclasses import dataclass, replace
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from inference.shapes.captions import Description, FigureDescription
 from inference.shapes.scene import CELLS, Figure, Scene, anchor, overlap
@@ -190,7 +190,8 @@ def _change(edit: Edit, before: Description) -> Description:
             raise Inapplicable(f"the {edit.target} is the only figure")
         del figures[position]
     else:
-        figures[position] = replace(figures[position], **{ATTRIBUTES[edit.kind]: edit.value})
+        change: dict[str, Any] = {ATTRIBUTES[edit.kind]: edit.value}
+        figures[position] = replace(figures[position], **change)
     return replace(before, figures=tuple(figures))
 
 
@@ -231,7 +232,8 @@ def _changed_figure(figure: Figure, kind: EditType, value: str) -> Figure:
                 row=min(max(figure.row, cells.start), cells.stop - 1),
             )
         case _:
-            return replace(figure, **{ATTRIBUTES[kind]: value})
+            change: dict[str, Any] = {ATTRIBUTES[kind]: value}
+            return replace(figure, **change)
 
 
 def _placed(said: FigureDescription, other: Figure) -> Figure:

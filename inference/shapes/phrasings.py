@@ -7,6 +7,7 @@ all the models.
 
 import random
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -428,7 +429,7 @@ def _templates(kind: EditType, value: str | None) -> tuple[str, ...]:
 def _grammar() -> list[tuple[re.Pattern[str], EditType, str | None]]:
     """Every phrasing as a regular expression, with its kind and the value it implies."""
     rows: list[tuple[str, EditType, str | None]] = []
-    for templates, kind, values in (
+    valued: tuple[tuple[tuple[str, ...], EditType, Iterable[str]], ...] = (
         (_BACKGROUND, "background", COLOURS),
         (_RECOLOUR, "recolour", COLOURS),
         (_RESHAPE, "reshape", SHAPES),
@@ -436,7 +437,8 @@ def _grammar() -> list[tuple[re.Pattern[str], EditType, str | None]]:
         (_PATTERN, "pattern", PATTERNS),
         (_ADD, "add", ()),
         (_REMOVE, "remove", ()),
-    ):
+    )
+    for templates, kind, values in valued:
         rows += [(_expression(template, values), kind, None) for template in templates]
     rows += [(_expression(template, ()), "resize", "large") for template in _ENLARGE]
     rows += [(_expression(template, ()), "resize", "small") for template in _SHRINK]
@@ -445,14 +447,13 @@ def _grammar() -> list[tuple[re.Pattern[str], EditType, str | None]]:
     return [(re.compile(expression), kind, value) for expression, kind, value in rows]
 
 
-def _expression(template: str, values: object) -> str:
-    words = tuple(values) if values else ()  # type: ignore[arg-type]
+def _expression(template: str, values: Iterable[str]) -> str:
     expression = re.escape(template).replace(r"\ ", " ").replace("a \\{value\\}", "an? \\{value\\}")
     return (
         expression.replace(
             r"\{thing\}",
             rf"the (?:(?P<of>{alternatives(COLOURS)}) )?(?P<target>{alternatives(SHAPES)})",
         )
-        .replace(r"\{value\}", f"(?P<value>{alternatives(words)})")
+        .replace(r"\{value\}", f"(?P<value>{alternatives(values)})")
         .replace(r"\{figure\}", f"(?P<figure>{FIGURE_PATTERN})")
     )

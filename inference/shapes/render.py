@@ -8,7 +8,7 @@ I. Quilez, "2D distance functions" (iquilezles.org/articles/distfunctions2d).
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from inference.shapes.scene import CANVAS, PITCH, Figure, Scene
 from inference.shapes.vocabulary import COLOURS
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]
 
 INK: Final = np.array([35, 38, 52], dtype=np.float32) / 255
 """Colour of the contour in the outlined style."""
@@ -58,7 +58,8 @@ def colour(name: str) -> Field:
 
 def coverage(field: Field) -> Field:
     """Share of each pixel inside the outline, in [0, 1], from distances in pixels."""
-    return np.clip(0.5 - field, 0.0, 1.0)
+    share: Field = np.clip(0.5 - field, 0.0, 1.0)
+    return share
 
 
 def distance(figure: Figure, size: int = CANVAS, *, offset: float = 0.0) -> Field:
@@ -158,7 +159,9 @@ def _ring(x: Field, y: Field, r: float) -> Field:
 
 
 def _moon(x: Field, y: Field, r: float) -> Field:
-    return np.maximum(_circle(x, y, r), 0.72 * r - np.hypot(x - 0.5 * r, y + 0.1 * r))
+    bite = 0.72 * r - np.hypot(x - 0.5 * r, y + 0.1 * r)
+    field: Field = np.maximum(_circle(x, y, r), bite)
+    return field
 
 
 def _polygon(x: Field, y: Field, points: tuple[tuple[float, float], ...]) -> Field:
@@ -196,11 +199,13 @@ def _solid(x: Field, y: Field) -> Field:
 
 
 def _striped(x: Field, y: Field) -> Field:
-    return np.abs(np.mod(y + 2.0, 8.0) - 4.0) - 2.0 + 0.0 * x
+    field: Field = np.abs(np.mod(y + 2.0, 8.0) - 4.0) - 2.0 + 0.0 * x
+    return field
 
 
 def _dotted(x: Field, y: Field) -> Field:
-    return np.hypot(np.mod(x + 3.0, 6.0) - 3.0, np.mod(y + 3.0, 6.0) - 3.0) - 1.7
+    field: Field = np.hypot(np.mod(x + 3.0, 6.0) - 3.0, np.mod(y + 3.0, 6.0) - 3.0) - 1.7
+    return field
 
 
 def _checkered(x: Field, y: Field) -> Field:

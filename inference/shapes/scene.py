@@ -32,7 +32,7 @@ CELLS: Final = {"small": range(3, 14), "large": range(4, 13)}
 GAP: Final = 3
 """Least distance in units between the bounding boxes of two figures."""
 ANCHORS: Final = (5, 8, 11)
-"""Where an edit puts a figure that it moves to the left, the middle or the right (and downwards)."""
+"""Where an edit puts a figure: left, middle or right, and the same from top to bottom."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class Scene:
                 raise ValueError("the two figures overlap")
 
     def canonical(self) -> "Scene":
-        """The same picture with its figures in a fixed order, so that equal pictures compare equal."""
+        """The same with the figures in a fixed order, so that equal pictures compare equal."""
         return replace(
             self, figures=tuple(sorted(self.figures, key=lambda f: SHAPES.index(f.shape)))
         )
