@@ -13,40 +13,34 @@ ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^(<!-- slow -->\n)?```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def commands(page: str) -> list[tuple[str, bool]]:
-    """The shell blocks of `page`, each as (its commands, whether it is slow).
+def blocks(page: str, *, slow: bool) -> list[str]:
+    """The shell blocks of `page`, in its order: those marked slow, or the others.
 
-    A block is run as a whole, so that a command may use what the one above it made. scripts/test is
-    left out: it is what runs these tests.
+    scripts/test is left out: it is what runs these tests.
     """
     found = []
-    for slow, block in BLOCK.findall(page):
+    for mark, block in BLOCK.findall(page):
         lines = [line for line in block.splitlines() if not line.startswith("scripts/test")]
-        if any(lines):
-            found.append(("\n".join(lines), bool(slow)))
+        if lines and bool(mark) == slow:
+            found.append("\n".join(lines))
     return found
 
 
-def blocks():
-    # Twice the ten minutes that the quickstart promises on an idle machine.
-    slow_marks = [pytest.mark.slow, pytest.mark.timeout(1200)]
-    return [
-        pytest.param(block, id=block.splitlines()[0][:60], marks=slow_marks if slow else [])
-        for block, slow in commands((ROOT / "README.md").read_text())
-    ]
-
-
-@pytest.mark.parametrize("block", blocks())
-def test_the_readme_runs(block):
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block],
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+# One test runs its blocks in order, because a block uses what the ones above it made. The time is
+# twice the ten minutes that the quickstart promises on an idle machine.
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_readme_runs(slow):
+    for block in blocks((ROOT / "README.md").read_text(), slow=slow):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block],
+            cwd=ROOT,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
 
 
 def test_blocks_are_found_and_scripts_test_is_left_out():
@@ -54,4 +48,5 @@ def test_blocks_are_found_and_scripts_test_is_left_out():
         "<!-- slow -->\n```sh\none\ntwo \\\n  more\n```\n"
         "```\nnot shell\n```\n```sh\nscripts/test --slow\n```\n```sh\nthree\n```\n"
     )
-    assert commands(page) == [("one\ntwo \\\n  more", True), ("three", False)]
+    assert blocks(page, slow=True) == ["one\ntwo \\\n  more"]
+    assert blocks(page, slow=False) == ["three"]
