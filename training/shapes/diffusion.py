@@ -51,7 +51,7 @@ class DiffusionKnobs:
         seed: Of weights, scenes and batches.
     """
 
-    steps: int = 3200
+    steps: int = 4600
     batch: int = 32
     rate: float = 1e-3
     text_steps: int = 800

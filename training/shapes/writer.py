@@ -60,8 +60,8 @@ class WriterKnobs:
         seed: Of weights and examples.
     """
 
-    steps: int = 2400
-    batch: int = 48
+    steps: int = 3600
+    batch: int = 40
     rate: float = 2e-3
     seed: int = 3
 
