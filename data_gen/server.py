@@ -130,6 +130,7 @@ def _check_identity(endpoint: Endpoint) -> None:
 
 def _serve(folder: str) -> None:
     """Be the child: serve, report the port on standard output, end when standard input does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print must not be taken for the report
     from transformers.cli.serve import Serve
@@ -148,8 +149,11 @@ def _serve(folder: str) -> None:
         time.sleep(0.01)
     port = serve.server.servers[0].sockets[0].getsockname()[1]
     print(json.dumps({"port": port}), file=report, flush=True)
+
+
+def _end_with_parent() -> None:
     sys.stdin.buffer.read()
-    os._exit(0)
+    os._exit(0)  # the server's own thread would keep a politer exit waiting for ever
 
 
 if __name__ == "__main__":

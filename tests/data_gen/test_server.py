@@ -99,6 +99,15 @@ def test_it_answers_reproducibly_and_ends_with_its_parent(llama: Path) -> None:
     pytest.fail("the server outlived its parent")
 
 
+def test_it_ends_with_a_parent_that_is_killed_before_it_is_up(llama: Path) -> None:
+    command = [sys.executable, "-m", "data_gen.server", str(llama)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        for pipe in (child.stdin, child.stdout):
+            assert pipe is not None
+            pipe.close()
+        assert child.wait(timeout=200) == 0
+
+
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no language model in"), serving(tmp_path):
         pass
