@@ -12,7 +12,9 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
+import diffusers
 import pytorch_lightning as pl
+import transformers
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -73,7 +75,7 @@ class TrainingCLI(LightningCLI):
         if options["logger"] is None:
             options["logger"] = [
                 CSVLogger(output, name="logs", flush_logs_every_n_steps=1),
-                TensorBoardLogger(output, name="logs"),
+                TensorBoardLogger(output, name="tensorboard"),
             ]
         return super().instantiate_trainer(**kwargs)
 
@@ -112,6 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; expected errors become one sentence and exit code 1."""
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     for known in _KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", known)
     try:

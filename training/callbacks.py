@@ -173,13 +173,20 @@ class HeldOutEdits(Callback):
         ]
         editor = Instruct(backbone=module.backbone, resolution=max(sources[0].shape[1:]))
         outputs = editor.edit(requests)
-        for name, images in {"l1": outputs, "l1_of_copying": sources}.items():
-            distance = (torch.stack(images) - torch.stack(expected)).abs().mean()
-            module.log(f"held_out/{name}", distance, batch_size=1, rank_zero_only=True)
+        distances = {
+            "held_out/l1": _distance(outputs, expected),
+            "held_out/l1_of_copying": _distance(sources, expected),
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(distances, step=trainer.global_step)
         folder = Path(trainer.default_root_dir) / "held-out"
         folder.mkdir(exist_ok=True)
         picture = contact_sheet(labels, sources, outputs, expected)
         picture.save(folder / f"step-{trainer.global_step:06d}.png")
+
+
+def _distance(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+    return (torch.stack(list(left)) - torch.stack(list(right))).abs().mean().item()
 
 
 def contact_sheet(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import training.data
 import training.module
@@ -17,6 +18,7 @@ from training.__main__ import main
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
 
 STEPS = 8
+UNET = Path("model/unet/diffusion_pytorch_model.safetensors")
 RUN_RECIPE = "training/recipes/shapes.yaml"
 
 
@@ -103,7 +105,7 @@ def test_a_finished_run_only_exports_again(
 ) -> None:
     command = arguments(tiny_folder, shards, tmp_path / "run")
     main(command)
-    exported = tmp_path / "run" / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    exported = tmp_path / "run" / UNET
     before = exported.read_bytes()
     exported.unlink()
     monkeypatch.setattr(training.module, "edit_loss", None)
@@ -125,8 +127,9 @@ def wait_for(path: Path, seconds: float = 180) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_kill_9_and_resume_equals_unbroken(tiny_folder: Path, shards: Path, tmp_path: Path) -> None:
-    more = ("--trainer.max_steps=60",)
+    more = ("--trainer.max_steps=30",)
     unbroken = arguments(tiny_folder, shards, tmp_path / "unbroken", *more)
     assert start(unbroken).wait() == 0
     killed = arguments(tiny_folder, shards, tmp_path / "killed", *more)
@@ -140,6 +143,19 @@ def test_kill_9_and_resume_equals_unbroken(tiny_folder: Path, shards: Path, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_ranks_train_as_one(tiny_folder: Path, shards: Path, tmp_path: Path) -> None:
+    one = arguments(tiny_folder, shards, tmp_path / "one")
+    two = arguments(tiny_folder, shards, tmp_path / "two")
+    assert start(one).wait() == 0
+    assert start([*two, "--trainer.devices=2", "--trainer.strategy=ddp"]).wait() == 0
+    left, right = (load_file(tmp_path / run / UNET) for run in ("one", "two"))
+    for name, weights in left.items():
+        torch.testing.assert_close(weights, right[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_request_to_stop_saves_and_exits_with_143(
     tiny_folder: Path, shards: Path, tmp_path: Path
 ) -> None:
