@@ -38,11 +38,11 @@ class SharingStudy:
 
     def mean(self) -> NDArray[np.float64]:
         """Mean change at each p, (P,)."""
-        return self.changes.mean(axis=0)
+        return np.asarray(self.changes.mean(axis=0))
 
     def interval(self, resamples: int = 2000) -> NDArray[np.float64]:
         """Bootstrap 95 % interval of each mean, (2, P)."""
-        return np.quantile(self._resampled(resamples), (0.025, 0.975), axis=0)
+        return np.asarray(np.quantile(self._resampled(resamples), (0.025, 0.975), axis=0))
 
     def ratio(self, resamples: int = 2000) -> tuple[float, Interval]:
         """Change at the largest p over that at the smallest, with its paired 95 % interval."""

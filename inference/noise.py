@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,9 @@ def keyed_noise(
 ) -> Tensor:
     """Standard normal noise of `shape` on the CPU, a pure function of `key` and `shape`.
 
-    It is drawn in float32 and then converted, so that every dtype sees the same noise.
+    It is drawn in float32 and then converted, so that every dtype sees the same noise. NumPy draws
+    it, since torch's CPU generator looks at the low 32 bits of a seed only, of which a large data
+    set would soon use some twice.
     """
-    generator = torch.Generator().manual_seed(keyed_seed(*key))
-    return torch.randn(tuple(shape), generator=generator).to(dtype)
+    generator = np.random.default_rng(keyed_seed(*key))
+    return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32)).to(dtype)

@@ -1,5 +1,6 @@
 """Draws are functions of their key alone."""
 
+import pytest
 import torch
 
 from inference.noise import keyed_noise, keyed_seed
@@ -18,6 +19,15 @@ def test_different_keys_draw_different_noise() -> None:
     assert all(0 <= keyed_seed(*key) < 2**63 for key in keys)
 
 
+def test_the_whole_seed_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's CPU generator would take these two for one."""
+    drawn = []
+    for seed in (1, 1 + 2**32):
+        monkeypatch.setattr("inference.noise.keyed_seed", lambda *_, seed=seed: seed)
+        drawn.append(keyed_noise("x", shape=(8,)))
+    assert not torch.equal(*drawn)
+
+
 def test_every_dtype_sees_the_same_noise() -> None:
     single = keyed_noise("x", shape=(4, 8, 8))
     assert torch.equal(keyed_noise("x", shape=(4, 8, 8), dtype=torch.float64), single.double())
@@ -31,3 +41,5 @@ def test_noise_is_standard_normal() -> None:
 
 def test_seeds_stay_what_they_are() -> None:
     assert keyed_seed("a", 1) == 1381375925460027057
+    expected = [-0.486653, 1.495377, -2.474288]
+    torch.testing.assert_close(keyed_noise("a", 1, shape=(3,)), torch.tensor(expected))
