@@ -3,26 +3,28 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# A fenced block of shell, with the comment that marks it as slow where there is one.
-BLOCK = re.compile(r"^(<!-- slow -->\n)?```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A fenced block of shell or Python, with the comment that marks it as slow where there is one.
+BLOCK = re.compile(r"^(<!-- slow -->\n)?```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RUNNERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 
 
-def blocks(page: str, *, slow: bool) -> list[str]:
-    """The shell blocks of `page`, in its order: those marked slow, or the others.
+def blocks(page: str, *, slow: bool) -> list[tuple[str, str]]:
+    """The (language, text) of the blocks of `page`, in its order: those marked slow, or the others.
 
     scripts/test is left out: it is what runs these tests.
     """
     found = []
-    for mark, block in BLOCK.findall(page):
+    for mark, language, block in BLOCK.findall(page):
         lines = [line for line in block.splitlines() if not line.startswith("scripts/test")]
         if lines and bool(mark) == slow:
-            found.append("\n".join(lines))
+            found.append((language, "\n".join(lines)))
     return found
 
 
@@ -31,9 +33,9 @@ def blocks(page: str, *, slow: bool) -> list[str]:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_readme_runs(slow):
-    for block in blocks((ROOT / "README.md").read_text(), slow=slow):
+    for language, block in blocks((ROOT / "README.md").read_text(), slow=slow):
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block],
+            [*RUNNERS[language], block],
             cwd=ROOT,
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
             stdin=subprocess.DEVNULL,
@@ -46,7 +48,7 @@ def test_the_readme_runs(slow):
 def test_blocks_are_found_and_scripts_test_is_left_out():
     page = (
         "<!-- slow -->\n```sh\none\ntwo \\\n  more\n```\n"
-        "```\nnot shell\n```\n```sh\nscripts/test --slow\n```\n```sh\nthree\n```\n"
+        "```\nno language\n```\n```sh\nscripts/test --slow\n```\n```python\nthree\n```\n"
     )
-    assert blocks(page, slow=True) == ["one\ntwo \\\n  more"]
-    assert blocks(page, slow=False) == ["three"]
+    assert blocks(page, slow=True) == [("sh", "one\ntwo \\\n  more")]
+    assert blocks(page, slow=False) == [("python", "three")]
