@@ -8,7 +8,7 @@ what then remains is the confidence.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from typing import Any, Final
@@ -32,11 +32,24 @@ from inference.shapes.scene import CANVAS, CELLS, GAP, PITCH, RADIUS, Figure, Sc
 from inference.shapes.vocabulary import COLOURS, PATTERNS, SHAPES, SIZES, STYLES
 
 RESIDUAL_LIMIT: Final = 0.085
+"""Residual beyond which one is not sure.
+
+Calibrated on 200 to 400 pictures of each kind. Of scenes that are read rightly, the median and the
+99 % quantile are 0 as drawn, 0.013 and 0.05 after an autoencoder of 37 dB and JPEG, 0.024 and 0.07
+where JPEG also halves the colours' resolution. Of near-misses that look most like the original, the
+least and median are 0.086 and 0.22 for a ghost of 30 %, 0.12 and 0.25 for half a recolour. Plain
+means over boxes of 5x5 pixels do not tell the two sorts apart: 0.2 there, and 0.1 here.
+"""
 ERROR_LIMIT: Final = 0.01
+"""Mean squared error (20 dB) beyond which one is not sure, whatever its residual."""
 BUSY: Final = 0.005
 """Local variance of a drawing at which an error there counts half."""
 CLEAR: Final = 0.001
 """Mean squared error below which the search ends on the grid."""
+AREA: Final = 7
+"""Side in pixels of the area over which the search averages errors."""
+LASTING: Final = 8
+"""How much more such a mean error counts than the error of a pixel."""
 SHIFTS: Final = ((0, 0), *((x, y) for x, y in product((-1, 0, 1), repeat=2) if (x, y) != (0, 0)))
 """Pixels (right, down) by which a figure may stand off its cell."""
 SHORTLIST: Final = 32
@@ -124,6 +137,7 @@ def read(image: NDArray[Any]) -> Reading:
     answer = _best(picture, _answers(background, fit))
     if answer.error(picture) > CLEAR:
         answer = _best(picture, _answers(background, _loosened(fit, difference, background)))
+    answer = _best(picture, _repatterned(answer))
     error, rest = answer.error(picture), residual(picture, answer.drawn)
     guess = Scene(
         figures=tuple(placed.figure for placed in answer.figures),
@@ -242,7 +256,7 @@ def _loosened(fit: _Fit, difference: Field, background: str) -> _Fit:
     gain, look, shift = fit.gain.copy(), fit.look.copy(), fit.shift.copy()
     likeliest = {int(spot) for style in range(len(STYLES)) for spot in _likeliest(fit.gain[style])}
     cells = {(int(spots.size[s]), int(spots.row[s]), int(spots.column[s])) for s in likeliest}
-    views = [[windows(difference, size, *shift) for shift in SHIFTS] for size in SIZES]
+    views = [[windows(difference, size, *move) for move in SHIFTS] for size in SIZES]
     for size, row, column in cells:
         start = CELLS[SIZES[size]].start
         moved = np.stack([view[row - start, column - start] for view in views[size]])
@@ -295,8 +309,30 @@ def _chosen(gain: Field) -> Sequence[int]:
     return [int(firsts[best]), int(seconds[best])][: 1 if added[best] == 0 else 2]
 
 
+def _repatterned(answer: _Answer) -> Iterator[_Answer]:
+    """The answer itself, and again with each other pattern of each of its figures."""
+    yield answer
+    for position, pattern in product(range(len(answer.figures)), PATTERNS):
+        figures = list(answer.figures)
+        placed = figures[position]
+        if pattern != placed.figure.pattern:
+            figures[position] = replace(placed, figure=replace(placed.figure, pattern=pattern))
+            drawn = compose(answer.background, answer.style, figures)
+            yield replace(answer, figures=tuple(figures), drawn=drawn)
+
+
 def _best(picture: Field, answers: Iterator[_Answer]) -> _Answer:
-    return min(answers, key=lambda answer: answer.error(picture))
+    return min(answers, key=lambda answer: _misfit(picture - answer.drawn))
+
+
+def _misfit(rest: Field) -> float:
+    """Mean squared error, in which errors that keep their sign over an area count extra.
+
+    An autoencoder that has lost the dots of a dark figure keeps their mean colour.
+    """
+    sums = np.pad(rest, ((AREA, 0), (AREA, 0), (0, 0))).cumsum(axis=0).cumsum(axis=1)
+    means = sums[AREA:, AREA:] - sums[:-AREA, AREA:] - sums[AREA:, :-AREA] + sums[:-AREA, :-AREA]
+    return float(np.square(rest).mean() + LASTING * np.square(means / AREA**2).mean())
 
 
 def _patches(views: Field) -> Field:
