@@ -14,18 +14,17 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from inference.shapes.captions import Description, caption, describe, describes
+from inference.shapes.captions import caption, describe
 from inference.shapes.phrasings import instruction, parse_instruction
-from inference.shapes.reading import read
 from inference.shapes.scene import random_scene
 from training.precision import bf16_with_float32_attention
 from training.shapes.loop import LoopKnobs, Losses, generator, optimise
 from training.shapes.pairs import draw_pair
+from training.shapes.read_back import read_back
 from training.shapes.sayings import SayingHeads, labels, said_by_caption, said_by_instruction
 from training.shapes.scenes import TEST_SEED, SceneSet, rng, scene_set, to_model
 from training.shapes.tokenizer import MAX_LENGTH, make_tokenizer
@@ -164,8 +163,8 @@ def train_diffusion(
         assert isinstance(module, Guided)
         pipeline = as_pipeline(module, vae, tokenizer)
         pipeline.save_pretrained(work / "model")
-        share = read_back(pipeline, 48, work / f"preview-{step:05d}.png")
-        print(f"stable-diffusion step {step}: {share:.1%} of 48 captions right", flush=True)
+        found = read_back(pipeline, 48, work / f"preview-{step:05d}.png")
+        print(f"stable-diffusion step {step}: {found.summary()}", flush=True)
 
     loop = LoopKnobs(
         steps=knobs.steps,
@@ -178,8 +177,7 @@ def train_diffusion(
     assert isinstance(averaged, Guided)
     pipeline = as_pipeline(averaged, vae, tokenizer)
     pipeline.save_pretrained(work / "model")
-    share = read_back(pipeline, 200, work / "final.png")
-    print(f"stable-diffusion: {share:.1%} of 200 unseen one-figure captions come out right")
+    print(f"stable-diffusion: {read_back(pipeline, 200, work / 'final.png').summary()}")
     return pipeline
 
 
@@ -305,36 +303,3 @@ def as_pipeline(
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def read_back(pipeline: StableDiffusionPipeline, count: int, sheet: Path | None = None) -> float:
-    """Share of unseen one-figure captions whose picture reads back as what the caption says."""
-    said = [unseen_description(index) for index in range(count)]
-    pictures = []
-    for start in range(0, count, 16):
-        prompts = [caption(one) for one in said[start : start + 16]]
-        seeded = [torch.Generator().manual_seed(TEST_SEED + start + i) for i in range(len(prompts))]
-        pictures += pipeline(
-            prompts, num_inference_steps=25, guidance_scale=4.0, generator=seeded
-        ).images
-    if sheet is not None:
-        save_sheet(pictures[:32], sheet)
-    scenes = [read(np.asarray(picture)).scene for picture in pictures]
-    right = [s is not None and describes(d, s) for s, d in zip(scenes, said, strict=True)]
-    return sum(right) / count
-
-
-def unseen_description(index: int) -> Description:
-    """Description `index` of the test, of one figure."""
-    draw = rng("read back", TEST_SEED, index)
-    return describe(random_scene(draw, figures=1), draw)
-
-
-def save_sheet(pictures: Sequence[Image.Image], path: Path, columns: int = 8) -> None:
-    """Save pictures as one sheet, doubled in size."""
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * 128, rows * 128))
-    for index, picture in enumerate(pictures):
-        place = (index % columns * 128, index // columns * 128)
-        sheet.paste(picture.resize((128, 128), Image.Resampling.NEAREST), place)
-    sheet.save(path)
