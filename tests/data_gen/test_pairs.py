@@ -232,15 +232,6 @@ def test_equal_captions_give_equal_images(build_backbone: BuildBackbone, share: 
         np.testing.assert_allclose(pair.source.astype(int), pair.edited.astype(int), atol=1)
 
 
-@pytest.mark.parametrize("share", ["self", "cross"])
-def test_sharing_brings_the_pair_together(build_backbone: BuildBackbone, share: Share) -> None:
-    """What p does to a trained model is measured in `data_gen.sharing`."""
-    knobs = RenderKnobs(steps=STEPS, batch_rows=12, share=share, sampler="ddim")
-    _, latents = denoise_trees(build_backbone(), [tree(ps=[0.0, 1.1])], knobs)
-    source, apart, together = latents
-    assert (source - together).norm() < (source - apart).norm()
-
-
 def test_a_triplet_does_not_depend_on_its_company(build_backbone: BuildBackbone) -> None:
     backbone = build_backbone()
     [alone] = render(backbone, [SWAP], KNOBS)

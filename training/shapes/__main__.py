@@ -96,6 +96,20 @@ def stable_diffusion(
     publish(work / "stable-diffusion/model", out)
 
 
+def instruct_pix2pix(
+    *,
+    trained: Path = Path("out/shapes/editor/model"),
+    out: Path = MODELS / "instruct-pix2pix",
+) -> None:
+    """Ship the editor that the public chain made with the recipes `shapes.yaml`.
+
+    Args:
+        trained: The model folder of that training run.
+        out: Where the finished model goes.
+    """
+    publish(trained, out)
+
+
 def publish(trained: Path, out: Path) -> None:
     """Copy a finished model to where it ships, a UNet's weights in fp16 to halve the repository."""
     if out.exists():
@@ -113,6 +127,7 @@ if __name__ == "__main__":
         "clip": clip,
         "writer": writer,
         "stable-diffusion": stable_diffusion,
+        "instruct-pix2pix": instruct_pix2pix,
     }
     try:
         auto_cli(commands, as_positional=False)
