@@ -60,7 +60,7 @@ class WriterKnobs:
         seed: Of weights and examples.
     """
 
-    steps: int = 3600
+    steps: int = 4200
     batch: int = 40
     rate: float = 2e-3
     seed: int = 3
