@@ -12,10 +12,11 @@ figure a pixel off the grid, where a model may have drawn it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference.shapes.render import (
     CONTOUR,
@@ -47,13 +48,11 @@ class Outline:
         inside: Share of each pixel that the figure covers.
         contour: Share of each pixel that the contour of the outlined style covers.
         shadow: Share of each pixel that the shadow covers.
-        shade: (patterns, P, P) factor from the figure's colour to the tone at each pixel.
     """
 
     inside: Field
     contour: Field
     shadow: Field
-    shade: Field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +68,26 @@ class Stock:
     """
 
     templates: Field
-    behind: np.ndarray[tuple[int, ...], np.dtype[np.intp]]
-    paint: np.ndarray[tuple[int, ...], np.dtype[np.intp]]
-    ink: np.ndarray[tuple[int, ...], np.dtype[np.intp]]
+    behind: NDArray[np.intp]
+    paint: NDArray[np.intp]
+    ink: NDArray[np.intp]
     products: Field
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A figure and how many pixels it stands right of and below its cell."""
+    """A figure, and how it is drawn where that is not quite as `render` does.
+
+    Attributes:
+        figure: The figure.
+        right, down: Pixels by which it stands off its cell.
+        phase: Pixels (right, down) by which its pattern lies off its centre.
+    """
 
     figure: Figure
     right: int = 0
     down: int = 0
+    phase: tuple[int, int] = (0, 0)
 
 
 @lru_cache(maxsize=len(SHAPES) * len(REACH))
@@ -100,14 +106,20 @@ def outline(shape: str, size: str) -> Outline:
     window = slice(PITCH * middle - before, PITCH * middle + after)
     field = distance(figure)[window, window]
     inside = coverage(field)
-    offsets = np.arange(-before, after, dtype=np.float32) + np.float32(0.5)
-    tones = [tone(pattern, offsets[None, :], offsets[:, None]) for pattern in PATTERNS]
     return Outline(
         inside=inside,
         contour=inside * coverage(-field - CONTOUR),
         shadow=coverage(distance(figure, offset=SHADOW_OFFSET)[window, window]),
-        shade=(1.0 - (1.0 - SHADE) * np.stack(tones)).astype(np.float32),
     )
+
+
+@cache
+def shade(pattern: str, size: str, phase: tuple[int, int] = (0, 0)) -> Field:
+    """Factor from a figure's colour to the tone at each pixel of its window: (P, P)."""
+    before, after = REACH[size]
+    offsets = np.arange(-before, after, dtype=np.float32) + np.float32(0.5)
+    tones = tone(pattern, offsets[None, :] - phase[0], offsets[:, None] - phase[1])
+    return np.asarray(1 - (1 - SHADE) * tones, dtype=np.float32)
 
 
 @lru_cache(maxsize=len(REACH))
@@ -125,8 +137,8 @@ def stock(size: str) -> Stock:
     for j, shape in enumerate(SHAPES):
         drawn = outline(shape, size)
         open_, bare = 1 - drawn.inside, 1 - drawn.contour
-        filled = [column(drawn.inside * shade) for shade in drawn.shade]
-        framed = [column(drawn.inside * shade * bare) for shade in drawn.shade]
+        filled = [column(drawn.inside * shade(pattern, size)) for pattern in PATTERNS]
+        framed = [column(drawn.inside * shade(pattern, size) * bare) for pattern in PATTERNS]
         nothing = column(np.zeros_like(drawn.inside))
         for i, style in enumerate(STYLES):
             below = open_ * bare if style == "outlined" else open_
@@ -177,12 +189,12 @@ def compose(background: str, style: str, figures: Sequence[Placed]) -> Field:
     image = np.broadcast_to(ground, (side, side, 3)).copy()
     if style == "shadowed":
         for placed in figures:
-            part = image[_window(placed)]
+            part = image[window(placed)]
             part += _outline(placed).shadow[..., None] * (ground * SHADE - part)
     for placed in figures:
-        drawn, part = _outline(placed), image[_window(placed)]
-        shade = drawn.shade[PATTERNS.index(placed.figure.pattern)]
-        paint = shade[..., None] * colour(placed.figure.colour)
+        figure = placed.figure
+        drawn, part = _outline(placed), image[window(placed)]
+        paint = shade(figure.pattern, figure.size, placed.phase)[..., None] * colour(figure.colour)
         part += drawn.inside[..., None] * (paint - part)
         if style == "outlined":
             part += drawn.contour[..., None] * (INK - part)
@@ -207,13 +219,26 @@ def windows(padded: Field, size: str, right: int = 0, down: int = 0) -> Field:
     return views[first + down : last + down : PITCH, first + right : last + right : PITCH]
 
 
-def _outline(placed: Placed) -> Outline:
-    return outline(placed.figure.shape, placed.figure.size)
+def patches(views: Field) -> Field:
+    """Windows (..., 3, P, P) as the rows of a matrix, (N·3, P·P)."""
+    return np.ascontiguousarray(views).reshape(-1, views.shape[-1] ** 2)
 
 
-def _window(placed: Placed) -> tuple[slice, slice]:
+def window(placed: Placed) -> tuple[slice, slice]:
+    """Where a figure's window lies on the padded canvas."""
     figure = placed.figure
     before, after = REACH[figure.size]
     across = PITCH * figure.column + placed.right + PAD
     along = PITCH * figure.row + placed.down + PAD
     return slice(along - before, along + after), slice(across - before, across + after)
+
+
+def interior(placed: Placed, style: str) -> NDArray[np.bool_]:
+    """Pixels of a figure's window that show its pattern and nothing else: (P, P)."""
+    drawn = _outline(placed)
+    whole = drawn.inside > 0.99
+    return whole & (drawn.contour < 0.01) if style == "outlined" else whole
+
+
+def _outline(placed: Placed) -> Outline:
+    return outline(placed.figure.shape, placed.figure.size)

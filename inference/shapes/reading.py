@@ -17,39 +17,46 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from inference.shapes.confidence import (
+    ERROR_LIMIT,
+    RESIDUAL_LIMIT,
+    TEXTURE_LIMIT,
+    residual,
+    texture,
+)
 from inference.shapes.layers import (
     PAD,
     PALETTE,
     Placed,
     compose,
     energy,
-    outline,
+    interior,
+    patches,
     stock,
+    window,
     windows,
 )
 from inference.shapes.render import INK, Field, colour
 from inference.shapes.scene import CANVAS, CELLS, GAP, PITCH, RADIUS, Figure, Scene
 from inference.shapes.vocabulary import COLOURS, PATTERNS, SHAPES, SIZES, STYLES
 
-RESIDUAL_LIMIT: Final = 0.085
-"""Residual beyond which one is not sure.
-
-Calibrated on 200 to 400 pictures of each kind. Of scenes that are read rightly, the median and the
-99 % quantile are 0 as drawn, 0.013 and 0.05 after an autoencoder of 37 dB and JPEG, 0.024 and 0.07
-where JPEG also halves the colours' resolution. Of near-misses that look most like the original, the
-least and median are 0.086 and 0.22 for a ghost of 30 %, 0.12 and 0.25 for half a recolour. Plain
-means over boxes of 5x5 pixels do not tell the two sorts apart: 0.2 there, and 0.1 here.
-"""
-ERROR_LIMIT: Final = 0.01
-"""Mean squared error (20 dB) beyond which one is not sure, whatever its residual."""
-BUSY: Final = 0.005
-"""Local variance of a drawing at which an error there counts half."""
 CLEAR: Final = 0.001
 """Mean squared error below which the search ends on the grid."""
 AREA: Final = 7
 """Side in pixels of the area over which the search averages errors."""
 LASTING: Final = 8
 """How much more such a mean error counts than the error of a pixel."""
+PHASES: Final[dict[str, tuple[tuple[int, int], ...]]] = {
+    "solid": ((0, 0),),
+    "striped": ((0, 0), (0, 4)),
+    "dotted": tuple((right, down) for right in (0, 2, 4) for down in (0, 2, 4)),
+    "checkered": ((0, 0), (4, 0)),
+    "zigzag": ((0, 0), (0, 4), (4, 0), (4, 4)),
+}
+"""Pixels (right, down) by which a pattern may lie off its figure's centre.
+
+Models err so: they draw a pattern as it lies in a figure that stands some cells away.
+"""
 SHIFTS: Final = ((0, 0), *((x, y) for x, y in product((-1, 0, 1), repeat=2) if (x, y) != (0, 0)))
 """Pixels (right, down) by which a figure may stand off its cell."""
 SHORTLIST: Final = 32
@@ -69,14 +76,15 @@ class Reading:
 
     Attributes:
         scene: The scene, or None where one is not sure.
-        residual: What drawing the scene again leaves unexplained: the largest mean colour error
-            over the area of any figure at any cell, as a distance in RGB, 0 or more.
+        residual: The largest error over the area of a figure; see `confidence.residual`.
+        texture: The largest texture unexplained within a figure; see `confidence.texture`.
         error: Mean squared error of the scene drawn again, per channel.
         guess: The likeliest scene, sure or not.
     """
 
     scene: Scene | None
     residual: float
+    texture: float
     error: float
     guess: Scene
 
@@ -137,51 +145,17 @@ def read(image: NDArray[Any]) -> Reading:
     answer = _best(picture, _answers(background, fit))
     if answer.error(picture) > CLEAR:
         answer = _best(picture, _answers(background, _loosened(fit, difference, background)))
-    answer = _best(picture, _repatterned(answer))
+    answer, rough = _rephased(picture, _best(picture, _repatterned(answer)))
     error, rest = answer.error(picture), residual(picture, answer.drawn)
     guess = Scene(
         figures=tuple(placed.figure for placed in answer.figures),
         background=background,
         style=answer.style,
     )
-    sure = rest <= RESIDUAL_LIMIT and error <= ERROR_LIMIT
-    return Reading(scene=guess if sure else None, residual=rest, error=error, guess=guess)
-
-
-def residual(picture: Field, drawn: Field) -> float:
-    """The largest mean colour error over the area of any figure at any cell.
-
-    Errors at edges, of which a compressed picture is full, cancel over an area and weigh little
-    where the drawing itself is busy. What could be a figure stays: a faint second one, or one whose
-    colour is only half right.
-
-    Args:
-        picture: (64, 64, 3) in [0, 1].
-        drawn: What was read, drawn again.
-
-    Returns:
-        A distance in RGB: 0 for equal pictures, 1.7 for black instead of white.
-    """
-    weight = 1 / (1 + _contrast(drawn) / BUSY)
-    weights = np.pad(weight, PAD)[..., None]
-    errors = np.pad((picture - drawn), ((PAD, PAD), (PAD, PAD), (0, 0))) * weights
-    largest = 0.0
-    for size in SIZES:
-        inside = np.stack([outline(shape, size).inside.ravel() for shape in SHAPES], axis=1)
-        sums = (_patches(windows(errors, size)) @ inside).reshape(-1, 3, len(SHAPES))
-        areas = _patches(windows(weights, size)) @ np.square(inside)
-        largest = max(largest, float((np.linalg.norm(sums, axis=1) / areas).max()))
-    return largest
-
-
-def _contrast(drawn: Field) -> Field:
-    """Variance of the 3x3 pixels around each, added over the channels: (64, 64)."""
-    around = np.pad(drawn, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    around = np.concatenate([around, np.square(around)], axis=-1)
-    around = around[:-2] + around[1:-1] + around[2:]
-    mean, square = np.split((around[:, :-2] + around[:, 1:-1] + around[:, 2:]) / 9, 2, axis=-1)
-    variance: Field = np.maximum(square - np.square(mean), 0).sum(axis=-1)
-    return variance
+    sure = rest <= RESIDUAL_LIMIT and rough <= TEXTURE_LIMIT and error <= ERROR_LIMIT
+    return Reading(
+        scene=guess if sure else None, residual=rest, texture=rough, error=error, guess=guess
+    )
 
 
 def to_canvas(image: NDArray[Any]) -> Field:
@@ -223,7 +197,7 @@ def _fit(difference: Field, background: str) -> _Fit:
     """Match every figure at every cell."""
     gains, looks = [], []
     for size in SIZES:
-        gain, look = _match(_patches(windows(difference, size)), size, background)
+        gain, look = _match(patches(windows(difference, size)), size, background)
         gains.append(gain.transpose(1, 0, 2).reshape(len(STYLES), -1))
         looks.append(look.transpose(1, 0, 2).reshape(len(STYLES), -1))
     look = np.concatenate(looks, axis=1)
@@ -260,7 +234,7 @@ def _loosened(fit: _Fit, difference: Field, background: str) -> _Fit:
     for size, row, column in cells:
         start = CELLS[SIZES[size]].start
         moved = np.stack([view[row - start, column - start] for view in views[size]])
-        gains, looks = _match(_patches(moved), SIZES[size], background)
+        gains, looks = _match(patches(moved), SIZES[size], background)
         best = gains.argmin(axis=0)
         here = np.flatnonzero((spots.size == size) & (spots.row == row) & (spots.column == column))
         gain[:, here] = np.take_along_axis(gains, best[None], axis=0)[0]
@@ -295,8 +269,12 @@ def _answers(background: str, fit: _Fit) -> Iterator[_Answer]:
             )
             for spot in _chosen(fit.gain[i])
         )
-        drawn = compose(background, style, figures)
-        yield _Answer(background=background, style=style, figures=figures, drawn=drawn)
+        yield _drawn(background, style, figures)
+
+
+def _drawn(background: str, style: str, figures: Sequence[Placed]) -> _Answer:
+    drawn = compose(background, style, figures)
+    return _Answer(background=background, style=style, figures=tuple(figures), drawn=drawn)
 
 
 def _chosen(gain: Field) -> Sequence[int]:
@@ -317,8 +295,7 @@ def _repatterned(answer: _Answer) -> Iterator[_Answer]:
         placed = figures[position]
         if pattern != placed.figure.pattern:
             figures[position] = replace(placed, figure=replace(placed.figure, pattern=pattern))
-            drawn = compose(answer.background, answer.style, figures)
-            yield replace(answer, figures=tuple(figures), drawn=drawn)
+            yield _drawn(answer.background, answer.style, figures)
 
 
 def _best(picture: Field, answers: Iterator[_Answer]) -> _Answer:
@@ -335,9 +312,34 @@ def _misfit(rest: Field) -> float:
     return float(np.square(rest).mean() + LASTING * np.square(means / AREA**2).mean())
 
 
-def _patches(views: Field) -> Field:
-    """Windows (..., 3, P, P) as the rows of a matrix, (N·3, P·P)."""
-    return np.ascontiguousarray(views).reshape(-1, views.shape[-1] ** 2)
+def _rephased(picture: Field, answer: _Answer) -> tuple[_Answer, float]:
+    """Where a figure's pattern leaves much of its texture unexplained, try all in other phases.
+
+    Returns:
+        The answer, and the largest texture that it leaves unexplained.
+    """
+    padded = np.pad(picture, ((PAD, PAD), (PAD, PAD), (0, 0)))
+    figures, textures = list(answer.figures), []
+    for position, placed in enumerate(figures):
+        within = interior(placed, answer.style)
+        pixels = padded[window(placed)][within]
+        left = texture(pixels, within, placed)
+        if left > TEXTURE_LIMIT / 3:
+            other = min(_phases(placed), key=lambda other: texture(pixels, within, other))
+            if texture(pixels, within, other) < left / 3:
+                figures[position] = other
+                left = texture(pixels, within, other)
+        textures.append(left)
+    if figures != list(answer.figures):
+        answer = _drawn(answer.background, answer.style, figures)
+    return answer, max(textures)
+
+
+def _phases(placed: Placed) -> Iterator[Placed]:
+    """A figure with every pattern in every phase."""
+    for pattern in PATTERNS:
+        for phase in PHASES[pattern]:
+            yield replace(placed, figure=replace(placed.figure, pattern=pattern), phase=phase)
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 import io
 import random
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from PIL import Image
 
 from inference.backbone import load_backbone
 from inference.shapes import MODELS
+from inference.shapes.confidence import residual
+from inference.shapes.layers import Placed, compose
 from inference.shapes.near_misses import NEAR_MISSES, any_scene, one_cell_off
-from inference.shapes.reading import read, residual, to_canvas
+from inference.shapes.reading import PHASES, read, to_canvas
 from inference.shapes.render import Field, colour, render
 from inference.shapes.scene import Figure, Scene, random_scene
 from inference.shapes.vocabulary import COLOURS, SHAPES
@@ -85,6 +88,26 @@ def test_noisy_pictures_are_read() -> None:
 @pytest.mark.parametrize("move", [(1, 1), (-1, 0)])
 def test_a_pixel_off_the_grid_is_read(move: tuple[int, int]) -> None:
     assert share_read((s, np.roll(p, move, axis=(0, 1))) for s, p in drawn(60, 3)) >= 0.98
+
+
+def test_a_pattern_is_known_wherever_it_lies_on_its_figure() -> None:
+    for pattern, phases in PHASES.items():
+        figure = replace(HEART, pattern=pattern, size="large", column=8, row=8)
+        for phase in phases:
+            picture = compose("blue", "flat", [Placed(figure=figure, phase=phase)])
+            assert read(picture).scene == Scene(figures=(figure,), background="blue")
+
+
+def test_a_texture_that_is_no_pattern_is_unsure() -> None:
+    scene = Scene(
+        figures=(replace(HEART, pattern="solid", size="large", column=8, row=8),), background="blue"
+    )
+    picture = render(scene)
+    inside = np.isclose(picture, colour("red"), atol=1e-3).all(axis=-1)
+    checks = (np.indices((64, 64)) // 3).sum(axis=0) % 2 == 1
+    picture[inside & checks] = colour("white")
+    picture[inside & ~checks] = colour("red") - (colour("white") - colour("red"))
+    assert read(picture.clip(0, 1)).scene is None
 
 
 @pytest.mark.parametrize("name", NEAR_MISSES)
