@@ -31,7 +31,7 @@ from PIL import Image
 
 from data_gen.instructions import read_triplets
 from data_gen.journal import Journal
-from data_gen.pairs import RenderKnobs
+from data_gen.pairs import RenderKnobs, Share
 from data_gen.shapes import draw_triplets, unconcerned_region
 from data_gen.shards import INDEX_FILE, ShardIndex, read_pair, scan_shard
 from data_gen.sharing import SharingStudy, study_sharing
@@ -198,23 +198,28 @@ def _survival(candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _sharing_part(base: Path, count: int) -> dict[str, Any]:
-    knobs = RenderKnobs(share="self", steps=20, guidance_range=(3.0, 6.0), batch_rows=128)
-    triplets = draw_triplets(count, seed=4_000_000)
-    study = study_sharing(load_backbone(base), triplets, PS, knobs, unconcerned_region)
+    backbone, triplets = load_backbone(base), draw_triplets(count, seed=4_000_000)
+    shares: tuple[Share, ...] = ("self", "cross")
+    studies = {}
+    for share in shares:
+        knobs = RenderKnobs(share=share, steps=20, guidance_range=(3.0, 6.0), batch_rows=128)
+        studies[share] = study_sharing(backbone, triplets, PS, knobs, unconcerned_region)
     return {
-        "sharing_plot": _sharing_plot(study),
-        "sharing_note": "Mean change of what the edit does not concern, with 95 % intervals: "
-        f"{len(study.changes)} triplets, each with the same noise at every p.",
+        "sharing_plot": _sharing_plot(studies),
+        "sharing_note": "Mean change of what the edit does not concern, with 95 % intervals, when "
+        f"self- or cross-attention is shared: {count} triplets, the same noise at every p.",
     }
 
 
-def _sharing_plot(study: SharingStudy) -> str:
+def _sharing_plot(studies: Mapping[Share, SharingStudy]) -> str:
     figure, axes = plt.subplots(figsize=(5, 2.8), layout="constrained")
-    low, high = study.interval()
-    axes.plot(study.ps, study.mean(), marker="o", color="#3451d1")
-    axes.fill_between(study.ps, low, high, alpha=0.2, color="#3451d1")
+    for (share, study), colour in zip(studies.items(), ("#3451d1", "#d97706"), strict=True):
+        low, high = study.interval()
+        axes.plot(study.ps, study.mean(), marker="o", color=colour, label=share)
+        axes.fill_between(study.ps, low, high, alpha=0.2, color=colour)
     axes.set(xlabel="p", ylabel="change elsewhere")
     axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, labelcolor="#808896")
     return _svg(figure)
 
 
