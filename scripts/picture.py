@@ -8,7 +8,6 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-import torch
 from jsonargparse import auto_cli
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -16,7 +15,7 @@ from matplotlib.axes import Axes
 from inference.backbone import load_backbone
 from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
-from inference.images import save_image
+from inference.images import from_numpy, save_image
 from inference.shapes import MODELS
 from inference.shapes.edits import EDIT_TYPES
 from inference.shapes.evaluation import Trial, draw_trials, measure
@@ -35,21 +34,16 @@ def main(output: Path, model: Path = MODELS / "instruct-pix2pix", per_kind: int 
     output.mkdir(parents=True, exist_ok=True)
     circle = Figure(shape="circle", colour="red", pattern="solid", size="large", column=8, row=8)
     save_image(
-        output / "circle.png", to_tensor(render(Scene(figures=(circle,), background="white")))
+        output / "circle.png", from_numpy(render(Scene(figures=(circle,), background="white")))
     )
     trials = draw_trials(EDIT_TYPES, per_kind)
     requests = [
-        EditRequest(image=to_tensor(render(trial.before)), instruction=trial.instruction, seed=n)
+        EditRequest(image=from_numpy(render(trial.before)), instruction=trial.instruction, seed=n)
         for n, trial in enumerate(trials)
     ]
     images = Instruct(backbone=load_backbone(model), batch_size=32, progress=True).edit(requests)
     outputs = [((image.permute(1, 2, 0).numpy() + 1) / 2).astype(np.float32) for image in images]
     draw(trials, outputs, per_kind, output / "edits.png")
-
-
-def to_tensor(picture: Field) -> torch.Tensor:
-    """(H, W, 3) in [0, 1] to (3, H, W) in [-1, 1]."""
-    return torch.from_numpy(picture).permute(2, 0, 1) * 2 - 1
 
 
 def draw(trials: tuple[Trial, ...], outputs: list[Field], columns: int, path: Path) -> None:

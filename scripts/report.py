@@ -22,7 +22,6 @@ import jinja2
 import matplotlib as mpl
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 from jsonargparse import auto_cli
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -38,6 +37,7 @@ from data_gen.sharing import SharingStudy, study_sharing
 from inference.backbone import Backbone, Settings, load_backbone, load_settings
 from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
+from inference.images import from_numpy
 from inference.shapes import MODELS
 from inference.shapes.edits import EDIT_TYPES, EditType
 from inference.shapes.evaluation import Outcome, Summary, Trial, draw_trials, measure, summarise
@@ -51,10 +51,10 @@ COPY = "copy the input"
 PS = (0.0, 0.3, 0.6, 0.9)
 NEXT_STEPS = """\
 # edit a picture of your own with the editor this run trained, or with the shipped one
-.venv/bin/python -m inference edit picture.png --instruction "make the circle green" \\
+.venv/bin/python -m inference edit --images picture.png --instruction "make the circle green" \\
     --model {model} --output edited.png
 
-# the recipe behind the shipped editor: more captions, all edit types, about two hours on 2 cores
+# the recipe behind the shipped editor: more captions, all edit types, about half an hour on 2 cores
 .venv/bin/python -m data_gen run --config data_gen/recipes/shapes.yaml
 .venv/bin/python -m training fit --config training/recipes/shapes.yaml"""
 
@@ -292,7 +292,9 @@ def _copying(trials: Sequence[Trial]) -> Contestant:
 
 def _contestant(name: str, backbone: Backbone, trials: Sequence[Trial]) -> Contestant:
     requests = [
-        EditRequest(image=_tensor(render(trial.before)), instruction=trial.instruction, seed=number)
+        EditRequest(
+            image=from_numpy(render(trial.before)), instruction=trial.instruction, seed=number
+        )
         for number, trial in enumerate(trials)
     ]
     images = Instruct(backbone=backbone, batch_size=32, progress=True).edit(requests)
@@ -392,10 +394,6 @@ def _svg(figure: Figure) -> str:
     figure.savefig(buffer, format="svg")
     plt.close(figure)
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]
-
-
-def _tensor(picture: Picture) -> torch.Tensor:
-    return torch.from_numpy(picture).permute(2, 0, 1) * 2 - 1
 
 
 def _spread(length: int, count: int) -> list[int]:
