@@ -2,9 +2,11 @@
 
 One grammar: typed signatures, YAML recipes, dotted overrides, `--print_config`. A run writes into
 the folder `output`: `last.ckpt` (run the same command again to go on from it), `logs/`,
-`held-out/*.png`, and at the end `model/`, a stock diffusers folder.
+`held-out/*.png`, and at the end `model/`, a stock diffusers folder. A finished run is not run
+again, and `run.json` keeps the folder from going on with another recipe, base or data set.
 """
 
+import functools
 import logging
 import shutil
 import sys
@@ -18,10 +20,12 @@ import transformers
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from inference.backbone import Backbone, save_settings
 from inference.command_line import ERROR, USAGE_ERROR, one_sentence
+from training import identity
 from training.callbacks import TERMINATED, Checkpoints, HeldOutEdits, Progress
 from training.data import PairData
 from training.module import EditorTraining
@@ -37,6 +41,10 @@ class _Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sys.stderr.write(f"error: {one_sentence(message)}\n")
         sys.exit(USAGE_ERROR)
+
+
+class AlreadyDone(Exception):
+    """The run in this folder has ended and its editor stands."""
 
 
 class TrainingCLI(LightningCLI):
@@ -57,17 +65,41 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
 
     def before_instantiate_classes(self) -> None:
-        """Resume from `last.ckpt` unless told otherwise, and never unpickle objects from it."""
+        """Resume from `last.ckpt` unless told otherwise, and never unpickle objects from it.
+
+        Raises:
+            ValueError: An option is out of its range, or the folder holds another run.
+            AlreadyDone: The run has ended before.
+        """
         options = self.config["fit"]
         if options["trainer"]["max_steps"] < 1:
             raise ValueError(
                 f"trainer.max_steps is {options['trainer']['max_steps']}, expected at least 1: "
                 "training has no other end"
             )
-        last = Checkpoints.path(options["output"])
-        if options["ckpt_path"] is None and last.exists():
-            options["ckpt_path"] = str(last)
         options["weights_only"] = True
+        if options["ckpt_path"] is None:
+            options["ckpt_path"] = self._own_checkpoint(Path(options["output"]))
+        rank_zero_only(identity.record)(Path(options["output"]), self._identity)
+
+    def _own_checkpoint(self, folder: Path) -> str | None:
+        """The checkpoint to go on from, if there is one and it is of this very run."""
+        last = Checkpoints.path(folder)
+        if not last.exists():
+            return None
+        if changed := identity.changed(folder, self._identity):
+            raise ValueError(
+                f"{folder} holds a run with another {', '.join(changed)}: choose another output "
+                "folder, or delete this one to start anew"
+            )
+        steps = self.config["fit"]["trainer"]["max_steps"]
+        if (folder / "model").is_dir() and identity.exported_step(folder) == steps:
+            raise AlreadyDone(f"already done: {steps:,} steps; the editor is in {folder / 'model'}")
+        return str(last)
+
+    @functools.cached_property
+    def _identity(self) -> identity.Identity:
+        return identity.identify(self.config["fit"].as_dict())
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Log to CSV and to TensorBoard unless the recipe names loggers of its own."""
@@ -82,9 +114,10 @@ class TrainingCLI(LightningCLI):
     def after_fit(self) -> None:
         """Export the averaged weights; also where a run was killed after its last step."""
         if self.trainer.is_global_zero:
-            folder = self.config["fit"]["output"] / "model"
-            export(self.model.backbone, folder)
-            print(f"{self.trainer.global_step:,} steps done; the editor is in {folder}")
+            folder = Path(self.config["fit"]["output"])
+            export(self.model.backbone, folder / "model")
+            identity.record(folder, self._identity, exported_step=self.trainer.global_step)
+            print(f"{self.trainer.global_step:,} steps done; the editor is in {folder / 'model'}")
 
 
 def export(backbone: Backbone, folder: Path) -> None:
@@ -136,6 +169,8 @@ def main(arguments: list[str] | None = None) -> None:
                 "use_distributed_sampler": False,
             },
         )
+    except AlreadyDone as done:
+        print(done)
     except SIGTERMException as error:  # Lightning's, for a signal before the first step: exits 0
         raise SystemExit(TERMINATED) from error
     except (ValueError, OSError) as error:

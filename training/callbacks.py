@@ -68,7 +68,7 @@ class Progress(Callback):
 
 
 class Checkpoints(Callback):
-    """Saves `last.ckpt` into the folder of the run: every so often, and before an asked-for end.
+    """Saves `last.ckpt` into the folder of the run: every so often, and at its end.
 
     On SIGTERM the step is finished and saved, and the process exits with 143; Lightning's own
     handler leaves without saving, and with exit code 0. Its ModelCheckpoint is not used because
@@ -109,11 +109,12 @@ class Checkpoints(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save where it is time to or the end was asked for on any rank."""
+        """Save where it is time to, at the last step, or where any rank was asked to end."""
         if not ends_a_step(trainer, batch_idx):
             return
         asked = trainer.strategy.reduce_boolean_decision(self._asked, all=False)
-        if asked or trainer.global_step % self.every == 0:
+        ends = trainer.global_step == trainer.max_steps
+        if asked or ends or trainer.global_step % self.every == 0:
             trainer.save_checkpoint(self.path(Path(trainer.default_root_dir)))
         if asked:
             raise SystemExit(TERMINATED)

@@ -101,6 +101,28 @@ def test_an_editor_is_trained_further(arguments: list[str], tmp_path: Path) -> N
     assert load_backbone(tmp_path / "second" / "model").unet.config.in_channels == 8
 
 
+def test_a_finished_run_is_not_run_again(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*arguments, "--checkpoints.every=100"])
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    capsys.readouterr()
+    main(arguments)
+    assert capsys.readouterr().out.startswith("already done: 2 steps; the editor is in ")
+    assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    main([*arguments, "--trainer.max_steps=3"])
+    assert capsys.readouterr().out.startswith("3 steps done")
+
+
+def test_a_folder_does_not_go_on_with_another_run(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(arguments)
+    said, ended = message([*arguments, "--model.objective.dropout=0.1"], capsys)
+    assert "run holds a run with another model.objective.dropout: choose another output" in said
+    assert ended == 1
+
+
 def message(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[str, int]:
     with pytest.raises(SystemExit) as ending:
         main(arguments)

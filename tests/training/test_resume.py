@@ -1,6 +1,7 @@
 """A run that was killed and resumed has the same weights, bit for bit, as one that was not."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,14 +101,14 @@ def test_killed_and_resumed_equals_unbroken(
     assert_same_end(tmp_path / "unbroken", tmp_path / "killed")
 
 
-def test_a_finished_run_only_exports_again(
+def test_a_finished_run_whose_editor_is_gone_exports_again(
     tiny_folder: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = arguments(tiny_folder, shards, tmp_path / "run")
     main(command)
     exported = tmp_path / "run" / UNET
     before = exported.read_bytes()
-    exported.unlink()
+    shutil.rmtree(tmp_path / "run" / "model")
     monkeypatch.setattr(training.module, "edit_loss", None)
     monkeypatch.setattr(training.data.Pairs, "cache", None)
     main(command)

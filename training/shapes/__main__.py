@@ -62,6 +62,7 @@ def writer(
     work: Path = WORK,
     out: Path = MODELS / "writer",
     device: str = "cpu",
+    start: Path | None = None,
 ) -> None:
     """Train the language model that writes instructions.
 
@@ -70,8 +71,9 @@ def writer(
         work: Folder for checkpoints and logs.
         out: Where the finished model goes.
         device: `cpu` or `cuda`.
+        start: A finished folder to start from instead of random weights.
     """
-    train_writer(WriterKnobs(steps=steps), work / "writer", device)
+    train_writer(WriterKnobs(steps=steps), work / "writer", device, start)
     publish(work / "writer/model", out)
 
 
@@ -81,6 +83,7 @@ def stable_diffusion(
     work: Path = WORK,
     out: Path = MODELS / "stable-diffusion",
     device: str = "cpu",
+    start: Path | None = None,
 ) -> None:
     """Train the base model, on the finished autoencoder.
 
@@ -89,9 +92,14 @@ def stable_diffusion(
         work: Folder for checkpoints, logs and cached pictures.
         out: Where the finished model goes.
         device: `cpu` or `cuda`.
+        start: A finished folder to start from instead of random weights.
     """
     train_diffusion(
-        DiffusionKnobs(steps=steps), work / "autoencoder/model", work / "stable-diffusion", device
+        DiffusionKnobs(steps=steps),
+        work / "autoencoder/model",
+        work / "stable-diffusion",
+        device,
+        start,
     )
     publish(work / "stable-diffusion/model", out)
 

@@ -45,6 +45,7 @@ class DiffusionKnobs:
         saying_weight: Weight of the auxiliary task in the joint training.
         saying_every: Steps from one time the auxiliary task counts to the next.
         caption_dropout: Share of captions replaced by the empty one.
+        figure_weight: Weight of a clean latent that is not background, against one that is.
         scenes: Scenes to train on.
         preview_every: Steps between previews; each also saves the whole folder.
         seed: Of weights, scenes and batches.
@@ -58,6 +59,7 @@ class DiffusionKnobs:
     saying_weight: float = 0.1
     saying_every: int = 4
     caption_dropout: float = 0.1
+    figure_weight: float = 5.0
     scenes: int = 40_000
     preview_every: int = 500
     seed: int = 4
@@ -66,11 +68,24 @@ class DiffusionKnobs:
 class Guided(nn.Module):
     """Everything that is trained together: UNet, text tower and the heads of the side task."""
 
-    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
         super().__init__()
-        self.unet = new_unet()
-        self.text_encoder = new_text_encoder(tokenizer)
+        self.unet = unet
+        self.text_encoder = text_encoder
         self.heads = SayingHeads(WIDTH)
+
+    @classmethod
+    def untrained(cls, tokenizer: CLIPTokenizer) -> "Guided":
+        """All of it with random weights."""
+        return cls(new_unet(), new_text_encoder(tokenizer))
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "Guided":
+        """UNet and text tower of a finished folder, in float32; the heads are new."""
+        return cls(
+            UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32),
+            CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+        )
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -123,7 +138,11 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def train_diffusion(
-    knobs: DiffusionKnobs, autoencoder: Path, work: Path, device: str = "cpu"
+    knobs: DiffusionKnobs,
+    autoencoder: Path,
+    work: Path,
+    device: str = "cpu",
+    start: Path | None = None,
 ) -> StableDiffusionPipeline:
     """Train and save a diffusers folder to `work/model`, earlier versions included.
 
@@ -132,12 +151,17 @@ def train_diffusion(
         autoencoder: Folder of the finished AutoencoderKL.
         work: Folder for checkpoints, logs, cached latents, previews and the finished `model`.
         device: Where to train.
+        start: A finished folder whose weights to start from, where the checkpoint is gone.
     """
     torch.manual_seed(knobs.seed)
     vae = AutoencoderKL.from_pretrained(autoencoder).to(device).eval().requires_grad_(False)
     tokenizer = make_tokenizer()
-    guided = Guided(tokenizer).to(device)
-    pretrain_text(guided, tokenizer, knobs, work / "text", device)
+    guided = Guided.from_folder(start) if start else Guided.untrained(tokenizer)
+    guided.to(device).train()
+    # A tower that guides a UNet already stays as it is until the heads have caught up with it.
+    guided.text_encoder.requires_grad_(start is None)
+    pretrain_text(guided, tokenizer, knobs, work / "text")
+    guided.text_encoder.requires_grad_(True)
     scenes = scene_set(knobs.seed, knobs.scenes, work.parent / "scenes")
     latents = cached_latents(vae, scenes, work / "latents.npy")
     alphas = new_scheduler().alphas_cumprod.to(device)
@@ -150,8 +174,14 @@ def train_diffusion(
             for place, row in enumerate(rows)
         ]
         clean = torch.from_numpy(latents[rows.numpy()].astype(np.float32)).to(device)
+        figures = figure_cells(scenes.batch(rows)).to(device)
         denoising = denoising_loss(
-            guided, clean, tokenize(captions, tokenizer).to(device), alphas, draw
+            guided,
+            clean,
+            tokenize(captions, tokenizer).to(device),
+            alphas,
+            draw,
+            1 + (knobs.figure_weight - 1) * figures,
         )
         if step % knobs.saying_every:
             return {"loss": denoising}
@@ -182,7 +212,7 @@ def train_diffusion(
 
 
 def pretrain_text(
-    guided: Guided, tokenizer: CLIPTokenizer, knobs: DiffusionKnobs, work: Path, device: str
+    guided: Guided, tokenizer: CLIPTokenizer, knobs: DiffusionKnobs, work: Path
 ) -> None:
     """Teach the text tower what captions and instructions say, from text alone, in place."""
     tower = nn.ModuleDict({"text_encoder": guided.text_encoder, "heads": guided.heads})
@@ -217,9 +247,17 @@ def saying_loss(
 
 
 def denoising_loss(
-    guided: Guided, clean: Tensor, tokens: Tensor, alphas: Tensor, draw: torch.Generator
+    guided: Guided,
+    clean: Tensor,
+    tokens: Tensor,
+    alphas: Tensor,
+    draw: torch.Generator,
+    weight: Tensor,
 ) -> Tensor:
-    """Mean squared error of the predicted velocity (Salimans and Ho 2022, section 4).
+    """Weighted squared error of the predicted velocity (Salimans and Ho 2022, section 4).
+
+    Where the figures stand is not yet settled in much noise, and a weight that knows would pull
+    figures to every place; so the weight counts in proportion to the signal √ᾱ.
 
     Args:
         guided: UNet and text tower.
@@ -227,6 +265,7 @@ def denoising_loss(
         tokens: (B, L) token ids.
         alphas: (T,) cumulative products of the noise schedule.
         draw: CPU generator of timesteps and noise.
+        weight: (B, 1, 16, 16) weight of each latent, 1 for an ordinary one.
     """
     count = len(clean)
     timesteps = draw_timesteps(count, len(alphas), draw).to(clean.device)
@@ -239,7 +278,17 @@ def denoising_loss(
     states = guided.text_encoder(tokens).last_hidden_state
     with bf16_with_float32_attention(clean.device.type):
         predicted = guided.unet(noisy, timesteps, encoder_hidden_states=states).sample
-    return F.mse_loss(predicted.float(), velocity)
+    weight = 1 + (weight - 1) * signal
+    error: Tensor = (predicted.float() - velocity).square()
+    return (weight * error).mean() / weight.mean()
+
+
+def figure_cells(images: Tensor) -> Tensor:
+    """Which latents show a figure: (B, 3, 64, 64) images to (B, 1, 16, 16) of 0 and 1."""
+    # No figure reaches the corner, so its pixel is the background.
+    figure = (images != images[:, :, :1, :1]).any(dim=1, keepdim=True).float()
+    # A cell more on every side: a latent also says what lies beside it.
+    return F.max_pool2d(F.max_pool2d(figure, 4), 3, stride=1, padding=1)
 
 
 def draw_timesteps(count: int, total: int, draw: torch.Generator) -> Tensor:

@@ -148,17 +148,21 @@ def new_writer(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return model
 
 
-def train_writer(knobs: WriterKnobs, work: Path, device: str = "cpu") -> LlamaForCausalLM:
+def train_writer(
+    knobs: WriterKnobs, work: Path, device: str = "cpu", start: Path | None = None
+) -> LlamaForCausalLM:
     """Train and save a transformers folder to `work/model`.
 
     Args:
         knobs: How to train.
         work: Folder for checkpoint, log and the finished `model`.
         device: Where to train.
+        start: A finished folder whose weights to start from, where the checkpoint is gone.
     """
     torch.manual_seed(knobs.seed)
     tokenizer = make_writer_tokenizer(knobs.seed)
-    model = new_writer(tokenizer).to(device)
+    model = LlamaForCausalLM.from_pretrained(start) if start else new_writer(tokenizer)
+    model.to(device).train()
 
     def loss(step: int) -> Losses:
         examples = [

@@ -1,0 +1,85 @@
+"""What a training run is, so that a folder goes on with its own run and never with another's.
+
+The folder of a run holds `run.json`: everything that decides its weights, part by part, and, once
+the editor is exported, the step at which that was. A changed recipe, base model or data set is
+then an error that names what changed, not a quiet mixture of two runs.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from data_gen.files import write_lines
+from data_gen.receipts import file_digest, folder_digest
+from data_gen.shards import INDEX_FILE
+
+Identity = Mapping[str, Any]
+"""Part of a run, such as `data.batch_size` or `model.base`, to its value or to its hash."""
+
+FILE: Final = "run.json"
+_TRAINER: Final = ("precision", "accumulate_grad_batches")
+_WITHOUT_EFFECT: Final = frozenset({"data.num_workers"})
+
+
+def identify(options: Mapping[str, Any]) -> Identity:
+    """Everything in the options of `fit` that decides the weights, but for the number of steps.
+
+    Args:
+        options: Nested, as `fit`'s recipe; `model.base` and `data.shards` name folders, whose
+            contents are hashed (a folder that is missing is left for the run to complain of).
+    """
+    parts = {
+        "seed_everything": options["seed_everything"],
+        **_flat("model", options["model"]),
+        **_flat("data", options["data"]),
+        **{f"trainer.{name}": options["trainer"][name] for name in _TRAINER},
+    }
+    index = Path(options["data"]["shards"]) / INDEX_FILE
+    parts["model.base"] = folder_digest(Path(options["model"]["base"]))
+    parts["data.shards"] = file_digest(index) if index.is_file() else None
+    plain = {name: value for name, value in parts.items() if name not in _WITHOUT_EFFECT}
+    identity: Identity = json.loads(json.dumps(plain, default=str))
+    return identity
+
+
+def changed(folder: Path, identity: Identity) -> list[str]:
+    """Names of the parts in which the run in `folder` is another; none where there is no run."""
+    known = _read(folder).get("identity")
+    if known is None:
+        return []
+    return sorted(name for name in {*known, *identity} if known.get(name) != identity.get(name))
+
+
+def exported_step(folder: Path) -> int:
+    """The step at which the run in `folder` exported its editor; 0 where it has not."""
+    return int(_read(folder).get("exported_step", 0))
+
+
+def record(folder: Path, identity: Identity, exported_step: int = 0) -> None:
+    """Write `run.json`, atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"identity": identity, "exported_step": exported_step}
+    write_lines(folder / FILE, [json.dumps(content, indent=1)])
+
+
+def _flat(prefix: str, value: Any) -> dict[str, Any]:
+    """Nested options as one level of dotted names."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {
+        name: leaf
+        for key, inner in value.items()
+        for name, leaf in _flat(f"{prefix}.{key}", inner).items()
+    }
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: delete {folder} to start anew") from error
+    return content
