@@ -1,10 +1,15 @@
 """scripts/quickstart: its steps in order, stopped by a failure, and gone on with after a kill."""
 
 import os
+import re
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 STEP = """
 import os, pathlib, sys, time
@@ -64,3 +69,28 @@ def test_two_runs_never_write_at_once(chain):
 def test_an_argument_is_a_usage_error(tree):
     wrong = tree.run("scripts/quickstart", "--fast")
     assert (wrong.returncode, wrong.stderr) == (2, "usage: scripts/quickstart\n")
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_completes_and_then_does_nothing_twice(tmp_path):
+    """The real chain in a clone of its own: installation, data, training, page all get killed."""
+    clone = tmp_path / "emend"
+    subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
+    for seconds in (20, 45, 70, 100, 130, 160):
+        with subprocess.Popen("scripts/quickstart", cwd=clone, start_new_session=True) as run:
+            time.sleep(seconds)
+            os.killpg(run.pid, signal.SIGKILL)
+    command = ["scripts/quickstart"]
+    subprocess.run(command, cwd=clone, check=True)
+    made = contents(clone / "out")
+    assert (clone / "out/quickstart/report.html") in made
+    assert (clone / "out/quickstart/editor/model/model_index.json") in made
+    assert any(path.suffix == ".tar" for path in made)
+    again = subprocess.run(command, cwd=clone, check=True, capture_output=True, text=True)
+    assert again.stdout.count("already done") == 3
+    assert re.search(r"pairs: (\d+) of \1 units are done", again.stdout)
+    assert contents(clone / "out") == made

@@ -4,6 +4,7 @@ A trainer hands over its modules and a loss that is a function of the step numbe
 optimiser, the log and the checkpoint. Nothing here knows what is being trained.
 """
 
+import copy
 import json
 import math
 import time
@@ -16,6 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from training import ema
 
 Losses = Mapping[str, Tensor]
 """Named scalar losses; their sum under the key `"loss"` is what is minimised."""
@@ -70,14 +73,14 @@ def optimise(
         preview: Called with (steps done, averaged module) every `knobs.preview_every` steps.
 
     Returns:
-        The averaged module where `knobs.ema` is set, otherwise the module itself.
+        Where `knobs.ema` is set an averaged copy of the module, otherwise the module itself.
     """
     work.mkdir(parents=True, exist_ok=True)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
         parameters, lr=knobs.rate, betas=(0.9, 0.99), weight_decay=knobs.weight_decay
     )
-    average = Average(module, knobs.ema)
+    average = module if knobs.ema is None else copy.deepcopy(module)
     checkpoint = work / "checkpoint.safetensors"
     first = load_checkpoint(checkpoint, module, optimiser, average) if checkpoint.exists() else 0
     saved = time.monotonic()
@@ -93,7 +96,8 @@ def optimise(
             losses["loss"].backward()
             nn.utils.clip_grad_norm_(parameters, knobs.clip_norm)
             optimiser.step()
-            average.update(module, step)
+            if knobs.ema is not None:
+                ema.update(average, module, decay=ema.ramped_decay(step + 1, knobs.ema))
             if step % knobs.log_every == 0 or step + 1 == knobs.steps:
                 values = {name: round(float(value.detach()), 5) for name, value in losses.items()}
                 bar.set_postfix(values)
@@ -104,49 +108,17 @@ def optimise(
                 save_checkpoint(checkpoint, step + 1, module, optimiser, average)
                 saved = time.monotonic()
             if preview and knobs.preview_every and (step + 1) % knobs.preview_every == 0:
-                preview(step + 1, average.applied(module))
-    return average.applied(module)
-
-
-class Average:
-    """Exponential moving average of a module's parameters, warmed up as (1 + t) / (10 + t)."""
-
-    def __init__(self, module: nn.Module, decay: float | None) -> None:
-        self.decay = decay
-        self.shadow: dict[str, Tensor] = {}
-        if decay is not None:
-            self.shadow = {k: v.detach().clone() for k, v in module.named_parameters()}
-
-    @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        """Move the average towards the module's present parameters."""
-        if self.decay is None:
-            return
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        live = dict(module.named_parameters())
-        torch._foreach_lerp_(list(self.shadow.values()), [live[k] for k in self.shadow], weight)
-
-    def applied(self, module: nn.Module) -> nn.Module:
-        """A copy of the module that carries the average; the module itself where there is none."""
-        if self.decay is None:
-            return module
-        averaged = _twin(module)
-        averaged.load_state_dict(self.shadow, strict=False)
-        return averaged
-
-
-def _twin(module: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(module)
+                preview(step + 1, average)
+    return average
 
 
 def save_checkpoint(
-    path: Path, step: int, module: nn.Module, optimiser: torch.optim.Optimizer, average: Average
+    path: Path, step: int, module: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module
 ) -> None:
     """Write module, optimiser moments, average and step count as one file, atomically."""
     tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in average.shadow.items()}
+    if average is not module:
+        tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
     partial = path.with_suffix(".partial")
@@ -156,7 +128,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, average: Average
+    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module
 ) -> int:
     """Restore what `save_checkpoint` wrote and return how many steps were done."""
     parts: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}, "optimiser": {}}
@@ -166,7 +138,8 @@ def load_checkpoint(
             part, name = key.split(".", 1)
             parts[part][name] = file.get_tensor(key)
     module.load_state_dict(parts["module"])
-    average.shadow.update(parts["average"])
+    if average is not module:
+        average.load_state_dict(parts["average"])
     state = optimiser.state_dict()
     for key, value in parts["optimiser"].items():
         index, name = key.split(".", 1)
