@@ -1,7 +1,8 @@
 """Train the stable-diffusion of the shapes world: text tower first, then tower and UNet together.
 
 The autoencoder comes finished from `autoencoder`. The text tower is pretrained on text alone (see
-`sayings`) and keeps that task with a small weight while it learns to guide the UNet.
+`sayings`) and keeps that task with a small weight while it learns to guide the UNet. Every other
+step trains on pairs with shared self-attention, so that its maps carry the layout (see `layout`).
 """
 
 from collections.abc import Sequence
@@ -18,15 +19,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from inference.attention import RowSharing, controlled
 from inference.shapes.captions import caption, describe
 from inference.shapes.phrasings import instruction, parse_instruction
 from inference.shapes.scene import random_scene
 from training.precision import bf16_with_float32_attention
+from training.shapes.layout import draw_sharing, layout_pairs
 from training.shapes.loop import LoopKnobs, Losses, generator, optimise
 from training.shapes.pairs import draw_pair
 from training.shapes.read_back import read_back
 from training.shapes.sayings import SayingHeads, labels, said_by_caption, said_by_instruction
-from training.shapes.scenes import TEST_SEED, SceneSet, rng, scene_set, to_model
+from training.shapes.scenes import TEST_SEED, Pictures, SceneSet, rng, scene_set, to_model
 from training.shapes.tokenizer import MAX_LENGTH, make_tokenizer
 
 WIDTH: Final = 128
@@ -47,6 +50,8 @@ class DiffusionKnobs:
         caption_dropout: Share of captions replaced by the empty one.
         figure_weight: Weight of a clean latent that is not background, against one that is.
         scenes: Scenes to train on.
+        layout_pairs: Pairs of scenes that `layout` trains on.
+        layout_every: Steps from one on such pairs to the next.
         preview_every: Steps between previews; each also saves the whole folder.
         seed: Of weights, scenes and batches.
     """
@@ -61,6 +66,8 @@ class DiffusionKnobs:
     caption_dropout: float = 0.1
     figure_weight: float = 5.0
     scenes: int = 40_000
+    layout_pairs: int = 12_000
+    layout_every: int = 2
     preview_every: int = 500
     seed: int = 4
 
@@ -163,29 +170,40 @@ def train_diffusion(
     pretrain_text(guided, tokenizer, knobs, work / "text")
     guided.text_encoder.requires_grad_(True)
     scenes = scene_set(knobs.seed, knobs.scenes, work.parent / "scenes")
-    latents = cached_latents(vae, scenes, work / "latents.npy")
+    latents = cached_latents(vae, scenes.pictures, work / "latents.npy")
     alphas = new_scheduler().alphas_cumprod.to(device)
 
+    pairs = layout_pairs(knobs.seed, knobs.layout_pairs, work.parent / "scenes")
+    pair_latents = cached_latents(vae, pairs.pictures, work / "pair-latents.npy")
+
     def loss(step: int) -> Losses:
-        draw = generator(knobs.seed, step)
-        rows = torch.randint(len(latents), (knobs.batch,), generator=draw)
-        captions = [
-            draw_caption(scenes, int(row), f"{knobs.seed}/{step}/{place}", knobs.caption_dropout)
-            for place, row in enumerate(rows)
-        ]
-        clean = torch.from_numpy(latents[rows.numpy()].astype(np.float32)).to(device)
-        figures = figure_cells(scenes.batch(rows)).to(device)
+        draw, key = generator(knobs.seed, step), f"{knobs.seed}/{step}"
+        timesteps = draw_timesteps(knobs.batch, len(alphas), draw)
+        sharing = None
+        if step % knobs.layout_every == 0:
+            rows, captions, timesteps, sharing = draw_sharing(
+                pairs, timesteps, draw, key, knobs.caption_dropout
+            )
+            pictures, clean = pairs.pictures[rows], pair_latents[rows]
+            noise = torch.randn(clean[::2].shape, generator=draw).repeat_interleave(2, dim=0)
+        else:
+            rows = torch.randint(len(latents), (knobs.batch,), generator=draw).numpy()
+            captions = draw_captions(scenes, rows, key, knobs.caption_dropout)
+            pictures, clean = scenes.pictures[rows], latents[rows]
+            noise = torch.randn(clean.shape, generator=draw)
         denoising = denoising_loss(
             guided,
-            clean,
-            tokenize(captions, tokenizer).to(device),
-            alphas,
-            draw,
-            1 + (knobs.figure_weight - 1) * figures,
+            clean=torch.from_numpy(clean.astype(np.float32)).to(device),
+            tokens=tokenize(captions, tokenizer).to(device),
+            alphas=alphas,
+            timesteps=timesteps.to(device),
+            noise=noise.to(device),
+            weight=1 + (knobs.figure_weight - 1) * figure_cells(to_model(pictures)).to(device),
+            sharing=sharing,
         )
         if step % knobs.saying_every:
             return {"loss": denoising}
-        saying, right = saying_loss(guided, tokenizer, f"{knobs.seed}/{step}", knobs.text_batch)
+        saying, right = saying_loss(guided, tokenizer, key, knobs.text_batch)
         total = denoising + knobs.saying_weight * saying
         return {"loss": total, "denoising": denoising, "saying": saying, "right": right}
 
@@ -248,11 +266,14 @@ def saying_loss(
 
 def denoising_loss(
     guided: Guided,
+    *,
     clean: Tensor,
     tokens: Tensor,
     alphas: Tensor,
-    draw: torch.Generator,
+    timesteps: Tensor,
+    noise: Tensor,
     weight: Tensor,
+    sharing: RowSharing | None,
 ) -> Tensor:
     """Weighted squared error of the predicted velocity (Salimans and Ho 2022, section 4).
 
@@ -264,19 +285,18 @@ def denoising_loss(
         clean: (B, 4, 16, 16) scaled latents.
         tokens: (B, L) token ids.
         alphas: (T,) cumulative products of the noise schedule.
-        draw: CPU generator of timesteps and noise.
+        timesteps: (B,) whole numbers below T.
+        noise: (B, 4, 16, 16), standard normal.
         weight: (B, 1, 16, 16) weight of each latent, 1 for an ordinary one.
+        sharing: Rows that attend as others do.
     """
-    count = len(clean)
-    timesteps = draw_timesteps(count, len(alphas), draw).to(clean.device)
-    noise = torch.randn(clean.shape, generator=draw).to(clean.device)
     signal, spread = (
         a.sqrt()[:, None, None, None] for a in (alphas[timesteps], 1 - alphas[timesteps])
     )
     noisy = signal * clean + spread * noise
     velocity = signal * noise - spread * clean
     states = guided.text_encoder(tokens).last_hidden_state
-    with bf16_with_float32_attention(clean.device.type):
+    with controlled(guided.unet, sharing), bf16_with_float32_attention(clean.device.type):
         predicted = guided.unet(noisy, timesteps, encoder_hidden_states=states).sample
     weight = 1 + (weight - 1) * signal
     error: Tensor = (predicted.float() - velocity).square()
@@ -304,12 +324,15 @@ def draw_timesteps(count: int, total: int, draw: torch.Generator) -> Tensor:
     return (spread * total).long().clamp(max=total - 1)
 
 
-def draw_caption(scenes: SceneSet, row: int, key: str, dropout: float) -> str:
-    """A caption of a scene, or, with probability `dropout`, the empty one."""
-    draw = rng("caption", key)
-    if draw.random() < dropout:
-        return ""
-    return caption(describe(scenes.scenes[row], draw, detail=draw.choice((0.3, 0.6, 1.0))))
+def draw_captions(scenes: SceneSet, rows: NDArray[np.int64], key: str, dropout: float) -> list[str]:
+    """Captions of some scenes; each is, with probability `dropout`, the empty one."""
+    captions = []
+    for place, row in enumerate(rows.tolist()):
+        draw = rng("caption", f"{key}/{place}")
+        kept = draw.random() >= dropout
+        detail = draw.choice((0.3, 0.6, 1.0))
+        captions.append(caption(describe(scenes.scenes[row], draw, detail=detail)) if kept else "")
+    return captions
 
 
 def tokenize(texts: Sequence[str], tokenizer: CLIPTokenizer) -> Tensor:
@@ -319,13 +342,13 @@ def tokenize(texts: Sequence[str], tokenizer: CLIPTokenizer) -> Tensor:
 
 
 @torch.no_grad()
-def cached_latents(vae: AutoencoderKL, scenes: SceneSet, path: Path) -> NDArray[np.float16]:
-    """Scaled latents of a whole set, (N, 4, 16, 16) float16, encoded on first use."""
+def cached_latents(vae: AutoencoderKL, pictures: Pictures, path: Path) -> NDArray[np.float16]:
+    """Scaled latents of N pictures, (N, 4, 16, 16) float16, encoded on first use."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = []
-        for start in tqdm(range(0, len(scenes.scenes), 64), desc="encoding", mininterval=5):
-            images = to_model(scenes.pictures[start : start + 64]).to(vae.device)
+        for start in tqdm(range(0, len(pictures), 64), desc="encoding", mininterval=5):
+            images = to_model(pictures[start : start + 64]).to(vae.device)
             scaled = vae.encode(images).latent_dist.mean * vae.config.scaling_factor
             rows.append(scaled.cpu().numpy().astype(np.float16))
         partial = path.with_suffix(".partial.npy")
