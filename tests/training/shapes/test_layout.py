@@ -85,7 +85,7 @@ def test_the_weight_counts_in_proportion_to_the_signal(pairs):
         )
 
     ones = torch.ones_like(weight)
-    assert loss(999, weight).item() == pytest.approx(loss(999, ones).item(), rel=0.01)
+    assert loss(999, weight).item() == pytest.approx(loss(999, ones).item(), rel=0.03)
     assert loss(400, weight) > 1.5 * loss(400, ones)
     _, _, _, sharing = draw_sharing(pairs, torch.arange(4), generator(1), "k", 0.0)
     two_rows = type(sharing)(source=(0,), target=(1,), self_attention=True, cross_attention=False)
