@@ -43,6 +43,7 @@ def clip(
     work: Path = WORK,
     out: Path = MODELS / "clip",
     device: str = "cpu",
+    start: Path | None = None,
 ) -> None:
     """Train the CLIP that scores pairs.
 
@@ -51,8 +52,9 @@ def clip(
         work: Folder for checkpoints, logs and cached pictures.
         out: Where the finished model goes.
         device: `cpu` or `cuda`.
+        start: A finished folder to start from instead of random weights.
     """
-    train_clip(ClipKnobs(steps=steps), work / "clip", device)
+    train_clip(ClipKnobs(steps=steps), work / "clip", device, start)
     publish(work / "clip/model", out)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
@@ -87,17 +87,23 @@ def model_config(tokenizer: CLIPTokenizer) -> dict[str, Any]:
     }
 
 
-def train_clip(knobs: ClipKnobs, work: Path, device: str = "cpu") -> ClipScorer:
+def train_clip(
+    knobs: ClipKnobs, work: Path, device: str = "cpu", start: Path | None = None
+) -> ClipScorer:
     """Train, calibrate the thresholds, and save an open_clip folder to `work/model`.
 
     Args:
         knobs: How to train.
         work: Folder for checkpoint, log and the finished `model`.
         device: Where to train.
+        start: A finished folder whose weights to start from, where the checkpoint is gone.
     """
     torch.manual_seed(knobs.seed)
     tokenizer = make_tokenizer()
-    model = open_clip.CLIP(**model_config(tokenizer)["model_cfg"]).to(device)
+    model = open_clip.CLIP(**model_config(tokenizer)["model_cfg"])
+    if start:
+        model.load_state_dict(load_file(start / WEIGHTS))
+    model.to(device)
     pairs = [draw_pair(knobs.seed, index) for index in range(knobs.pairs)]
     name = f"pairs-{knobs.seed}-{knobs.pairs}.npy"
     pictures = pair_pictures(pairs, work.parent / "scenes" / name)
