@@ -278,7 +278,8 @@ def denoising_loss(
     """Weighted squared error of the predicted velocity (Salimans and Ho 2022, section 4).
 
     Where the figures stand is not yet settled in much noise, and a weight that knows would pull
-    figures to every place; so the weight counts in proportion to the signal √ᾱ.
+    figures to every place (with √ᾱ below, in place of ᾱ, captions that name no place came out with
+    two figures for one); so the weight counts in proportion to ᾱ.
 
     Args:
         guided: UNet and text tower.
@@ -298,7 +299,7 @@ def denoising_loss(
     states = guided.text_encoder(tokens).last_hidden_state
     with controlled(guided.unet, sharing), bf16_with_float32_attention(clean.device.type):
         predicted = guided.unet(noisy, timesteps, encoder_hidden_states=states).sample
-    weight = 1 + (weight - 1) * signal
+    weight = 1 + (weight - 1) * signal.square()
     error: Tensor = (predicted.float() - velocity).square()
     return (weight * error).mean() / weight.mean()
 
