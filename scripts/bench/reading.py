@@ -1,4 +1,4 @@
-"""How well pictures of the shapes world are read back: Show 3 of the shapes world, as a table.
+"""How well pictures of the shapes world are read back, as a table.
 
     python scripts/bench/reading.py
 
