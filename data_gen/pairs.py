@@ -3,7 +3,8 @@
 A pair is two images of one model from two captions and the same noise; what they share beyond the
 noise is attention, for the first fraction p of the steps. `share="self"` is what InstructPix2Pix's
 code did (self-attention, everywhere, in both guidance branches), `share="cross"` what its paper
-says (Prompt-to-Prompt's word swap in cross-attention, in the conditional branch).
+says (Prompt-to-Prompt's word swap in cross-attention, in the conditional branch), and
+`share="cross_or_self"` the latter wherever the captions' tokens allow it.
 
 Which states share and fork when is `prefix_tree`'s business; which pairs are good, `filter`'s.
 """
@@ -25,7 +26,7 @@ from inference.images import to_numpy
 from inference.noise import keyed_noise, keyed_seed
 from inference.sampling import SAMPLERS, Sampler, SamplerName
 
-Share = Literal["self", "cross"]
+Share = Literal["self", "cross", "cross_or_self"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,8 @@ class RenderKnobs:
     """How pairs are rendered.
 
     Attributes:
-        share: Attention that source and target share.
+        share: Attention that source and target share. Cross-attention keeps more of the source, but
+            needs captions of equally many tokens; `cross_or_self` takes self-attention elsewhere.
         steps: Steps of the sampler.
         seeds: Trees a triplet; each has its own noise and guidance scale.
         branches: Values of p a tree.
@@ -111,13 +113,25 @@ def draw_tree(triplet: EditTriplet, seed_index: int, knobs: RenderKnobs) -> Tree
 
 def rejection(backbone: Backbone, triplet: EditTriplet, share: Share) -> str | None:
     """Return why a triplet cannot be rendered, or None where it can."""
-    captions = [triplet.caption, triplet.edited_caption]
-    lengths = [len(ids) for ids in backbone.tokenizer(captions).input_ids]
+    lengths = _token_counts(backbone, triplet)
     if max(lengths) > backbone.text_length:
         return f"a caption exceeds {backbone.text_length} tokens"
     if share == "cross" and lengths[0] != lengths[1]:
         return "token counts differ"
     return None
+
+
+def _shares_cross(backbone: Backbone, triplet: EditTriplet, share: Share) -> bool:
+    """Whether cross-attention is what a triplet shares; otherwise it is self-attention."""
+    if share != "cross_or_self":
+        return share == "cross"
+    before, after = _token_counts(backbone, triplet)
+    return before == after
+
+
+def _token_counts(backbone: Backbone, triplet: EditTriplet) -> tuple[int, int]:
+    before, after = backbone.tokenizer([triplet.caption, triplet.edited_caption]).input_ids
+    return len(before), len(after)
 
 
 def render(
@@ -256,6 +270,7 @@ class _Rendering:
         self.plan: Plan = plan(
             [tree.ps for tree in trees], steps=knobs.steps, batch_rows=knobs.batch_rows
         )
+        self.shares_cross = [_shares_cross(backbone, tree.triplet, knobs.share) for tree in trees]
         self.dtype = torch.promote_types(backbone.dtype, torch.float32)
         self.shape = _latent_shape(backbone, knobs.size)
         self.tree_of = torch.tensor(self.plan.tree_of, device=backbone.device)
@@ -282,7 +297,7 @@ class _Rendering:
         states = torch.tensor(call.states, device=self.backbone.device)
         trees = self.tree_of[states]
         x = self.latents[states]
-        hooks.sharing = _sharing(call, self.knobs.share)
+        hooks.sharing = self._sharing(call)
         rows = self.sampler.scale_input(i, x).to(self.backbone.dtype).repeat(2, 1, 1, 1)
         text = torch.cat([self.null_text.expand(len(x), -1, -1), self.texts[self.text_of[states]]])
         output = self.backbone.unet(
@@ -292,6 +307,26 @@ class _Rendering:
         guided = cfg(uncond, cond, self.guidance[trees].view(-1, 1, 1, 1))
         shared_noise = None if noise is None else noise[trees]
         self.latents[states] = self.sampler.step(i, x, guided, shared_noise)
+
+    def _sharing(self, call: Call) -> RowSharing | None:
+        """What the rows of a call share: [unconditional of all states, conditional of all]."""
+        shared: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+        for source, trunk in zip(call.sources, call.trunks, strict=True):
+            cross = self.shares_cross[self.plan.tree_of[call.states[source]]]
+            shared[cross].append((source, trunk))
+        if not call.sources:
+            return None
+        conditional = len(call.states)
+        return RowSharing(
+            self_attention=tuple(
+                (offset + source, offset + trunk)
+                for offset in (0, conditional)
+                for source, trunk in shared[False]
+            ),
+            cross_attention=tuple(
+                (conditional + source, conditional + trunk) for source, trunk in shared[True]
+            ),
+        )
 
     def _noise(self, *what: str | int) -> Tensor:
         """(G, C, h, w), a function of triplet and seed index."""
@@ -333,19 +368,6 @@ def _decode(backbone: Backbone, latents: Tensor, at_once: int) -> list[ImageArra
             )
         images += map(to_numpy, decoded)
     return images
-
-
-def _sharing(call: Call, share: Share) -> RowSharing | None:
-    """Name the rows of a call [unconditional of all states, conditional of all states]."""
-    if not call.sources:
-        return None
-    offsets = (0, len(call.states)) if share == "self" else (len(call.states),)
-    return RowSharing(
-        source=tuple(offset + source for offset in offsets for source in call.sources),
-        target=tuple(offset + trunk for offset in offsets for trunk in call.trunks),
-        self_attention=share == "self",
-        cross_attention=share == "cross",
-    )
 
 
 def _latent_shape(backbone: Backbone, size: int | None) -> tuple[int, int, int]:

@@ -30,32 +30,30 @@ class LostHook(RuntimeError):
     """The control over attention was lost, so the images would silently be uncontrolled."""
 
 
+RowPairs = tuple[tuple[int, int], ...]
+"""(source, target) rows of a UNet's batch."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RowSharing:
     """Target rows attend where their source rows attend; their values stay their own.
 
     Attributes:
-        source: Rows of the UNet's batch whose queries and keys are copied.
-        target: Rows they are copied to, pairwise; source rows are never changed.
-        self_attention: Share in self-attention (keeps the layout).
-        cross_attention: Share in cross-attention. The keys then come from the source's prompt, so
-            token j of the target's prompt is placed where token j of the source's was.
+        self_attention: Rows that share in self-attention, which keeps the layout.
+        cross_attention: Rows that share in cross-attention. The keys then come from the source's
+            prompt, so token j of the target's prompt is placed where token j of the source's was.
     """
 
-    source: tuple[int, ...]
-    target: tuple[int, ...]
-    self_attention: bool
-    cross_attention: bool
+    self_attention: RowPairs = ()
+    cross_attention: RowPairs = ()
 
     def __post_init__(self) -> None:
-        if len(self.source) != len(self.target):
-            raise ValueError(f"{len(self.source)} source rows for {len(self.target)} target rows")
-        if len(set(self.target)) != len(self.target) or set(self.source) & set(self.target):
-            raise ValueError(
-                f"target rows {self.target} must be distinct and none of the source {self.source}"
-            )
-        if any(row < 0 for row in self.source + self.target):
-            raise ValueError(f"rows are counted from 0; found {min(self.source + self.target)}")
+        for pairs in (self.self_attention, self.cross_attention):
+            sources, targets = {source for source, _ in pairs}, {target for _, target in pairs}
+            if len(targets) != len(pairs) or sources & targets:
+                raise ValueError(f"a row shares with two others or is source and target: {pairs}")
+            if min(sources | targets, default=0) < 0:
+                raise ValueError(f"rows are counted from 0: {pairs}")
 
 
 class Hooks:
@@ -174,22 +172,18 @@ class _SharingProcessor:
         sharing = self._hooks.sharing
         if sharing is None:
             return None
-        wanted = sharing.cross_attention if is_cross else sharing.self_attention
-        return _row_index(sharing.source, sharing.target, batch, device) if wanted else None
+        pairs = sharing.cross_attention if is_cross else sharing.self_attention
+        return _row_index(pairs, batch, device) if pairs else None
 
 
 @functools.lru_cache(maxsize=256)
-def _row_index(
-    source: tuple[int, ...], target: tuple[int, ...], batch: int, device: torch.device
-) -> Tensor:
+def _row_index(pairs: RowPairs, batch: int, device: torch.device) -> Tensor:
     """For every row the row whose q and k it uses; kept, since building it waits for a GPU."""
     rows = list(range(batch))
-    if max(source + target, default=0) >= batch:
-        raise ValueError(
-            f"attention sharing names row {max(source + target)}, but the batch has {batch} rows"
-        )
-    for a, b in zip(source, target, strict=True):
-        rows[b] = a
+    if max(max(pair) for pair in pairs) >= batch:
+        raise ValueError(f"attention sharing names rows {pairs}, but the batch has {batch} rows")
+    for source, target in pairs:
+        rows[target] = source
     return torch.tensor(rows, device=device)
 
 

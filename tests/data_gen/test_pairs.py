@@ -232,6 +232,23 @@ def test_equal_captions_give_equal_images(build_backbone: BuildBackbone, share: 
         np.testing.assert_allclose(pair.source.astype(int), pair.edited.astype(int), atol=1)
 
 
+def test_cross_or_self_is_cross_where_token_counts_agree_and_self_elsewhere(
+    build_backbone: BuildBackbone,
+) -> None:
+    backbone = build_backbone()
+    unequal = triplet("a cat", "a red cat")
+    trees = [tree(SWAP, [0.8]), tree(unequal, [0.8])]
+
+    def latents(share: Share, trees: list[Tree]) -> torch.Tensor:
+        knobs = RenderKnobs(steps=STEPS, batch_rows=12, share=share)
+        return denoise_trees(backbone, trees, knobs)[1]
+
+    mixed = latents("cross_or_self", trees)
+    by_itself = torch.cat([latents("cross", trees[:1]), latents("self", trees[1:])])
+    torch.testing.assert_close(mixed, by_itself, rtol=1e-4, atol=1e-4)
+    assert (latents("self", trees[:1]) - by_itself[:2]).abs().max() > 1e-3
+
+
 def test_a_triplet_does_not_depend_on_its_company(build_backbone: BuildBackbone) -> None:
     backbone = build_backbone()
     [alone] = render(backbone, [SWAP], KNOBS)

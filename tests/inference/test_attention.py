@@ -7,13 +7,15 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor, nn
 
-from inference.attention import LostHook, NoSites, RowSharing, controlled
+from inference.attention import LostHook, NoSites, RowPairs, RowSharing, controlled
 from inference.backbone import Backbone
 from inference.noise import keyed_noise
 from inference.sampling import ddim, denoise
 
-PAIR = RowSharing(source=(0, 2), target=(1, 3), self_attention=True, cross_attention=False)
-BOTH = RowSharing(source=(0, 2), target=(1, 3), self_attention=True, cross_attention=True)
+ROWS = ((0, 1), (2, 3))
+PAIR = RowSharing(self_attention=ROWS)
+BOTH = RowSharing(self_attention=ROWS, cross_attention=ROWS)
+MIXED = RowSharing(self_attention=ROWS[:1], cross_attention=ROWS[1:])
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_without_sharing_nothing_changes(unet: UNet2DConditionModel) -> None:
     assert torch.equal(call(unet, *inputs(4)), expected)
 
 
-@pytest.mark.parametrize("sharing", [PAIR, BOTH])
+@pytest.mark.parametrize("sharing", [PAIR, BOTH, MIXED])
 def test_source_rows_are_unaffected_and_targets_are_not(
     unet: UNet2DConditionModel, sharing: RowSharing
 ) -> None:
@@ -57,7 +59,7 @@ def test_source_rows_are_unaffected_and_targets_are_not(
     assert (shared[[1, 3]] - plain[[1, 3]]).abs().amax(dim=(1, 2, 3)).min() > 1e-4
 
 
-@pytest.mark.parametrize("sharing", [PAIR, BOTH])
+@pytest.mark.parametrize("sharing", [PAIR, BOTH, MIXED])
 def test_equal_rows_stay_equal(unet: UNet2DConditionModel, sharing: RowSharing) -> None:
     x, t, text = inputs(4)
     rows = [0, 0, 2, 2]
@@ -77,7 +79,7 @@ def test_equal_prompts_and_noise_are_plain_sampling(tiny_backbone: Backbone) -> 
         return call(unet, x, int(sampler.timesteps[i]), text)
 
     plain = denoise(predict, sampler, start)
-    pair = RowSharing(source=(0,), target=(1,), self_attention=True, cross_attention=True)
+    pair = RowSharing(self_attention=((0, 1),), cross_attention=((0, 1),))
     with controlled(unet, pair):
         shared = denoise(predict, sampler, start)
     assert torch.equal(shared[0], shared[1])
@@ -104,14 +106,14 @@ class _ExplicitMaps:
             for part in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
         )
         maps = (q @ k.transpose(-1, -2) * attn.scale).softmax(-1)
-        sharing = self.sharing
-        if sharing.cross_attention if is_cross else sharing.self_attention:
-            maps[list(sharing.target)] = maps[list(sharing.source)]
+        shared = self.sharing.cross_attention if is_cross else self.sharing.self_attention
+        for source, target in shared:
+            maps[target] = maps[source]
         out: Tensor = attn.to_out[0]((maps @ v).transpose(1, 2).flatten(2))
         return out
 
 
-@pytest.mark.parametrize("sharing", [PAIR, BOTH])
+@pytest.mark.parametrize("sharing", [PAIR, BOTH, MIXED])
 def test_row_copies_equal_copied_maps(unet: UNet2DConditionModel, sharing: RowSharing) -> None:
     with controlled(unet, sharing):
         shared = call(unet, *inputs(5))
@@ -210,21 +212,19 @@ def test_control_is_not_nested(unet: UNet2DConditionModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "sentence"),
+    ("pairs", "sentence"),
     [
-        ((0,), (1, 2), "1 source rows for 2 target rows"),
-        ((0, 0), (1, 1), "must be distinct"),
-        ((0, 1), (1, 2), "none of the source"),
-        ((0,), (-1,), "counted from 0"),
+        (((0, 1), (2, 1)), "a row shares with two others"),
+        (((0, 1), (1, 2)), "is source and target"),
+        (((0, -1),), "counted from 0"),
     ],
 )
-def test_row_roles_are_checked(
-    source: tuple[int, ...], target: tuple[int, ...], sentence: str
-) -> None:
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention"])
+def test_row_roles_are_checked(kind: str, pairs: RowPairs, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        RowSharing(source=source, target=target, self_attention=True, cross_attention=False)
+        RowSharing(**{kind: pairs})
 
 
 def test_rows_beyond_the_batch_are_an_error(unet: UNet2DConditionModel) -> None:
-    with controlled(unet, PAIR), pytest.raises(ValueError, match="row 3, but the batch has 2"):
+    with controlled(unet, PAIR), pytest.raises(ValueError, match="but the batch has 2 rows"):
         call(unet, *inputs(2))

@@ -99,7 +99,7 @@ def train_clip(
         start: A finished folder whose weights to start from, where the checkpoint is gone.
     """
     torch.manual_seed(knobs.seed)
-    tokenizer = make_tokenizer()
+    tokenizer = CLIPTokenizer.from_pretrained(start) if start else make_tokenizer()
     model = open_clip.CLIP(**model_config(tokenizer)["model_cfg"])
     if start:
         model.load_state_dict(load_file(start / WEIGHTS))

@@ -162,7 +162,7 @@ def train_diffusion(
     """
     torch.manual_seed(knobs.seed)
     vae = AutoencoderKL.from_pretrained(autoencoder).to(device).eval().requires_grad_(False)
-    tokenizer = make_tokenizer()
+    tokenizer = CLIPTokenizer.from_pretrained(start / "tokenizer") if start else make_tokenizer()
     guided = Guided.from_folder(start) if start else Guided.untrained(tokenizer)
     guided.to(device).train()
     # A tower that guides a UNet already stays as it is until the heads have caught up with it.

@@ -79,12 +79,7 @@ def draw_sharing(
     rows = [
         2 * i + side for i, flip in zip(chosen, flipped, strict=True) for side in (flip, 1 - flip)
     ]
-    sharing = RowSharing(
-        source=tuple(range(0, 2 * half, 2)),
-        target=tuple(range(1, 2 * half, 2)),
-        self_attention=True,
-        cross_attention=False,
-    )
+    sharing = RowSharing(self_attention=tuple((row, row + 1) for row in range(0, 2 * half, 2)))
     return (
         np.array(rows),
         captions,

@@ -32,22 +32,24 @@ def words() -> list[str]:
 
 def make_tokenizer() -> CLIPTokenizer:
     """Train the tokenizer on `words()`; about 1,200 entries, the two special ones last."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=4096,
         min_frequency=1,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=alphabet,
+        # Named here, so that every byte has its form at the end of a word, and so that all get
+        # their numbers in this order: the trainer itself numbers them as a hash map has them,
+        # in another order in every process.
+        special_tokens=[f"{character}</w>" for character in alphabet],
         end_of_word_suffix="</w>",
         show_progress=False,
     )
     backend = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    # Single characters appear as words of their own so that every byte has its `</w>` form.
-    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend.train_from_iterator([*words(), *map(chr, range(33, 127))], trainer)
     learned = backend.get_vocab()
-    ordered = sorted(learned, key=learned.__getitem__)
-    ordered += [f"{c}</w>" for c in characters if f"{c}</w>" not in learned]
-    vocabulary = {token: index for index, token in enumerate([*ordered, *SPECIALS])}
+    ordered = [*sorted(learned, key=learned.__getitem__), *SPECIALS]
+    vocabulary = {token: index for index, token in enumerate(ordered)}
     return CLIPTokenizer(vocab=vocabulary, merges=_merges(backend), model_max_length=MAX_LENGTH)
 
 

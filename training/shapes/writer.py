@@ -160,7 +160,11 @@ def train_writer(
         start: A finished folder whose weights to start from, where the checkpoint is gone.
     """
     torch.manual_seed(knobs.seed)
-    tokenizer = make_writer_tokenizer(knobs.seed)
+    tokenizer = (
+        PreTrainedTokenizerFast.from_pretrained(start)
+        if start
+        else make_writer_tokenizer(knobs.seed)
+    )
     model = LlamaForCausalLM.from_pretrained(start) if start else new_writer(tokenizer)
     model.to(device).train()
 

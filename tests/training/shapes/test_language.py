@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections import Counter
 
 import torch
@@ -20,6 +22,19 @@ def test_every_word_is_one_token_held_out_words_included():
     vocabulary = set(words())
     assert {*COLOURS, *SHAPES, *PATTERNS, *SIZES, *STYLES} <= vocabulary
     assert all(len(tokenizer(word).input_ids) == 3 for word in vocabulary)
+
+
+def test_the_tokenizers_are_the_same_in_every_process():
+    script = (
+        "import inference\n"
+        "from training.shapes.tokenizer import make_tokenizer\n"
+        "from training.shapes.writer import make_writer_tokenizer\n"
+        "for tokenizer in (make_tokenizer(), make_writer_tokenizer(3)):\n"
+        "    print(tokenizer.backend_tokenizer.to_str())\n"
+    )
+    command = [sys.executable, "-c", script]
+    first, second = (subprocess.run(command, capture_output=True, check=True) for _ in range(2))
+    assert first.stdout == second.stdout
 
 
 def test_the_longest_caption_fits_and_keeps_its_end():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from inference.attention import RowSharing
 from inference.shapes.captions import describes, parse
 from training.shapes.diffusion import Guided, denoising_loss, figure_cells, new_scheduler, tokenize
 from training.shapes.layout import KEEPING_LAYOUT, draw_sharing, layout_pairs
@@ -31,10 +32,7 @@ def test_no_figure_of_a_pair_moves(pairs):
 def test_a_batch_holds_source_and_target_in_turn_and_says_what_they_show(pairs):
     timesteps = torch.arange(100, 900, 50)
     rows, captions, drawn, sharing = draw_sharing(pairs, timesteps, generator(1), "k", 0.3)
-    assert sharing.source == tuple(range(0, 16, 2))
-    assert sharing.target == tuple(range(1, 16, 2))
-    assert sharing.self_attention
-    assert not sharing.cross_attention
+    assert sharing == RowSharing(self_attention=tuple((row, row + 1) for row in range(0, 16, 2)))
     source, target = drawn[::2], drawn[1::2]
     assert torch.equal(target, timesteps[::2])
     assert bool((source <= target).all())
@@ -87,6 +85,4 @@ def test_the_weight_counts_in_proportion_to_the_signals_power(pairs):
     ones = torch.ones_like(weight)
     assert loss(999, weight).item() == pytest.approx(loss(999, ones).item(), rel=1e-3)
     assert loss(300, weight) > 1.4 * loss(300, ones)
-    _, _, _, sharing = draw_sharing(pairs, torch.arange(4), generator(1), "k", 0.0)
-    two_rows = type(sharing)(source=(0,), target=(1,), self_attention=True, cross_attention=False)
-    assert loss(500, ones, two_rows) != loss(500, ones)
+    assert loss(500, ones, RowSharing(self_attention=((0, 1),))) != loss(500, ones)
