@@ -45,7 +45,7 @@ class ClipKnobs:
         seed: Of weights, pairs and batches.
     """
 
-    steps: int = 1000
+    steps: int = 2000
     batch: int = 48
     rate: float = 1e-3
     pairs: int = 16_000

@@ -56,7 +56,7 @@ class DiffusionKnobs:
         seed: Of weights, scenes and batches.
     """
 
-    steps: int = 4600
+    steps: int = 8000
     batch: int = 32
     rate: float = 1e-3
     text_steps: int = 800

@@ -60,7 +60,7 @@ class WriterKnobs:
         seed: Of weights and examples.
     """
 
-    steps: int = 4200
+    steps: int = 8000
     batch: int = 40
     rate: float = 2e-3
     seed: int = 3
