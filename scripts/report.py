@@ -54,7 +54,7 @@ NEXT_STEPS = """\
 .venv/bin/python -m inference edit --images picture.png --instruction "make the circle green" \\
     --model {model} --output edited.png
 
-# the recipe behind the shipped editor: more captions, all edit types, about forty minutes on 2 cores
+# the recipe behind the shipped editor: more captions, all edit types, forty minutes on 2 cores
 .venv/bin/python -m data_gen run --config data_gen/recipes/shapes.yaml
 .venv/bin/python -m training fit --config training/recipes/shapes.yaml"""
 
