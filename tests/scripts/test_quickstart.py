@@ -76,6 +76,7 @@ def contents(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_killed_again_and_again_it_completes_and_then_does_nothing_twice(tmp_path):
     """The real chain in a clone of its own: installation, data, training, page all get killed."""
     clone = tmp_path / "emend"
