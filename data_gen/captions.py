@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_gen.files import read_lines, write_lines
+from data_gen.files import read_lines
 from data_gen.records import Caption, caption_from_json, caption_to_json, content_id
+from inference.files import write_lines
 from inference.shapes.captions import caption, describe
 from inference.shapes.scene import random_scene
 from inference.shapes.vocabulary import TRAIN_COLOURS, TRAIN_PATTERNS, TRAIN_SHAPES

@@ -1,29 +1,16 @@
-"""Write files whole or not at all, and read the JSON lines that one stage leaves for the next."""
+"""Write the files of a unit together, and read the JSON lines that a stage leaves for the next."""
 
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from inference.files import move_durably
+
 T = TypeVar("T")
-
-
-@contextmanager
-def written_atomically(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; on leaving, fsync it and rename it to ``path``.
-
-    Whoever looks sees the old file or the whole new one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        _move(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -40,7 +27,7 @@ def staged(root: Path, name: str) -> Iterator[Path]:
         yield folder
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                _move(path, root / path.relative_to(folder))
+                move_durably(path, root / path.relative_to(folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -51,27 +38,6 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _move(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _fsync(source)
-    source.replace(target)
-    _fsync(target.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file atomically, one newline after each line."""
-    with written_atomically(path) as temporary, temporary.open("w") as file:
-        file.writelines(f"{line}\n" for line in lines)
 
 
 def read_lines(path: Path, parse: Callable[[str], T], *, stage: str) -> list[T]:

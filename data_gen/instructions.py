@@ -16,7 +16,7 @@ from pathlib import Path
 import openai
 from tqdm import tqdm
 
-from data_gen.files import read_lines, write_lines
+from data_gen.files import read_lines
 from data_gen.journal import Journal
 from data_gen.prompts import (
     SYSTEM,
@@ -27,9 +27,9 @@ from data_gen.prompts import (
     parse_answer,
     question,
 )
-from data_gen.receipts import folder_digest
 from data_gen.records import Caption, EditTriplet, content_id, triplet_from_json, triplet_to_json
 from data_gen.server import Endpoint, ServerError, serving
+from inference.files import folder_digest, write_lines
 
 DEFAULT_MIX = {
     "recolour": 1.0,

@@ -6,7 +6,6 @@ receipt with the unit's fingerprint and no failed prompt, so a run may be killed
 again. Rejected prompts are done, failed ones are not.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,10 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from data_gen.files import write_lines
 from data_gen.records import EditTriplet, content_id
-
-WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".jinja", ".model"})
+from inference.files import folder_digest, write_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,20 +111,6 @@ def fingerprint(recipe: Mapping[str, Any], folders: Iterable[str | Path]) -> str
     """
     contents = [folder_digest(Path(folder)) or str(folder) for folder in folders]
     return content_id(json.dumps(recipe, sort_keys=True), *contents)
-
-
-def folder_digest(folder: Path) -> str | None:
-    """Hash names and bytes of a model folder's weights and configurations; None if no folder."""
-    if not folder.is_dir():
-        return None
-    files = sorted(path for path in folder.rglob("*") if path.suffix in WEIGHT_SUFFIXES)
-    return content_id(*(f"{path.relative_to(folder)} {file_digest(path)}" for path in files))
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_receipt(root: Path, receipt: Receipt) -> None:

@@ -22,8 +22,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_gen.files import locked, staged, written_atomically
-from data_gen.receipts import Outcome, Receipt, Unit, file_digest, write_receipt
+from data_gen.files import locked, staged
+from data_gen.receipts import Outcome, Receipt, Unit, write_receipt
 from data_gen.records import EditTriplet, ImagePair, Rendered, Verdict
 from data_gen.shards import (
     INDEX_FILE,
@@ -33,6 +33,7 @@ from data_gen.shards import (
     shard_writer,
     write_index,
 )
+from inference.files import file_digest, written_atomically
 
 CANDIDATE_SCHEMA = pa.schema(
     [

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from data_gen.files import write_lines
-from data_gen.receipts import file_digest, folder_digest
 from data_gen.shards import INDEX_FILE
+from inference.files import file_digest, folder_digest, write_lines
 
 Identity = Mapping[str, Any]
 """Part of a run, such as `data.batch_size` or `model.base`, to its value or to its hash."""

@@ -10,11 +10,11 @@ from typing import Any, Self
 import pytest
 
 from data_gen import __main__, instructions, stages
-from data_gen.files import write_lines
 from data_gen.records import EditTriplet, triplet_to_json
 from data_gen.shards import ShardIndex
 from data_gen.stages import PairKnobs, Recipe, make_pairs
 from data_gen.units import Paint
+from inference.files import write_lines
 
 
 class NoBar:

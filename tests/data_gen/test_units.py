@@ -13,12 +13,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from data_gen import files
 from data_gen.executors import Partition, in_process
 from data_gen.receipts import Outcome, Receipt, Unit, done_receipt, plan, tally
 from data_gen.records import EditTriplet, Rendered, Verdict
 from data_gen.shards import ShardIndex
 from data_gen.units import Paint, UnitMaker, publish
+from inference import files
 
 
 def maker(root: Path, paint: Paint) -> UnitMaker:

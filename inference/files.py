@@ -1,0 +1,61 @@
+"""Write files whole or not at all, and hash them."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".jinja", ".model"})
+
+
+@contextmanager
+def written_atomically(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on leaving, fsync it and rename it to ``path``.
+
+    Whoever looks sees the old file or the whole new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        move_durably(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file atomically, one newline after each line."""
+    with written_atomically(path) as temporary, temporary.open("w") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def move_durably(source: Path, target: Path) -> None:
+    """Rename a file within its disk, such that it survives a power cut: fsync before and after."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _fsync(source)
+    source.replace(target)
+    _fsync(target.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str | None:
+    """Hash names and bytes of a model folder's weights and configurations; None if no folder."""
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.rglob("*") if path.suffix in WEIGHT_SUFFIXES)
+    listing = "".join(f"{path.relative_to(folder)} {file_digest(path)}\n" for path in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
