@@ -35,8 +35,13 @@ def test_a_name_on_a_hub_has_no_digest(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(OSError, match="full"), written_atomically(path) as temporary:
-        temporary.write_text("half of the n")
-        raise OSError("the disk is full")
+
+    def write() -> None:
+        with written_atomically(path) as temporary:
+            temporary.write_text("half of the n")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
