@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Final
+from typing import Final, Literal
 
 from inference.shapes.vocabulary import (
     COLOURS,
@@ -23,6 +23,9 @@ from inference.shapes.vocabulary import (
     TRAIN_PATTERNS,
     TRAIN_SHAPES,
 )
+
+Combinations = Literal["train", "held_out", "all"]
+"""Which pairs of shape and colour may appear: those trained on, those held out, or both."""
 
 CANVAS: Final = 64
 PITCH: Final = 4
@@ -134,7 +137,7 @@ def random_scene(
     shapes: Sequence[str] = TRAIN_SHAPES,
     colours: Sequence[str] = TRAIN_COLOURS,
     patterns: Sequence[str] = TRAIN_PATTERNS,
-    combinations: str = "train",
+    combinations: Combinations = "train",
 ) -> Scene:
     """Draw a scene.
 
@@ -184,7 +187,7 @@ def is_held_out(scene: Scene) -> bool:
     )
 
 
-def _combination_allowed(figure: Figure, combinations: str) -> bool:
+def _combination_allowed(figure: Figure, combinations: Combinations) -> bool:
     if combinations == "all":
         return True
     return ((figure.shape, figure.colour) in HELD_OUT_COMBINATIONS) == (combinations == "held_out")

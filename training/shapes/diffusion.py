@@ -22,12 +22,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from inference.attention import RowSharing, controlled
 from inference.shapes.captions import caption, describe
 from inference.shapes.phrasings import instruction, parse_instruction
-from inference.shapes.scene import random_scene
+from inference.shapes.scene import Scene, random_scene
 from training.precision import bf16_with_float32_attention
 from training.shapes.layout import draw_sharing, layout_pairs
 from training.shapes.loop import LoopKnobs, Losses, generator, optimise
 from training.shapes.pairs import draw_pair
-from training.shapes.read_back import read_back
+from training.shapes.read_back import read_back, unseen_descriptions
 from training.shapes.sayings import SayingHeads, labels, said_by_caption, said_by_instruction
 from training.shapes.scenes import TEST_SEED, Pictures, SceneSet, rng, scene_set, to_model
 from training.shapes.tokenizer import MAX_LENGTH, make_tokenizer
@@ -50,6 +50,7 @@ class DiffusionKnobs:
         caption_dropout: Share of captions replaced by the empty one.
         figure_weight: Weight of a clean latent that is not background, against one that is.
         scenes: Scenes to train on.
+        crowded: Share of two-figure scenes in a batch; their captions are the harder ones.
         layout_pairs: Pairs of scenes that `layout` trains on.
         layout_every: Steps from one on such pairs to the next.
         preview_every: Steps between previews; each also saves the whole folder.
@@ -66,6 +67,7 @@ class DiffusionKnobs:
     caption_dropout: float = 0.1
     figure_weight: float = 5.0
     scenes: int = 40_000
+    crowded: float = 0.7
     layout_pairs: int = 12_000
     layout_every: int = 2
     preview_every: int = 500
@@ -171,8 +173,8 @@ def train_diffusion(
     guided.text_encoder.requires_grad_(True)
     scenes = scene_set(knobs.seed, knobs.scenes, work.parent / "scenes")
     latents = cached_latents(vae, scenes.pictures, work / "latents.npy")
+    chances = scene_chances(scenes.scenes, knobs.crowded)
     alphas = new_scheduler().alphas_cumprod.to(device)
-
     pairs = layout_pairs(knobs.seed, knobs.layout_pairs, work.parent / "scenes")
     pair_latents = cached_latents(vae, pairs.pictures, work / "pair-latents.npy")
 
@@ -187,7 +189,7 @@ def train_diffusion(
             pictures, clean = pairs.pictures[rows], pair_latents[rows]
             noise = torch.randn(clean[::2].shape, generator=draw).repeat_interleave(2, dim=0)
         else:
-            rows = torch.randint(len(latents), (knobs.batch,), generator=draw).numpy()
+            rows = torch.multinomial(chances, knobs.batch, True, generator=draw).numpy()
             captions = draw_captions(scenes, rows, key, knobs.caption_dropout)
             pictures, clean = scenes.pictures[rows], latents[rows]
             noise = torch.randn(clean.shape, generator=draw)
@@ -211,8 +213,10 @@ def train_diffusion(
         assert isinstance(module, Guided)
         pipeline = as_pipeline(module, vae, tokenizer)
         pipeline.save_pretrained(work / "model")
-        found = read_back(pipeline, 48, work / f"preview-{step:05d}.png")
-        print(f"stable-diffusion step {step}: {found.summary()}", flush=True)
+        for figures in (1, 2):
+            sheet = work / f"preview-{step:05d}-{figures}.png"
+            found = read_back(pipeline, unseen_descriptions(48, figures), sheet)
+            print(f"stable-diffusion step {step}, {figures} figures: {found.summary()}", flush=True)
 
     loop = LoopKnobs(
         steps=knobs.steps,
@@ -225,7 +229,9 @@ def train_diffusion(
     assert isinstance(averaged, Guided)
     pipeline = as_pipeline(averaged, vae, tokenizer)
     pipeline.save_pretrained(work / "model")
-    print(f"stable-diffusion: {read_back(pipeline, 200, work / 'final.png').summary()}")
+    for figures in (1, 2):
+        found = read_back(pipeline, unseen_descriptions(200, figures))
+        print(f"stable-diffusion, {figures} figures: {found.summary()}")
     return pipeline
 
 
@@ -323,6 +329,12 @@ def draw_timesteps(count: int, total: int, draw: torch.Generator) -> Tensor:
     focused = torch.sigmoid(0.9 * torch.special.ndtri(places) - 0.4)
     spread = torch.where(torch.arange(count) % 4 == 0, places, focused)
     return (spread * total).long().clamp(max=total - 1)
+
+
+def scene_chances(scenes: Sequence[Scene], crowded: float) -> Tensor:
+    """(N,) chances with which scenes are drawn, such that two-figure ones are `crowded` of all."""
+    two = torch.tensor([len(scene.figures) == 2 for scene in scenes])
+    return torch.where(two, crowded / two.sum(), (1 - crowded) / (~two).sum())
 
 
 def draw_captions(scenes: SceneSet, rows: NDArray[np.int64], key: str, dropout: float) -> list[str]:

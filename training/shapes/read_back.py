@@ -8,11 +8,12 @@ from typing import Final
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
+from numpy.typing import NDArray
 from PIL import Image
 
 from inference.shapes.captions import Description, caption, describe, describes
 from inference.shapes.reading import Reading, read
-from inference.shapes.scene import random_scene
+from inference.shapes.scene import Combinations, Scene, random_scene
 from training.shapes.scenes import TEST_SEED, rng
 
 ATTRIBUTES: Final = ("shape", "colour", "pattern", "size", "place")
@@ -23,41 +24,44 @@ BATCH: Final = 16
 
 @dataclass(frozen=True, kw_only=True)
 class ReadBack:
-    """What became of captions of one figure.
+    """What became of a number of captions.
 
     Attributes:
-        count: How many captions.
-        right: Share of pictures that surely show what the caption says, in [0, 1].
-        sure: Share of pictures of whose content the reader is sure.
-        agreement: Share of captions with which the likeliest reading agrees, for each attribute,
-            among those that name it.
+        right: For each caption, whether its picture surely shows all that it says: (N,) bool.
+        essentials: Whether the picture surely shows the shapes and colours of its figures, no
+            figure more, and its background: (N,) bool.
+        sure: Whether the reader is sure of what the picture shows: (N,) bool.
+        agreement: Share of figures (or pictures) with which the likeliest reading agrees, for
+            each attribute, among those whose caption names it, in [0, 1].
     """
 
-    count: int
-    right: float
-    sure: float
+    right: NDArray[np.bool_]
+    essentials: NDArray[np.bool_]
+    sure: NDArray[np.bool_]
     agreement: Mapping[str, float]
 
     def summary(self) -> str:
         """All of it in one line."""
         parts = ", ".join(f"{name} {share:.0%}" for name, share in self.agreement.items())
         return (
-            f"{self.right:.1%} of {self.count} unseen one-figure captions come out right "
-            f"({self.sure:.0%} read with certainty; likeliest reading: {parts})"
+            f"{self.right.mean():.1%} of {len(self.right)} unseen captions come out right, "
+            f"{self.essentials.mean():.1%} in shape, colour and background "
+            f"({self.sure.mean():.0%} read with certainty; likeliest reading: {parts})"
         )
 
 
-def read_back(pipeline: StableDiffusionPipeline, count: int, sheet: Path | None = None) -> ReadBack:
-    """Draw unseen captions with 25 DDIM steps at guidance 4, and read the pictures.
+def read_back(
+    pipeline: StableDiffusionPipeline, said: Sequence[Description], sheet: Path | None = None
+) -> ReadBack:
+    """Draw captions with 25 steps of the pipeline's scheduler at guidance 4, and read the pictures.
 
     Args:
         pipeline: The model.
-        count: How many captions.
+        said: What the captions say; the noise of each is a function of its place.
         sheet: Where to save the first 32 pictures, if anywhere.
     """
-    said = [unseen_description(index) for index in range(count)]
     pictures: list[Image.Image] = []
-    for start in range(0, count, BATCH):
+    for start in range(0, len(said), BATCH):
         prompts = [caption(one) for one in said[start : start + BATCH]]
         seeded = [torch.Generator().manual_seed(TEST_SEED + start + i) for i in range(len(prompts))]
         pictures += pipeline(
@@ -65,37 +69,57 @@ def read_back(pipeline: StableDiffusionPipeline, count: int, sheet: Path | None 
         ).images
     if sheet is not None:
         save_sheet(pictures[:32], sheet)
-    readings = [read(np.asarray(picture)) for picture in pictures]
-    return compare(said, readings)
+    return compare(said, [read(np.asarray(picture)) for picture in pictures])
 
 
 def compare(said: Sequence[Description], readings: Sequence[Reading]) -> ReadBack:
-    """Hold readings against the one-figure descriptions that were asked for."""
+    """Hold readings against the descriptions that were asked for."""
     hits: dict[str, list[bool]] = {name: [] for name in (*ATTRIBUTES, "background", "style")}
     for wanted, reading in zip(said, readings, strict=True):
-        (figure,), guess = wanted.figures, reading.guess
+        guess = reading.guess
+        found = {figure.shape: figure for figure in guess.figures}
         hits["background"].append(wanted.background == guess.background)
         hits["style"].append(wanted.style == guess.style)
-        for name in ATTRIBUTES:
-            if getattr(figure, name) is not None:
-                found = [getattr(one, name) for one in guess.figures]
-                hits[name].append(found == [getattr(figure, name)])
-    right = [
-        reading.scene is not None and describes(wanted, reading.scene)
-        for wanted, reading in zip(said, readings, strict=True)
-    ]
+        hits["shape"].append({one.shape for one in wanted.figures} == found.keys())
+        for figure in wanted.figures:
+            # Of a single figure all can be compared, whatever its shape came out as.
+            alone = guess.figures[0] if len(wanted.figures) == len(guess.figures) == 1 else None
+            drawn = found.get(figure.shape, alone)
+            for name in ATTRIBUTES[1:]:
+                if getattr(figure, name) is not None:
+                    hits[name].append(getattr(figure, name) == getattr(drawn, name, None))
+    pairs = [(wanted, reading.scene) for wanted, reading in zip(said, readings, strict=True)]
     return ReadBack(
-        count=len(said),
-        right=float(np.mean(right)),
-        sure=float(np.mean([reading.scene is not None for reading in readings])),
+        right=np.array([scene is not None and describes(wanted, scene) for wanted, scene in pairs]),
+        essentials=np.array(
+            [scene is not None and _agree(wanted, scene) for wanted, scene in pairs]
+        ),
+        sure=np.array([scene is not None for _, scene in pairs]),
         agreement={name: float(np.mean(values)) for name, values in hits.items()},
     )
 
 
-def unseen_description(index: int) -> Description:
-    """Description `index` of the test, of one figure."""
-    draw = rng("read back", TEST_SEED, index)
-    return describe(random_scene(draw, figures=1), draw)
+def _agree(said: Description, scene: Scene) -> bool:
+    wanted = {(figure.shape, figure.colour) for figure in said.figures}
+    shown = {(figure.shape, figure.colour) for figure in scene.figures}
+    return wanted == shown and said.background == scene.background
+
+
+def unseen_descriptions(
+    count: int, figures: int = 1, combinations: Combinations = "train"
+) -> list[Description]:
+    """The first `count` descriptions of the test.
+
+    Args:
+        count: How many.
+        figures: Figures of each, 1 or 2.
+        combinations: Of shape and colour; see `random_scene`.
+    """
+    draws = (rng("read back", TEST_SEED, index) for index in range(count))
+    return [
+        describe(random_scene(draw, figures=figures, combinations=combinations), draw)
+        for draw in draws
+    ]
 
 
 def save_sheet(pictures: Sequence[Image.Image], path: Path, columns: int = 8) -> None:
