@@ -60,6 +60,26 @@ def judge_edit(before: Scene, instruction: str, after: NDArray[Any]) -> Verdict:
     return Verdict(right=not reason, reason=reason, found=found, wanted=wanted)
 
 
+def judge_pair(source: NDArray[Any], instruction: str, edited: NDArray[Any]) -> str:
+    """Judge a pair of pictures of which nothing is known but what was asked between the two.
+
+    Args:
+        source: The picture before, as `read` takes it.
+        instruction: What was asked, in any of the phrasings of this world.
+        edited: The picture after.
+
+    Returns:
+        Why the pair does not show the edit, in a few words; empty where it does.
+    """
+    before = read(source).scene
+    if before is None:
+        return "no clear scene before"
+    try:
+        return judge_edit(before, instruction, edited).reason
+    except ValueError as problem:
+        return str(problem)
+
+
 def matches(found: Scene, wanted: Scene, edit: Edit) -> bool:
     """Whether a scene is as good an outcome of an edit as the wanted one.
 

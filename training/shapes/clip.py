@@ -22,9 +22,10 @@ from transformers import CLIPTokenizer
 
 from inference.clip import CONFIG, WEIGHTS, ClipScorer, load_clip, save_thresholds
 from inference.shapes.captions import caption, describes
+from training.shapes.clip_quality import measure_clip, thresholds
 from training.shapes.loop import LoopKnobs, Losses, generator, optimise
 from training.shapes.pairs import EditPair, draw_pair, pair_pictures
-from training.shapes.scenes import TEST_SEED, Pictures, to_model
+from training.shapes.scenes import TEST_SEED, to_model
 from training.shapes.tokenizer import MAX_LENGTH, make_tokenizer
 
 TEMPERATURE_LIMIT: Final = 100.0
@@ -127,7 +128,19 @@ def train_clip(
     loop = LoopKnobs(steps=knobs.steps, rate=knobs.rate, weight_decay=0.05, ema=0.995)
     averaged = optimise(model, loss, loop, work)
     save_clip(averaged, tokenizer, work / "model")
-    return measure_clip(work / "model", work.parent / "scenes")
+    return calibrated(work / "model")
+
+
+def calibrated(folder: Path, count: int = 1024) -> ClipScorer:
+    """Measure a finished CLIP, say how good it is, and save its thresholds in its folder."""
+    quality = measure_clip(load_clip(folder), count, TEST_SEED)
+    print(f"clip: top-1 among 64 captions, near-misses included: {quality.top1:.3f}")
+    print(f"clip: right edits against others of their type: AUC {quality.auc:.3f}")
+    found = thresholds(quality)
+    for name, values in quality.scores.items():
+        print(f"clip: {name}: {values.summary()} -> threshold {found[name]}")
+    save_thresholds(folder, found)
+    return load_clip(folder)
 
 
 def tokenize_pairs(pairs: list[EditPair], tokenizer: CLIPTokenizer) -> Tensor:
@@ -192,62 +205,3 @@ def save_clip(model: nn.Module, tokenizer: CLIPTokenizer, folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(model_config(tokenizer), indent=2) + "\n")
     weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-
-
-def measure_clip(folder: Path, cache: Path, count: int = 512) -> ClipScorer:
-    """Print retrieval among near-misses, calibrate the thresholds and save them in the folder."""
-    scorer = load_clip(folder)
-    pairs = [draw_pair(TEST_SEED, index) for index in range(count)]
-    pictures = pair_pictures(pairs, cache / f"pairs-{TEST_SEED}-{count}.npy")
-    source, edited = (encode_pictures(scorer, pictures[:, side]) for side in (0, 1))
-    before = scorer.text([caption(pair.description) for pair in pairs])
-    after = scorer.text([caption(pair.edited_description) for pair in pairs])
-    print(f"clip: top-1 among 64 captions, near-misses included: {top1(source, before, after):.3f}")
-    change = F.normalize(edited - source, dim=-1)
-    said = F.normalize(after - before, dim=-1)
-    right, wrong = (change * said).sum(-1), (change * said.roll(1, 0)).sum(-1)
-    image_image, other = (source * edited).sum(-1), (source * source.roll(1, 0)).sum(-1)
-    text, other_text = (source * before).sum(-1), (source * before.roll(1, 0)).sum(-1)
-    thresholds = {}
-    for name, true, false in (
-        ("image_image", image_image, other),
-        ("text_source", text, other_text),
-        ("text_edited", (edited * after).sum(-1), (edited * after.roll(1, 0)).sum(-1)),
-        ("directional", right, wrong),
-    ):
-        thresholds[name] = round(best_threshold(true, false), 3)
-        print(
-            f"clip: {name}: true {quantiles(true)}, wrong {quantiles(false)} "
-            f"-> threshold {thresholds[name]}"
-        )
-    save_thresholds(folder, thresholds)
-    return load_clip(folder)
-
-
-def encode_pictures(scorer: ClipScorer, pictures: Pictures) -> Tensor:
-    """Unit features of (N, 64, 64, 3) uint8 pictures, (N, D)."""
-    chunks = [pictures[start : start + 128] for start in range(0, len(pictures), 128)]
-    return torch.cat([scorer.image(to_model(chunk)) for chunk in chunks])
-
-
-def top1(source: Tensor, before: Tensor, after: Tensor) -> float:
-    """Share of pictures whose caption wins among 64: 32 scenes' captions and their edits'."""
-    hits = []
-    for start in range(0, len(source) - 31, 32):
-        rows = slice(start, start + 32)
-        scores = source[rows] @ torch.cat([before[rows], after[rows]]).T
-        hits.append((scores.argmax(dim=1) == torch.arange(32)).float())
-    return float(torch.cat(hits).mean())
-
-
-def best_threshold(true: Tensor, false: Tensor) -> float:
-    """The value that separates the two with the fewest errors, but keeps 95 % of the true."""
-    candidates = torch.cat([true, false]).sort().values
-    errors = [(true < c).float().mean() + (false >= c).float().mean() for c in candidates]
-    best = candidates[int(torch.stack(errors).argmin())]
-    return float(torch.minimum(best, true.quantile(0.05)))
-
-
-def quantiles(values: Tensor) -> str:
-    """5th, 50th and 95th percentile as text."""
-    return " ".join(f"{float(values.quantile(q)):.3f}" for q in (0.05, 0.5, 0.95))

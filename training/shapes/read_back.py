@@ -106,16 +106,20 @@ def _agree(said: Description, scene: Scene) -> bool:
 
 
 def unseen_descriptions(
-    count: int, figures: int = 1, combinations: Combinations = "train"
+    count: int,
+    figures: int = 1,
+    combinations: Combinations = "train",
+    seed: int = TEST_SEED,
 ) -> list[Description]:
-    """The first `count` descriptions of the test.
+    """The first `count` descriptions of a test.
 
     Args:
         count: How many.
         figures: Figures of each, 1 or 2.
         combinations: Of shape and colour; see `random_scene`.
+        seed: Which test; see `TEST_SEED`.
     """
-    draws = (rng("read back", TEST_SEED, index) for index in range(count))
+    draws = (rng("read back", seed, index) for index in range(count))
     return [
         describe(random_scene(draw, figures=figures, combinations=combinations), draw)
         for draw in draws

@@ -8,7 +8,7 @@ import pytest
 
 from inference.shapes.captions import describe
 from inference.shapes.edits import EDIT_TYPES, EditType, Inapplicable, propose
-from inference.shapes.judging import judge_edit, matches
+from inference.shapes.judging import judge_edit, judge_pair, matches
 from inference.shapes.phrasings import apply, instruction, parse_instruction
 from inference.shapes.render import render
 from inference.shapes.scene import Figure, Scene, place_cells, random_scene
@@ -137,3 +137,14 @@ def test_matches_needs_no_picture() -> None:
     wanted = changed(ONE, "heart", column=8, row=11)
     assert matches(changed(ONE, "heart", column=7, row=13), wanted, edit)
     assert not matches(changed(ONE, "heart", column=6, row=13), wanted, edit)
+
+
+def test_a_pair_needs_nothing_but_its_pictures() -> None:
+    edited = render(apply("make the heart green", ONE))
+    assert judge_pair(render(ONE), "make the heart green", edited) == ""
+    assert judge_pair(render(ONE), "make the heart pink", edited) == "the heart is green, not pink"
+    assert (
+        judge_pair(np.zeros((64, 64, 3)), "make the heart green", edited) == "no clear scene before"
+    )
+    assert "no star" in judge_pair(render(ONE), "make the star green", edited)
+    assert "not an instruction" in judge_pair(render(ONE), "make it nicer", edited)
