@@ -22,7 +22,7 @@ from transformers import CLIPTokenizer
 
 from inference.clip import CONFIG, WEIGHTS, ClipScorer, load_clip, save_thresholds
 from inference.shapes.captions import caption, describes
-from training.shapes.clip_quality import measure_clip, thresholds
+from training.shapes.clip_quality import another_of_its_type, measure_clip, thresholds
 from training.shapes.loop import LoopKnobs, Losses, generator, optimise
 from training.shapes.pairs import EditPair, draw_pair, pair_pictures
 from training.shapes.scenes import TEST_SEED, to_model
@@ -108,8 +108,9 @@ def train_clip(
     pairs = [draw_pair(knobs.seed, index) for index in range(knobs.pairs)]
     name = f"pairs-{knobs.seed}-{knobs.pairs}.npy"
     pictures = pair_pictures(pairs, work.parent / "scenes" / name)
-    tokens = tokenize_pairs(pairs, tokenizer)
+    tokens = tokenize_pairs(pairs, tokenizer, knobs.seed)
     ambiguous = torch.tensor([also_true(pair) for pair in pairs])
+    has_other = tokens[:, 1].ne(tokens[:, 2]).any(dim=1)
 
     def loss(step: int) -> Losses:
         draw = generator(knobs.seed, step)
@@ -120,9 +121,13 @@ def train_clip(
             * torch.rand(len(images), 1, 1, 1, generator=draw)
             * torch.randn(images.shape, generator=draw)
         )
-        texts = torch.cat([tokens[rows, 0], tokens[rows, 1]])
+        texts = torch.cat([tokens[rows, column] for column in range(3)])
         return contrastive_losses(
-            model, images.to(device), texts.to(device), ambiguous[rows].to(device)
+            model,
+            images.to(device),
+            texts.to(device),
+            same=ambiguous[rows].to(device),
+            has_other=has_other[rows].to(device),
         )
 
     loop = LoopKnobs(steps=knobs.steps, rate=knobs.rate, weight_decay=0.05, ema=0.995)
@@ -143,11 +148,22 @@ def calibrated(folder: Path, count: int = 1024) -> ClipScorer:
     return load_clip(folder)
 
 
-def tokenize_pairs(pairs: list[EditPair], tokenizer: CLIPTokenizer) -> Tensor:
-    """The captions of all pairs before and after, (N, 2, `MAX_LENGTH`) token ids."""
-    texts = [caption(said) for p in pairs for said in (p.description, p.edited_description)]
+def tokenize_pairs(pairs: list[EditPair], tokenizer: CLIPTokenizer, seed: int) -> Tensor:
+    """Token ids (N, 3, `MAX_LENGTH`) of captions: before, after, and after another such edit.
+
+    Where there is no other edit of the type, the third repeats the second.
+    """
+    texts = [
+        caption(said)
+        for index, pair in enumerate(pairs)
+        for said in (
+            pair.description,
+            pair.edited_description,
+            another_of_its_type(pair, seed, index) or pair.edited_description,
+        )
+    ]
     ids = tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
-    return torch.as_tensor(ids).view(len(pairs), 2, MAX_LENGTH)
+    return torch.as_tensor(ids).view(len(pairs), 3, MAX_LENGTH)
 
 
 def also_true(pair: EditPair) -> tuple[bool, bool]:
@@ -161,33 +177,44 @@ def also_true(pair: EditPair) -> tuple[bool, bool]:
     )
 
 
-def contrastive_losses(model: nn.Module, images: Tensor, texts: Tensor, same: Tensor) -> Losses:
+def contrastive_losses(
+    model: nn.Module, images: Tensor, texts: Tensor, *, same: Tensor, has_other: Tensor
+) -> Losses:
     """Both losses of a batch of B pairs.
 
     Args:
         model: An open_clip CLIP.
         images: (2B, 3, 64, 64) in [-1, 1]: all sources, then all edited ones.
-        texts: (2B, L) token ids of their captions.
+        texts: (3B, L) token ids of their captions, and of captions after another edit of the type.
         same: (B, 2) bool, `also_true` of each pair.
+        has_other: (B,) bool, whether there is such another edit.
     """
     image = F.normalize(model.encode_image(images), dim=-1)  # type: ignore[operator]
-    text = F.normalize(model.encode_text(texts), dim=-1)  # type: ignore[operator]
+    before, after, instead = F.normalize(
+        model.encode_text(texts),  # type: ignore[operator]
+        dim=-1,
+    ).chunk(3)
     scale = model.logit_scale.exp().clamp(max=TEMPERATURE_LIMIT)  # type: ignore[operator]
     count = len(same)
-    logits = scale * image @ text.T
+    logits = scale * image @ torch.cat([before, after]).T
     row = torch.arange(count, device=images.device)
     mask = torch.zeros_like(logits, dtype=torch.bool)
     mask[row + count, row], mask[row, row + count] = same[:, 0], same[:, 1]
     match = info_nce(logits.masked_fill(mask, -1e4))
-    image_change = F.normalize(image[count:] - image[:count], dim=-1, eps=1e-4)
-    text_change = F.normalize(text[count:] - text[:count], dim=-1, eps=1e-4)
-    along = scale * image_change @ text_change.T
-    # An edit and its undoing are each other's hardest negative.
-    against = torch.cat([along, -along.diagonal()[:, None]], dim=1)
-    target = torch.arange(count, device=images.device)
-    change = (F.cross_entropy(against, target) + F.cross_entropy(along.T, target)) / 2
+    image_change = _direction(image[:count], image[count:])
+    along = scale * image_change @ _direction(before, after).T
+    # An edit's hardest negatives are its undoing, and another edit of its type.
+    undone = -along.diagonal()[:, None]
+    other = scale * (image_change * _direction(before, instead)).sum(-1, keepdim=True)
+    other = other.masked_fill(~has_other[:, None], -1e4)
+    against = torch.cat([along, undone, other], dim=1)
+    change = (F.cross_entropy(against, row) + F.cross_entropy(along.T, row)) / 2
     hit = (logits.argmax(dim=1) == torch.arange(2 * count, device=images.device)).float().mean()
     return {"loss": match + 0.5 * change, "match": match, "change": change, "top1": hit}
+
+
+def _direction(start: Tensor, end: Tensor) -> Tensor:
+    return F.normalize(end - start, dim=-1, eps=1e-4)
 
 
 def info_nce(logits: Tensor) -> Tensor:

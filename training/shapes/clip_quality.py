@@ -16,12 +16,12 @@ from torch import Tensor
 
 from inference.clip import ClipScorer
 from inference.shapes.captions import Description, caption
-from inference.shapes.edits import EDIT_TYPES, edit_description, propose
+from inference.shapes.edits import edit_description, propose
 from training.shapes.pairs import EditPair, draw_pair
 from training.shapes.scenes import Pictures, picture, rng, to_model
 
 KEPT: Final = 0.95
-"""Share of the true pairs of every edit type that each threshold must let pass."""
+"""Share of true pairs that each threshold must let pass."""
 _CHOICES = 32
 """Scenes among whose captions, and those of their edits, a picture has to find its own."""
 
@@ -128,16 +128,16 @@ def retrieved(source: Tensor, before: Tensor, after: Tensor) -> Tensor:
 def thresholds(quality: ClipQuality) -> dict[str, float]:
     """For each similarity the value that parts right from wrong with the fewest errors.
 
-    It is lowered where it would turn down more than `1 - KEPT` of the true pairs of an edit type: a
-    new background changes more of a picture than a new pattern does.
+    It is lowered where it would turn down more than `1 - KEPT` of the true pairs; that of the two
+    images, which says nothing of the instruction, where it would do so to any one edit type: a new
+    background changes more of a picture than a new pattern does, and is no worse for it.
     """
     found = {}
     for name, values in quality.scores.items():
-        least = min(
-            float(values.right[[kind == one for one in quality.kinds]].quantile(1 - KEPT))
-            for kind in EDIT_TYPES
-            if kind in quality.kinds
-        )
+        least = float(values.right.quantile(1 - KEPT))
+        if name == "image_image":
+            of_kinds = ([kind == one for one in quality.kinds] for kind in set(quality.kinds))
+            least = min(float(values.right[rows].quantile(1 - KEPT)) for rows in of_kinds)
         found[name] = round(min(least, _parting(values)), 3)
     return found
 

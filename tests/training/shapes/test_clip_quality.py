@@ -38,7 +38,7 @@ def test_a_threshold_parts_right_from_wrong():
     assert 0.6 < found["directional"] <= 0.72
 
 
-def test_a_threshold_lets_every_edit_type_pass():
+def test_the_threshold_between_images_lets_every_edit_type_pass():
     # Parting with the fewest errors would turn down half of the backgrounds.
     right = [0.2 + 0.01 * i for i in range(20)] + [0.9] * 400
     kinds = ["background"] * 20 + ["pattern"] * 400
