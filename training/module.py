@@ -20,7 +20,7 @@ from inference.backbone import Settings, load_backbone
 from inference.sampling import PredictionType
 from training import ema
 from training.data import Batch, PairData
-from training.objective import Objective, draw, edit_loss
+from training.objective import Objective, draw, edit_loss, latent_weights
 from training.precision import bf16_with_float32_attention
 from training.unet import widen
 
@@ -164,7 +164,7 @@ class EditorTraining(pl.LightningModule):
             positions=batch.positions,
             shape=edited.shape[1:],
             timesteps=len(self.alphas),
-            dropout=self.objective.dropout,
+            knobs=self.objective,
         )
         kept = zip(batch.instructions, draws.keep_text.tolist(), strict=True)
         with torch.no_grad():
@@ -175,6 +175,7 @@ class EditorTraining(pl.LightningModule):
                 edited=edited,
                 condition=condition,
                 text=text,
+                weights=self._weights(edited, condition),
                 draws=type(draws)(*(part.to(self.device) for part in draws)),
                 alphas=self.alphas,
                 prediction_type=self.prediction_type,
@@ -182,6 +183,10 @@ class EditorTraining(pl.LightningModule):
             )
         self.log("loss", loss, batch_size=len(batch.positions))
         return loss
+
+    def _weights(self, edited: Tensor, condition: Tensor) -> Tensor:
+        scale = self.backbone.vae.config.scaling_factor / self.backbone.settings.image_latent_scale
+        return latent_weights(edited, condition * scale, self.objective.changed_share)
 
     def _precision(self) -> AbstractContextManager[None]:
         """On a CPU, what Lightning's bf16 autocast lacks there: see `training.precision`."""

@@ -5,9 +5,10 @@ cumulative product of the noise schedule, so that x_t = sqrt(a) x_0 + sqrt(1 - a
 signal-to-noise ratio is a / (1 - a).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,6 +20,13 @@ from inference.sampling import PredictionType
 
 Weighting = Literal["none", "min_snr", "clamped_inverse_alpha"]
 
+CHANGED: Final = 0.25
+"""Mean difference over the channels from which on a latent counts as changed, in deviations."""
+LEAST_PART: Final = 0.05
+"""The changed and the unchanged latents are each weighted as this part of a picture at least."""
+FOCUS_MEAN, FOCUS_DEVIATION = -0.4, 0.9
+"""Of the logit-normal around 0.4 of the noise schedule, where shapes are settled."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
@@ -29,6 +37,10 @@ class Objective:
         weighting: How much an error counts at each noise level, see `loss_weights`.
         min_snr_gamma: The gamma of `min_snr`.
         ceiling: The highest weight of `clamped_inverse_alpha`.
+        focus: Share of the samples whose timestep is logit-normal (Esser et al. 2024, section 3.1)
+            instead of uniform; in [0, 1].
+        changed_share: Share of each sample's error that latents make up which the edit changes, in
+            (0, 1), however few or many they are; None counts all latents alike.
         dropout: Share of the samples that lose their instruction, as many lose their image, and as
             many lose both, so that guidance has its unconditional branches; in [0, 1/3].
     """
@@ -37,9 +49,17 @@ class Objective:
     weighting: Weighting = "none"
     min_snr_gamma: float = 5.0
     ceiling: float = 20.0
+    focus: float = 0.0
+    changed_share: float | None = None
     dropout: float = 0.05
 
     def __post_init__(self) -> None:
+        if not 0 <= self.focus <= 1:
+            raise ValueError(f"objective.focus is {self.focus}, expected 0 to 1")
+        if self.changed_share is not None and not 0 < self.changed_share < 1:
+            raise ValueError(
+                f"objective.changed_share is {self.changed_share}, expected above 0 and below 1"
+            )
         if not 0 <= self.dropout <= 1 / 3:
             raise ValueError(f"objective.dropout is {self.dropout}, expected 0 to 1/3")
 
@@ -64,7 +84,7 @@ def draw(
     positions: Sequence[int],
     shape: Sequence[int],
     timesteps: int,
-    dropout: float,
+    knobs: Objective,
 ) -> Draws:
     """Draw a batch: each sample's part is a function of (seed, epoch, position) and nothing else.
 
@@ -76,16 +96,19 @@ def draw(
         positions: B global sample positions.
         shape: Shape of one sample's latents, (4, h, w).
         timesteps: Number of training timesteps of the noise schedule.
-        dropout: See `Objective.dropout`.
+        knobs: Dropout, and how timesteps are spread.
     """
     samples = [
         _draw_one(
-            np.random.default_rng(keyed_seed("draw", seed, epoch, position)), shape, timesteps
+            np.random.default_rng(keyed_seed("draw", seed, epoch, position)),
+            shape,
+            timesteps,
+            knobs.focus,
         )
         for epoch, position in zip(epochs, positions, strict=True)
     ]
     uniform = torch.tensor([u for _, u, _ in samples], dtype=torch.float64)
-    keep_text, keep_image = conditions_kept(uniform, dropout)
+    keep_text, keep_image = conditions_kept(uniform, knobs.dropout)
     return Draws(
         timesteps=torch.tensor([t for t, _, _ in samples]),
         noise=torch.stack([noise for _, _, noise in samples]),
@@ -95,13 +118,15 @@ def draw(
 
 
 def _draw_one(
-    rng: np.random.Generator, shape: Sequence[int], timesteps: int
+    rng: np.random.Generator, shape: Sequence[int], timesteps: int, focus: float
 ) -> tuple[int, float, Tensor]:
-    return (
-        int(rng.integers(timesteps)),
-        float(rng.random()),
-        torch.from_numpy(rng.standard_normal(tuple(shape), dtype=np.float32)),
-    )
+    timestep = int(rng.integers(timesteps))
+    uniform = float(rng.random())
+    noise = torch.from_numpy(rng.standard_normal(tuple(shape), dtype=np.float32))
+    if rng.random() < focus:
+        place = 1 / (1 + math.exp(-rng.normal(FOCUS_MEAN, FOCUS_DEVIATION)))
+        timestep = min(int(place * timesteps), timesteps - 1)
+    return timestep, uniform, noise
 
 
 def conditions_kept(uniform: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
@@ -154,12 +179,35 @@ def loss_weights(a: Tensor, prediction_type: PredictionType, knobs: Objective) -
     return of_epsilon if prediction_type == "epsilon" else of_epsilon * a
 
 
+def latent_weights(edited: Tensor, source: Tensor, changed_share: float | None) -> Tensor:
+    """Weight of each latent's error, with mean 1 in every sample but for those of tiny edits.
+
+    A plain mean hardly sees the recolouring of a small figure, nor, when the background changes,
+    the figures that must stay.
+
+    Args:
+        edited: Latents of the edited images, (B, 4, h, w), scaled.
+        source: Latents of the source images, in the same scale.
+        changed_share: See `Objective.changed_share`.
+
+    Returns:
+        (B, 1, h, w).
+    """
+    if changed_share is None:
+        return torch.ones_like(edited[:, :1])
+    changed = (edited - source).abs().mean(dim=1, keepdim=True) > CHANGED
+    part = changed.float().mean(dim=(1, 2, 3), keepdim=True)
+    part = part.clamp(LEAST_PART, 1 - LEAST_PART)
+    return torch.where(changed, changed_share / part, (1 - changed_share) / (1 - part))
+
+
 def edit_loss(
     unet: UNet2DConditionModel,
     *,
     edited: Tensor,
     condition: Tensor,
     text: Tensor,
+    weights: Tensor,
     draws: Draws,
     alphas: Tensor,
     prediction_type: PredictionType,
@@ -174,6 +222,7 @@ def edit_loss(
         edited: Latents of the edited images, (B, 4, h, w), scaled.
         condition: Latents of the source images, (B, 4, h, w); a dropped one becomes zeros.
         text: Text states, (B, L, D), of the instruction, or of "" where the draw drops it.
+        weights: Of the latents, (B, 1, h, w); see `latent_weights`.
         draws: The batch's randomness, on the device of the latents.
         alphas: Cumulative alphas of the noise schedule, (timesteps,).
         prediction_type: What `unet` predicts.
@@ -185,5 +234,5 @@ def edit_loss(
     inputs = torch.cat([noisy, condition], dim=1)
     output = cast(Tensor, unet(inputs, draws.timesteps, encoder_hidden_states=text).sample)
     error = output.float() - target(edited, draws.noise, a, prediction_type)
-    each = error.square().mean(dim=(1, 2, 3))
+    each = (weights * error.square()).mean(dim=(1, 2, 3))
     return (loss_weights(a, prediction_type, knobs) * each).mean()

@@ -9,6 +9,7 @@ from training.objective import (
     conditions_kept,
     draw,
     edit_loss,
+    latent_weights,
     loss_weights,
     target,
 )
@@ -16,14 +17,14 @@ from training.objective import (
 SHAPE = (4, 8, 8)
 
 
-def some_draws(positions: list[int], *, seed: int = 7, epoch: int = 0):
+def some_draws(positions: list[int], *, seed: int = 7, epoch: int = 0, focus: float = 0.0):
     return draw(
         seed=seed,
         epochs=[epoch] * len(positions),
         positions=positions,
         shape=SHAPE,
         timesteps=1000,
-        dropout=0.05,
+        knobs=Objective(focus=focus),
     )
 
 
@@ -50,6 +51,17 @@ def test_draws_are_spread_as_they_should_be() -> None:
     assert draws.timesteps.max() > 989
     assert abs(draws.noise.mean()) < 0.01
     assert abs(draws.noise.std() - 1) < 0.01
+
+
+def test_focus_moves_timesteps_and_nothing_else() -> None:
+    plain, focused = some_draws(list(range(2000))), some_draws(list(range(2000)), focus=1.0)
+    for name in ("noise", "keep_text", "keep_image"):
+        assert torch.equal(getattr(plain, name), getattr(focused, name))
+    places = focused.timesteps.float() / 1000
+    assert abs(places.median() - 0.4) < 0.03  # the median of a logit-normal is that of its logit
+    assert ((places > 0.15) & (places < 0.6)).float().mean() > 0.7
+    assert focused.timesteps.min() >= 0
+    assert focused.timesteps.max() < 1000
 
 
 def test_one_draw_decides_both_conditions() -> None:
@@ -116,6 +128,7 @@ def test_the_right_answer_costs_nothing_and_a_dropped_image_is_zeros(prediction_
         edited=edited,
         condition=condition,
         text=torch.zeros(2, 32, 32),
+        weights=torch.ones(2, 1, *SHAPE[1:]),
         draws=draws,
         alphas=alphas,
         prediction_type=prediction_type,  # type: ignore[arg-type]
@@ -126,6 +139,60 @@ def test_the_right_answer_costs_nothing_and_a_dropped_image_is_zeros(prediction_
     assert not unet.inputs[1, 4:].any()
 
 
-def test_dropout_out_of_range_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"objective.dropout is 0.5, expected 0 to 1/3"):
-        Objective(dropout=0.5)
+def test_a_changed_corner_makes_up_the_share_asked_for() -> None:
+    source = torch.zeros(1, *SHAPE)
+    edited = source.clone()
+    edited[..., :2, :4] = 1.0  # 8 of 64 latents
+    edited[..., 4:, 4:] = 0.1  # not enough to count
+    weights = latent_weights(edited, source, 0.5)
+    assert weights[..., :2, :4].mean() == pytest.approx(0.5 / (8 / 64))
+    assert weights[..., 2:, :].unique() == pytest.approx(0.5 / (56 / 64))
+    assert weights.mean() == pytest.approx(1)
+    assert torch.equal(weights, latent_weights(source, edited, 0.5))
+    assert latent_weights(edited, source, None).unique() == 1
+
+
+def test_a_tiny_change_does_not_drown_the_rest_nor_an_unchanged_picture_break() -> None:
+    source = torch.zeros(2, *SHAPE)
+    edited = source.clone()
+    edited[0, :, 0, 0] = 1.0  # 1 of 64
+    weights = latent_weights(edited, source, 0.5)
+    assert weights[0, 0, 0, 0] == pytest.approx(0.5 / 0.05)
+    assert weights[1].unique() == pytest.approx(0.5 / 0.95)
+
+
+def test_weights_count_errors_where_they_are() -> None:
+    draws = some_draws([0])
+    alphas = torch.linspace(0.999, 0.001, 1000)
+    unet = Answering(draws.noise.index_fill(-1, torch.tensor([0]), 5.0))
+    weights = torch.ones(1, 1, *SHAPE[1:])
+    losses = []
+    for factor in (1.0, 3.0):
+        weights[..., 0] = factor
+        losses.append(
+            edit_loss(
+                unet,  # type: ignore[arg-type]
+                edited=torch.zeros(1, *SHAPE),
+                condition=torch.zeros(1, *SHAPE),
+                text=torch.zeros(1, 32, 32),
+                weights=weights,
+                draws=draws,
+                alphas=alphas,
+                prediction_type="epsilon",
+                knobs=Objective(),
+            )
+        )
+    assert losses[1] == pytest.approx(3 * losses[0])
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "expected"),
+    [
+        ("dropout", 0.5, "0 to 1/3"),
+        ("focus", 1.5, "0 to 1"),
+        ("changed_share", 1.0, "above 0 and below 1"),
+    ],
+)
+def test_a_knob_out_of_range_is_refused(knob: str, value: float, expected: str) -> None:
+    with pytest.raises(ValueError, match=rf"objective.{knob} is {value}, expected {expected}"):
+        Objective(**{knob: value})
