@@ -1,7 +1,7 @@
-"""Train one small model of the shapes world: `python -m training.shapes autoencoder|clip|…`.
+"""Train one small model of the shapes world: `python -m training.shapes train --model clip`.
 
-Each command goes on from its last checkpoint under `--work`, says how good the model became, and
-puts the finished model into `--out`. The order is that of `scripts/train_shapes_models`.
+It goes on from its last checkpoint under `--work`, says how good the model became, and puts the
+finished model into `--out`. The order is that of `scripts/train_shapes_models`.
 """
 
 import inference  # noqa: F401  # isort: skip  the torchvision guard, before diffusers
@@ -9,12 +9,12 @@ import inference  # noqa: F401  # isort: skip  the torchvision guard, before dif
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal
 
 import torch
 from diffusers import UNet2DConditionModel
-from jsonargparse import auto_cli
 
+from inference.command_line import run
 from inference.shapes import MODELS
 from training.shapes.autoencoder import AutoencoderKnobs, train_autoencoder
 from training.shapes.clip import ClipKnobs, train_clip
@@ -24,100 +24,63 @@ from training.shapes.writer import WriterKnobs, train_writer
 WORK: Final = Path("build/shapes")
 
 
-def autoencoder(
-    *, steps: int = AutoencoderKnobs.steps, work: Path = WORK, device: str = "cpu"
-) -> None:
-    """Train the autoencoder, which `stable-diffusion` takes from `WORK/autoencoder/model`.
-
-    Args:
-        steps: Optimiser steps.
-        work: Folder for checkpoints, logs and cached pictures.
-        device: `cpu` or `cuda`.
-    """
-    train_autoencoder(AutoencoderKnobs(steps=steps), work / "autoencoder", device)
+Model = Literal["autoencoder", "clip", "writer", "stable-diffusion"]
 
 
-def clip(
+def train(
     *,
-    steps: int = ClipKnobs.steps,
+    model: Model,
+    steps: int | None = None,
     work: Path = WORK,
-    out: Path = MODELS / "clip",
-    device: str = "cpu",
+    out: Path | None = None,
+    device: str | None = None,
     start: Path | None = None,
 ) -> None:
-    """Train the CLIP that scores pairs.
+    """Train one model, from its last checkpoint if there is one.
+
+    The autoencoder goes nowhere: `stable-diffusion` takes it from `WORK/autoencoder/model`.
 
     Args:
-        steps: Optimiser steps.
-        work: Folder for checkpoints, logs and cached pictures.
-        out: Where the finished model goes.
-        device: `cpu` or `cuda`.
+        model: Which.
+        steps: Optimiser steps; by default as many as suffice.
+        work: Folder for checkpoints, logs, previews and cached pictures.
+        out: Where the finished model goes; by default where it ships.
+        device: `cpu` or `cuda`; by default a GPU where there is one.
         start: A finished folder to start from instead of random weights.
     """
-    train_clip(ClipKnobs(steps=steps), work / "clip", device, start)
-    publish(work / "clip/model", out)
+    chosen = {} if steps is None else {"steps": steps}
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    folder = work / model
+    match model:
+        case "autoencoder":
+            if start is not None:
+                raise ValueError("--start is not for the autoencoder: it is trained from nothing")
+            train_autoencoder(AutoencoderKnobs(**chosen), folder, device)
+            return
+        case "clip":
+            train_clip(ClipKnobs(**chosen), folder, device, start)
+        case "writer":
+            train_writer(WriterKnobs(**chosen), folder, device, start)
+        case "stable-diffusion":
+            knobs, autoencoder = DiffusionKnobs(**chosen), work / "autoencoder/model"
+            if not autoencoder.is_dir():
+                raise FileNotFoundError(f"{autoencoder} is missing: train the autoencoder first")
+            train_diffusion(knobs, autoencoder, folder, device, start)
+    publish(folder / "model", out or MODELS / model)
 
 
-def writer(
-    *,
-    steps: int = WriterKnobs.steps,
-    work: Path = WORK,
-    out: Path = MODELS / "writer",
-    device: str = "cpu",
-    start: Path | None = None,
-) -> None:
-    """Train the language model that writes instructions.
-
-    Args:
-        steps: Optimiser steps.
-        work: Folder for checkpoints and logs.
-        out: Where the finished model goes.
-        device: `cpu` or `cuda`.
-        start: A finished folder to start from instead of random weights.
-    """
-    train_writer(WriterKnobs(steps=steps), work / "writer", device, start)
-    publish(work / "writer/model", out)
-
-
-def stable_diffusion(
-    *,
-    steps: int = DiffusionKnobs.steps,
-    work: Path = WORK,
-    out: Path = MODELS / "stable-diffusion",
-    device: str = "cpu",
-    start: Path | None = None,
-) -> None:
-    """Train the base model, on the finished autoencoder.
-
-    Args:
-        steps: Optimiser steps.
-        work: Folder for checkpoints, logs and cached pictures.
-        out: Where the finished model goes.
-        device: `cpu` or `cuda`.
-        start: A finished folder to start from instead of random weights.
-    """
-    train_diffusion(
-        DiffusionKnobs(steps=steps),
-        work / "autoencoder/model",
-        work / "stable-diffusion",
-        device,
-        start,
-    )
-    publish(work / "stable-diffusion/model", out)
-
-
-def instruct_pix2pix(
-    *,
-    trained: Path = Path("out/shapes/editor/model"),
-    out: Path = MODELS / "instruct-pix2pix",
+def ship(
+    *, editor: Path = Path("out/shapes/editor/model"), out: Path = MODELS / "instruct-pix2pix"
 ) -> None:
     """Ship the editor that the public chain made with the recipes `shapes.yaml`.
 
     Args:
-        trained: The model folder of that training run.
-        out: Where the finished model goes.
+        editor: The model folder of that training run.
+        out: Where it goes.
     """
-    publish(trained, out)
+    if not editor.is_dir():
+        raise FileNotFoundError(f"{editor} is missing: train an editor first")
+    publish(editor, out)
 
 
 def publish(trained: Path, out: Path) -> None:
@@ -132,15 +95,4 @@ def publish(trained: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    commands: dict[str, Any] = {
-        "autoencoder": autoencoder,
-        "clip": clip,
-        "writer": writer,
-        "stable-diffusion": stable_diffusion,
-        "instruct-pix2pix": instruct_pix2pix,
-    }
-    try:
-        auto_cli(commands, as_positional=False)
-    except (ValueError, FileNotFoundError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(run({"train": train, "ship": ship}, prog="python -m training.shapes"))
