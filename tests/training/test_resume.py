@@ -146,13 +146,18 @@ def test_kill_9_and_resume_equals_unbroken(tiny_folder: Path, shards: Path, tmp_
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_ranks_train_as_one(tiny_folder: Path, shards: Path, tmp_path: Path) -> None:
-    one = arguments(tiny_folder, shards, tmp_path / "one")
-    two = arguments(tiny_folder, shards, tmp_path / "two")
+    # In bf16 the sums over two halves of a batch are rounded differently from one over the whole.
+    one = arguments(tiny_folder, shards, tmp_path / "one", "--trainer.precision=32-true")
+    two = arguments(tiny_folder, shards, tmp_path / "two", "--trainer.precision=32-true")
     assert start(one).wait() == 0
     assert start([*two, "--trainer.devices=2", "--trainer.strategy=ddp"]).wait() == 0
-    left, right = (load_file(tmp_path / run / UNET) for run in ("one", "two"))
-    for name, weights in left.items():
-        torch.testing.assert_close(weights, right[name], rtol=1e-4, atol=1e-5)
+    # As a whole: Adam moves a weight by its full rate whatever the size of its gradient, so that one
+    # with next to none is moved by rounding.
+    left, right = (
+        torch.cat([weights.flatten() for _, weights in sorted(load_file(path).items())])
+        for path in (tmp_path / "one" / UNET, tmp_path / "two" / UNET)
+    )
+    assert (left - right).norm() <= 1e-5 * left.norm()
 
 
 @pytest.mark.slow
