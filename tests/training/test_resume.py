@@ -151,8 +151,8 @@ def test_two_ranks_train_as_one(tiny_folder: Path, shards: Path, tmp_path: Path)
     two = arguments(tiny_folder, shards, tmp_path / "two", "--trainer.precision=32-true")
     assert start(one).wait() == 0
     assert start([*two, "--trainer.devices=2", "--trainer.strategy=ddp"]).wait() == 0
-    # As a whole: Adam moves a weight by its full rate whatever the size of its gradient, so that one
-    # with next to none is moved by rounding.
+    # As a whole: Adam moves a weight by its full rate whatever the size of its gradient, so that
+    # rounding moves one that has next to none.
     left, right = (
         torch.cat([weights.flatten() for _, weights in sorted(load_file(path).items())])
         for path in (tmp_path / "one" / UNET, tmp_path / "two" / UNET)
