@@ -3,8 +3,7 @@
 A pair is two images of one model from two captions and the same noise; what they share beyond the
 noise is attention, for the first fraction p of the steps. `share="self"` is what InstructPix2Pix's
 code did (self-attention, everywhere, in both guidance branches), `share="cross"` what its paper
-says (Prompt-to-Prompt's word swap in cross-attention, in the conditional branch), and
-`share="cross_or_self"` the latter wherever the captions' tokens allow it.
+says (Prompt-to-Prompt's word swap in cross-attention, in the conditional branch).
 
 Which states share and fork when is `prefix_tree`'s business; which pairs are good, `filter`'s.
 """
@@ -19,14 +18,15 @@ from torch import Tensor
 
 from data_gen.prefix_tree import Call, Plan, plan
 from data_gen.records import EditTriplet, ImageArray, ImagePair, Rendered
-from inference.attention import Hooks, RowSharing, controlled
-from inference.backbone import Backbone
+from inference.alignment import Alignment, align, read_prompt
+from inference.attention import CrossMaps, Hooks, RowSharing, controlled
+from inference.backbone import Backbone, PromptTooLong
 from inference.guidance import cfg
 from inference.images import to_numpy
 from inference.noise import keyed_noise, keyed_seed
 from inference.sampling import SAMPLERS, Sampler, SamplerName
 
-Share = Literal["self", "cross", "cross_or_self"]
+Share = Literal["self", "cross"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,7 @@ class RenderKnobs:
     """How pairs are rendered.
 
     Attributes:
-        share: Attention that source and target share. Cross-attention keeps more of the source, but
-            needs captions of equally many tokens; `cross_or_self` takes self-attention elsewhere.
+        share: Attention that source and target share; cross-attention keeps more of the source.
         steps: Steps of the sampler.
         seeds: Trees a triplet; each has its own noise and guidance scale.
         branches: Values of p a tree.
@@ -111,27 +110,13 @@ def draw_tree(triplet: EditTriplet, seed_index: int, knobs: RenderKnobs) -> Tree
     )
 
 
-def rejection(backbone: Backbone, triplet: EditTriplet, share: Share) -> str | None:
+def rejection(backbone: Backbone, triplet: EditTriplet) -> str | None:
     """Return why a triplet cannot be rendered, or None where it can."""
-    lengths = _token_counts(backbone, triplet)
-    if max(lengths) > backbone.text_length:
+    try:
+        backbone.check_lengths([triplet.caption, triplet.edited_caption])
+    except PromptTooLong:
         return f"a caption exceeds {backbone.text_length} tokens"
-    if share == "cross" and lengths[0] != lengths[1]:
-        return "token counts differ"
     return None
-
-
-def _shares_cross(backbone: Backbone, triplet: EditTriplet, share: Share) -> bool:
-    """Whether cross-attention is what a triplet shares; otherwise it is self-attention."""
-    if share != "cross_or_self":
-        return share == "cross"
-    before, after = _token_counts(backbone, triplet)
-    return before == after
-
-
-def _token_counts(backbone: Backbone, triplet: EditTriplet) -> tuple[int, int]:
-    before, after = backbone.tokenizer([triplet.caption, triplet.edited_caption]).input_ids
-    return len(before), len(after)
 
 
 def render(
@@ -163,7 +148,7 @@ def render(
     # As many trees as a call holds states: two full calls at the first step, more at the later.
     at_once = max(1, knobs.batch_rows // 2 // knobs.seeds)
     for triplet in triplets:
-        waiting.append((triplet, rejection(backbone, triplet, knobs.share)))
+        waiting.append((triplet, rejection(backbone, triplet)))
         if sum(reason is None for _, reason in waiting) == at_once:
             yield from _render_waiting(backbone, waiting, knobs, progress)
             waiting = []
@@ -265,12 +250,17 @@ class _Rendering:
     """
 
     def __init__(self, backbone: Backbone, trees: Sequence[Tree], knobs: RenderKnobs) -> None:
+        for tree in trees:
+            if reason := rejection(backbone, tree.triplet):
+                raise ValueError(f"triplet {tree.triplet.id} cannot be rendered: {reason}")
         self.backbone, self.trees, self.knobs = backbone, trees, knobs
         self.sampler: Sampler = SAMPLERS[knobs.sampler](backbone.scheduler, knobs.steps)
         self.plan: Plan = plan(
             [tree.ps for tree in trees], steps=knobs.steps, batch_rows=knobs.batch_rows
         )
-        self.shares_cross = [_shares_cross(backbone, tree.triplet, knobs.share) for tree in trees]
+        self.alignments = [
+            _aligned(backbone, tree.triplet) if knobs.share == "cross" else None for tree in trees
+        ]
         self.dtype = torch.promote_types(backbone.dtype, torch.float32)
         self.shape = _latent_shape(backbone, knobs.size)
         self.tree_of = torch.tensor(self.plan.tree_of, device=backbone.device)
@@ -310,22 +300,23 @@ class _Rendering:
 
     def _sharing(self, call: Call) -> RowSharing | None:
         """What the rows of a call share: [unconditional of all states, conditional of all]."""
-        shared: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
-        for source, trunk in zip(call.sources, call.trunks, strict=True):
-            cross = self.shares_cross[self.plan.tree_of[call.states[source]]]
-            shared[cross].append((source, trunk))
         if not call.sources:
             return None
         conditional = len(call.states)
+        by_self, by_row, by_map = [], [], []
+        for source, trunk in zip(call.sources, call.trunks, strict=True):
+            alignment = self.alignments[self.plan.tree_of[call.states[source]]]
+            rows = (conditional + source, conditional + trunk)
+            if alignment is None:
+                by_self += [(source, trunk), rows]
+            elif alignment.is_identity:
+                by_row.append(rows)
+            else:
+                by_map.append((rows, alignment))
         return RowSharing(
-            self_attention=tuple(
-                (offset + source, offset + trunk)
-                for offset in (0, conditional)
-                for source, trunk in shared[False]
-            ),
-            cross_attention=tuple(
-                (conditional + source, conditional + trunk) for source, trunk in shared[True]
-            ),
+            self_attention=tuple(by_self),
+            cross_attention=tuple(by_row),
+            cross_maps=_cross_maps(by_map, self.backbone.device) if by_map else None,
         )
 
     def _noise(self, *what: str | int) -> Tensor:
@@ -338,10 +329,6 @@ class _Rendering:
 
     def _encode_texts(self) -> tuple[Tensor, Tensor, Tensor]:
         """The null text (1, L, D), the distinct captions (U, L, D), and state -> caption (N,)."""
-        for triplet in {tree.triplet for tree in self.trees}:
-            reason = rejection(self.backbone, triplet, self.knobs.share)
-            if reason:
-                raise ValueError(f"triplet {triplet.id} cannot be rendered: {reason}")
         sources = set(self.plan.source_of)
         captions = [
             self.trees[tree].triplet.caption
@@ -354,6 +341,24 @@ class _Rendering:
         texts = [self.backbone.encode_text([caption]) for caption in rows]
         text_of = torch.tensor([rows[text] for text in captions], device=self.backbone.device)
         return self.backbone.encode_text([""]), torch.cat(texts), text_of
+
+
+def _aligned(backbone: Backbone, triplet: EditTriplet) -> Alignment:
+    source, target = (
+        read_prompt(backbone.tokenizer, text, backbone.text_length)
+        for text in (triplet.caption, triplet.edited_caption)
+    )
+    return align(source, target, substitute=True)
+
+
+def _cross_maps(
+    edits: Sequence[tuple[tuple[int, int], Alignment]], device: torch.device
+) -> CrossMaps:
+    return CrossMaps(
+        rows=tuple(rows for rows, _ in edits),
+        matrix=torch.stack([alignment.matrix for _, alignment in edits]).to(device),
+        taken=torch.stack([alignment.taken for _, alignment in edits]).to(device),
+    )
 
 
 @torch.inference_mode()

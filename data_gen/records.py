@@ -146,7 +146,7 @@ class Rendered:
     Attributes:
         triplet: The triplet.
         pairs: Its candidates, all seeds and branches; empty where it could not be rendered.
-        reason: Why it could not be rendered, such as ``token counts differ``; None otherwise.
+        reason: Why it could not be rendered, for example its captions' length; None otherwise.
     """
 
     triplet: EditTriplet

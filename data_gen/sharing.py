@@ -79,7 +79,7 @@ def study_sharing(
 
     Args:
         backbone: A text-to-image model.
-        triplets: What to render; with `share: cross` their captions have equal token counts.
+        triplets: What to render.
         ps: Values of p, rising.
         knobs: How to render.
         region: Where to measure.

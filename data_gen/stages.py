@@ -25,7 +25,7 @@ from data_gen.units import Paint, UnitMaker, publish
 from inference.backbone import load_backbone
 from inference.clip import load_clip
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same recipe and models would give other bytes than before."""
 
 _PRECISIONS = {

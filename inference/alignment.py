@@ -160,6 +160,11 @@ class Alignment:
     matrix: Tensor
     taken: Tensor
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether every position takes the attention of the same position: the map as it is."""
+        return bool(self.taken.all()) and torch.equal(self.matrix, torch.eye(len(self.matrix)))
+
 
 def align(source: Prompt, target: Prompt, *, substitute: bool) -> Alignment:
     """Align the tokens of two prompts.

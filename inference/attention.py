@@ -5,6 +5,9 @@ attending with the source's queries and keys and the target's own values. So sha
 copy of rows of q and k before a fused attention, and no map is ever stored. That covers the "random
 p" of InstructPix2Pix, Prompt-to-Prompt's self-attention and the attention of Plug-and-Play.
 
+Only where columns of a cross-attention map have to change places, because a word takes more tokens
+than the one before, are maps computed (`CrossMaps`): of the rows concerned, one site at a time.
+
 What is shared is read from the `Hooks` at every call; nothing counts layers or steps.
 
 Shapes: B rows of the UNet's batch, L positions, H heads, D channels a head.
@@ -34,6 +37,24 @@ RowPairs = tuple[tuple[int, int], ...]
 """(source, target) rows of a UNet's batch."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CrossMaps:
+    """Cross-attention maps of target rows, rewritten from those of source rows.
+
+    A target's map becomes `A_source @ matrix` in the columns that are taken, and stays its own in
+    the others (Prompt-to-Prompt, section 3.2; see `alignment.Alignment`).
+
+    Attributes:
+        rows: E (source, target) rows.
+        matrix: (E, L, L), source positions by target positions.
+        taken: (E, L) bool.
+    """
+
+    rows: RowPairs
+    matrix: Tensor
+    taken: Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
 class RowSharing:
     """Target rows attend where their source rows attend; their values stay their own.
@@ -42,13 +63,16 @@ class RowSharing:
         self_attention: Rows that share in self-attention, which keeps the layout.
         cross_attention: Rows that share in cross-attention. The keys then come from the source's
             prompt, so token j of the target's prompt is placed where token j of the source's was.
+        cross_maps: The same, for prompts whose tokens do not stand in the same positions.
     """
 
     self_attention: RowPairs = ()
     cross_attention: RowPairs = ()
+    cross_maps: CrossMaps | None = None
 
     def __post_init__(self) -> None:
-        for pairs in (self.self_attention, self.cross_attention):
+        rewritten = () if self.cross_maps is None else self.cross_maps.rows
+        for pairs in (self.self_attention, self.cross_attention + rewritten):
             sources, targets = {source for source, _ in pairs}, {target for _, target in pairs}
             if len(targets) != len(pairs) or sources & targets:
                 raise ValueError(f"a row shares with two others or is source and target: {pairs}")
@@ -160,6 +184,9 @@ class _SharingProcessor:
             q, k = q[rows], k[rows]
             mask = None if mask is None else mask[rows]
         out = _attend(attn, q, k, v, mask)
+        maps = None if self._hooks.sharing is None else self._hooks.sharing.cross_maps
+        if maps is not None and encoder_hidden_states is not None:
+            out = _rewritten(attn, out, q, k, v, mask, maps)
         out = attn.to_out[1](attn.to_out[0](out))
         if residual.ndim == 4:
             out = out.transpose(1, 2).reshape(residual.shape)
@@ -228,3 +255,32 @@ def _attend(attn: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
         q, k = q.float(), k.float()
     out = scaled_dot_product_attention(q, k, v.to(q), attn_mask=mask, scale=attn.scale)
     return out.transpose(1, 2).flatten(2).to(v)
+
+
+def _rewritten(
+    attn: Attention,
+    out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    maps: CrossMaps,
+) -> Tensor:
+    """`out`, (B, L, H·D), with the target rows attending by their rewritten maps."""
+    sources, targets = (list(rows) for rows in zip(*maps.rows, strict=True))
+    theirs, own = (
+        _map(attn, q[rows], k[rows], None if mask is None else mask[rows])
+        for rows in (sources, targets)
+    )
+    moved = theirs @ maps.matrix[:, None].to(theirs)
+    edited = torch.where(maps.taken[:, None, None].to(own.device), moved, own)
+    out = out.clone()
+    out[targets] = (edited.to(v) @ v[targets]).transpose(1, 2).flatten(2)
+    return out
+
+
+def _map(attn: Attention, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, H, L, D) queries and keys to the maps (B, H, L of q, L of k), in float32 at least."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    scores: Tensor = attn.scale * q.to(dtype) @ k.to(dtype).transpose(-1, -2)
+    return (scores if mask is None else scores + mask).softmax(dim=-1)

@@ -74,7 +74,7 @@ GUIDANCE_SEED: Final = 21_000_000
 TEXT_SCALES: Final = (1.5, 2.5, 4.0, 6.0, 8.0)
 IMAGE_SCALES: Final = (1.0, 1.25, 1.5, 2.0, 2.5)
 RECIPE: Final = Path("data_gen/recipes/shapes.yaml")
-SHARES: Final[tuple[Share, ...]] = ("self", "cross", "cross_or_self")
+SHARES: Final[tuple[Share, ...]] = ("self", "cross")
 
 
 def base(count: int = 500, model: Path = MODELS / "stable-diffusion") -> None:

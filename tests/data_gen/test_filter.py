@@ -166,7 +166,7 @@ def test_a_caption_that_clip_cannot_read_rejects_its_candidates_only() -> None:
 
 
 def test_a_triplet_without_candidates_has_no_verdicts() -> None:
-    nothing = Rendered(triplet=TRIPLET, pairs=(), reason="token counts differ")
+    nothing = Rendered(triplet=TRIPLET, pairs=(), reason="a caption exceeds 32 tokens")
     assert judged(nothing, colour_scorer(), FilterKnobs(thresholds=THRESHOLDS)) == []
 
 

@@ -115,7 +115,7 @@ def test_rejected_is_done_and_failed_is_made_again(
 ) -> None:
     def reject(triplets: Sequence[EditTriplet]) -> Iterator[tuple[Rendered, list[Verdict]]]:
         for triplet in triplets:
-            yield Rendered(triplet=triplet, pairs=(), reason="token counts differ"), []
+            yield Rendered(triplet=triplet, pairs=(), reason="a caption exceeds 32 tokens"), []
 
     def fail(triplets: Sequence[EditTriplet]) -> Iterator[tuple[Rendered, Sequence[Verdict]]]:
         yield from list(paint(triplets))[:1]

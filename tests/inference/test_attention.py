@@ -7,7 +7,14 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor, nn
 
-from inference.attention import LostHook, NoSites, RowPairs, RowSharing, controlled
+from inference.attention import (
+    CrossMaps,
+    LostHook,
+    NoSites,
+    RowPairs,
+    RowSharing,
+    controlled,
+)
 from inference.backbone import Backbone
 from inference.noise import keyed_noise
 from inference.sampling import ddim, denoise
@@ -152,6 +159,30 @@ def test_every_option_of_an_attention_site(options: dict[str, object], form: str
     with controlled(model):
         found = site(tokens, context, mask)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rewritten_maps_equal_row_copies_where_no_column_moves(unet: UNet2DConditionModel) -> None:
+    eye, every = torch.eye(32).expand(2, -1, -1), torch.ones(2, 32, dtype=torch.bool)
+    maps = CrossMaps(rows=ROWS, matrix=eye, taken=every)
+    with controlled(unet, RowSharing(cross_attention=ROWS)):
+        expected = call(unet, *inputs(4))
+    with controlled(unet, RowSharing(cross_maps=maps)):
+        torch.testing.assert_close(call(unet, *inputs(4)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_maps_of_which_nothing_is_taken_are_the_target_s_own(unet: UNet2DConditionModel) -> None:
+    nothing = torch.zeros(2, 32, dtype=torch.bool)
+    maps = CrossMaps(rows=ROWS, matrix=torch.eye(32).expand(2, -1, -1), taken=nothing)
+    expected = call(unet, *inputs(4))
+    with controlled(unet, RowSharing(cross_maps=maps)):
+        torch.testing.assert_close(call(unet, *inputs(4)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_is_not_given_two_maps() -> None:
+    nothing = torch.zeros(2, 32, dtype=torch.bool)
+    maps = CrossMaps(rows=ROWS, matrix=torch.eye(32).expand(2, -1, -1), taken=nothing)
+    with pytest.raises(ValueError, match="shares with two others"):
+        RowSharing(cross_attention=ROWS[:1], cross_maps=maps)
 
 
 def test_a_replaced_processor_is_an_error(unet: UNet2DConditionModel) -> None:
