@@ -14,7 +14,7 @@ Shapes: B rows of the UNet's batch, L positions, H heads, D channels a head.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,17 +42,46 @@ class CrossMaps:
     """Cross-attention maps of target rows, rewritten from those of source rows.
 
     A target's map becomes `A_source @ matrix` in the columns that are taken, and stays its own in
-    the others (Prompt-to-Prompt, section 3.2; see `alignment.Alignment`).
+    the others (Prompt-to-Prompt, section 3.2; see `alignment.Alignment`). Columns are then scaled,
+    without the rest making up for it, and count as far as their gate is open.
 
     Attributes:
         rows: E (source, target) rows.
         matrix: (E, L, L), source positions by target positions.
         taken: (E, L) bool.
+        scale: (E, L) factors, Prompt-to-Prompt's attention re-weighting; None for 1.
+        gate: (E, L) in [0, 1], how much of all this there is; None for 1.
     """
 
     rows: RowPairs
     matrix: Tensor
     taken: Tensor
+    scale: Tensor | None = None
+    gate: Tensor | None = None
+
+
+class MapRecorder:
+    """Sums up the cross-attention maps of some rows, over sites and calls, at one resolution.
+
+    Attributes:
+        rows: R rows whose maps to take, as they are after any rewriting.
+        positions: Latent positions h·w of the sites that count, such as 16·16.
+        total: (R, positions, L), the sum over sites of the mean over heads.
+    """
+
+    def __init__(self, rows: Sequence[int], positions: int) -> None:
+        self.rows = tuple(rows)
+        self.positions = positions
+        self.total: Tensor | None = None
+
+    def add(self, maps: Tensor) -> None:
+        """Add the maps of one site, (R, H, positions, L)."""
+        mean = maps.mean(dim=1)
+        self.total = mean if self.total is None else self.total + mean
+
+
+SiteChoice = Callable[[str, int], bool]
+"""Whether a site counts, by its name in the UNet and its number of latent positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +93,13 @@ class RowSharing:
         cross_attention: Rows that share in cross-attention. The keys then come from the source's
             prompt, so token j of the target's prompt is placed where token j of the source's was.
         cross_maps: The same, for prompts whose tokens do not stand in the same positions.
+        self_sites: The self-attention sites that share; None for all.
     """
 
     self_attention: RowPairs = ()
     cross_attention: RowPairs = ()
     cross_maps: CrossMaps | None = None
+    self_sites: SiteChoice | None = None
 
     def __post_init__(self) -> None:
         rewritten = () if self.cross_maps is None else self.cross_maps.rows
@@ -83,23 +114,24 @@ class RowSharing:
 class Hooks:
     """What the attention sites of one UNet do now.
 
-    Set `sharing` between UNet calls, as often as wanted: to switch it off (None), or to other rows
-    as the batch grows.
+    Set `sharing` and `recorder` between UNet calls, as often as wanted: to switch them off (None),
+    or to other rows as the batch grows.
     """
 
     def __init__(self, sites: dict[str, Attention], sharing: RowSharing | None) -> None:
         self.sharing = sharing
+        self.recorder: MapRecorder | None = None
         self._sites = sites
         self._called = 0
-        self._processor = _SharingProcessor(self)
+        self._processors = {name: _SharingProcessor(self, name) for name in sites}
 
     def _install(self) -> None:
-        for site in self._sites.values():
-            site.set_processor(self._processor)
+        for name, site in self._sites.items():
+            site.set_processor(self._processors[name])
 
     def _before_unet(self, *_: Any) -> None:
         for name, site in self._sites.items():
-            if site.processor is not self._processor:
+            if site.processor is not self._processors[name]:
                 raise LostHook(
                     f"attention control was lost: the processor of {name} was replaced by "
                     f"{type(site.processor).__name__} while it was under control"
@@ -107,7 +139,8 @@ class Hooks:
         self._called = 0
 
     def _after_unet(self, *_: Any) -> None:
-        if self.sharing is not None and self._called != len(self._sites):
+        controls = self.sharing is not None or self.recorder is not None
+        if controls and self._called != len(self._sites):
             raise LostHook(
                 f"attention control was lost: {self._called} of {len(self._sites)} attention "
                 "sites were called"
@@ -158,8 +191,9 @@ def controlled(unet: nn.Module, sharing: RowSharing | None = None) -> Iterator[H
 class _SharingProcessor:
     """diffusers' default attention, with rows of q and k copied as the hooks say."""
 
-    def __init__(self, hooks: Hooks) -> None:
+    def __init__(self, hooks: Hooks, site: str) -> None:
         self._hooks = hooks
+        self._site = site
 
     def __call__(
         self,
@@ -179,14 +213,10 @@ class _SharingProcessor:
         q = q if attn.norm_q is None else attn.norm_q(q)
         k = k if attn.norm_k is None else attn.norm_k(k)
         mask = _mask(attn, attention_mask, context)
-        rows = self._rows(encoder_hidden_states is not None, len(q), q.device)
-        if rows is not None:
-            q, k = q[rows], k[rows]
-            mask = None if mask is None else mask[rows]
-        out = _attend(attn, q, k, v, mask)
-        maps = None if self._hooks.sharing is None else self._hooks.sharing.cross_maps
-        if maps is not None and encoder_hidden_states is not None:
-            out = _rewritten(attn, out, q, k, v, mask, maps)
+        is_cross = encoder_hidden_states is not None
+        out = self._shared(attn, is_cross, q, k, v, mask)
+        if is_cross:
+            out = self._rewritten(attn, out, q, k, v, mask)
         out = attn.to_out[1](attn.to_out[0](out))
         if residual.ndim == 4:
             out = out.transpose(1, 2).reshape(residual.shape)
@@ -195,12 +225,66 @@ class _SharingProcessor:
         result: Tensor = out / attn.rescale_output_factor
         return result
 
-    def _rows(self, is_cross: bool, batch: int, device: torch.device) -> Tensor | None:
+    def _shared(
+        self, attn: Attention, is_cross: bool, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        rows = self._rows(is_cross, q)
+        if rows is not None:
+            q, k = q[rows], k[rows]
+            mask = None if mask is None else mask[rows]
+        return _attend(attn, q, k, v, mask)
+
+    def _rows(self, is_cross: bool, q: Tensor) -> Tensor | None:
         sharing = self._hooks.sharing
         if sharing is None:
             return None
-        pairs = sharing.cross_attention if is_cross else sharing.self_attention
-        return _row_index(pairs, batch, device) if pairs else None
+        pairs = sharing.cross_attention
+        if not is_cross:
+            chosen = sharing.self_sites is None or sharing.self_sites(self._site, q.shape[2])
+            pairs = sharing.self_attention if chosen else ()
+        return _row_index(pairs, len(q), q.device) if pairs else None
+
+    def _rewritten(
+        self, attn: Attention, out: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """`out`, (B, L, H·D), of cross-attention, as rewritten maps have it; they are recorded."""
+        edits = None if self._hooks.sharing is None else self._hooks.sharing.cross_maps
+        if edits is not None:
+            maps = edited_maps(edits, lambda rows: _map(attn, q, k, mask, rows))
+            targets = [target for _, target in edits.rows]
+            out = out.clone()
+            out[targets] = (maps.to(v) @ v[targets]).transpose(1, 2).flatten(2)
+        recorder = self._hooks.recorder
+        if recorder is not None and recorder.positions == q.shape[2]:
+            recorder.add(self._final_maps(attn, q, k, mask, recorder.rows))
+        return out
+
+    def _final_maps(
+        self, attn: Attention, q: Tensor, k: Tensor, mask: Tensor | None, rows: Sequence[int]
+    ) -> Tensor:
+        """(R, H, L, L of the text), the maps by which some rows of cross-attention attended."""
+        sharing = self._hooks.sharing or RowSharing()
+        attended_as = {target: source for source, target in sharing.cross_attention}
+        maps = _map(attn, q, k, mask, [attended_as.get(row, row) for row in rows])
+        if sharing.cross_maps is not None:
+            edited = edited_maps(sharing.cross_maps, lambda some: _map(attn, q, k, mask, some))
+            for number, (_, target) in enumerate(sharing.cross_maps.rows):
+                if target in rows:
+                    maps[list(rows).index(target)] = edited[number]
+        return maps
+
+
+def edited_maps(edits: CrossMaps, maps: Callable[[Sequence[int]], Tensor]) -> Tensor:
+    """The targets' maps, (E, H, positions, L), from those of given rows (see `CrossMaps`)."""
+    sources, targets = zip(*edits.rows, strict=True)
+    own = maps(targets)
+    moved = maps(sources) @ edits.matrix[:, None].to(own)
+    edited = torch.where(edits.taken[:, None, None].to(own.device), moved, own)
+    if edits.scale is not None:
+        edited = edited * edits.scale[:, None, None].to(own)
+    if edits.gate is not None:
+        edited = torch.lerp(own, edited, edits.gate[:, None, None].to(own).expand_as(own))
+    return edited
 
 
 @functools.lru_cache(maxsize=256)
@@ -257,30 +341,12 @@ def _attend(attn: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
     return out.transpose(1, 2).flatten(2).to(v)
 
 
-def _rewritten(
-    attn: Attention,
-    out: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    maps: CrossMaps,
-) -> Tensor:
-    """`out`, (B, L, H·D), with the target rows attending by their rewritten maps."""
-    sources, targets = (list(rows) for rows in zip(*maps.rows, strict=True))
-    theirs, own = (
-        _map(attn, q[rows], k[rows], None if mask is None else mask[rows])
-        for rows in (sources, targets)
-    )
-    moved = theirs @ maps.matrix[:, None].to(theirs)
-    edited = torch.where(maps.taken[:, None, None].to(own.device), moved, own)
-    out = out.clone()
-    out[targets] = (edited.to(v) @ v[targets]).transpose(1, 2).flatten(2)
-    return out
+def _map(attn: Attention, q: Tensor, k: Tensor, mask: Tensor | None, rows: Sequence[int]) -> Tensor:
+    """Attention maps of R rows of (B, H, L, D) queries and keys: (R, H, L of q, L of k).
 
-
-def _map(attn: Attention, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, H, L, D) queries and keys to the maps (B, H, L of q, L of k), in float32 at least."""
+    In float32 at least.
+    """
+    chosen = list(rows)
     dtype = torch.promote_types(q.dtype, torch.float32)
-    scores: Tensor = attn.scale * q.to(dtype) @ k.to(dtype).transpose(-1, -2)
-    return (scores if mask is None else scores + mask).softmax(dim=-1)
+    scores: Tensor = attn.scale * q[chosen].to(dtype) @ k[chosen].to(dtype).transpose(-1, -2)
+    return (scores if mask is None else scores + mask[chosen]).softmax(dim=-1)
