@@ -70,15 +70,18 @@ class Sampler:
             x: State before the step, not scaled, `(B, C, h, w)`.
             output: The guided model output, same shape.
         """
-        signal, level = self.signal[i], self.level[i]
-        if self.prediction_type == "epsilon":
-            clean, noise = (x - level * output) / signal, output
-        else:
-            # v = α·ε - σ·x0 with α² + σ² = 1 (Salimans & Ho 2022, appendix D)
-            norm = math.hypot(signal, level)
-            alpha, sigma, unit = signal / norm, level / norm, x / norm
-            clean, noise = alpha * unit - sigma * output, alpha * output + sigma * unit
+        clean, noise = self._split(x, output, self.signal[i], self.level[i])
         return clean if self.clip is None else clean.clamp(-self.clip, self.clip), noise
+
+    def _split(
+        self, x: Tensor, output: Tensor, signal: float, level: float
+    ) -> tuple[Tensor, Tensor]:
+        if self.prediction_type == "epsilon":
+            return (x - level * output) / signal, output
+        # v = α·ε - σ·x0 with α² + σ² = 1 (Salimans & Ho 2022, appendix D)
+        norm = math.hypot(signal, level)
+        alpha, sigma, unit = signal / norm, level / norm, x / norm
+        return alpha * unit - sigma * output, alpha * output + sigma * unit
 
     def step(self, i: int, x: Tensor, output: Tensor, noise: Tensor | None = None) -> Tensor:
         """The state after step `i`, in the dtype of `x` (computed in at least float32).
@@ -101,6 +104,28 @@ class Sampler:
             moved = moved + self.fresh[i] * noise.to(moved)
         return moved.to(x.dtype)
 
+    def unstep(self, i: int, after: Tensor, output: Tensor) -> Tensor:
+        """The state before step `i`, as DDIM inversion estimates it from the state after.
+
+        The inverse of `step` where the output is the same; it is predicted for the state after,
+        told the timestep of the state before (Dhariwal & Nichol 2021, appendix F).
+
+        Args:
+            i: Step index, 0 to `steps` - 1.
+            after: State after step `i`, `(B, C, h, w)`.
+            output: The model output of `prediction_type` for that state, same shape.
+
+        Raises:
+            ValueError: The step adds noise, so there is no one state before.
+        """
+        if self.fresh[i]:
+            raise ValueError("a sampler that adds noise cannot be inverted; expected ddim")
+        working = torch.promote_types(after.dtype, torch.float32)
+        clean, noise = self._split(
+            after.to(working), output.to(working), self.next_signal[i], self.next_level[i]
+        )
+        return (self.signal[i] * clean + self.level[i] * noise).to(after.dtype)
+
 
 def denoise(
     predict: Predict,
@@ -110,6 +135,7 @@ def denoise(
     start: int = 0,
     stop: int | None = None,
     noise: Callable[[int], Tensor] | None = None,
+    adjust: Callable[[int, Tensor], Tensor] | None = None,
     callback: Callable[[int, Tensor], object] | None = None,
 ) -> Tensor:
     """Run steps `start` to `stop` (exclusive; None for all) of a trajectory.
@@ -121,6 +147,7 @@ def denoise(
             `sampler.init_scale` times standard normal noise.
         noise: Gives the noise that step i adds, broadcastable to the state; only asked where the
             step adds any.
+        adjust: Gives the state to go on with from the step index and the state after that step.
         callback: Called with the step index and the state after that step.
 
     Returns:
@@ -133,9 +160,31 @@ def denoise(
     for i in range(start, last):
         output = predict(i, sampler.scale_input(i, x))
         x = sampler.step(i, x, output, noise(i) if noise and sampler.fresh[i] else None)
+        if adjust:
+            x = adjust(i, x)
         if callback:
             callback(i, x)
     return x
+
+
+@torch.no_grad()
+def ddim_invert(predict: Predict, sampler: Sampler, latents: Tensor) -> Tensor:
+    """Run a deterministic trajectory backwards, from clean latents to noise.
+
+    Args:
+        predict: Gives the model output from the step index and the state after that step, without
+            guidance: guided, the errors of inversion grow (Mokady et al. 2023, section 3.2).
+        sampler: A deterministic one.
+        latents: Clean latents, `(B, C, h, w)`.
+
+    Returns:
+        The trajectory, `(steps + 1, B, C, h, w)`: entry i is the state before step i, the last
+        entry the clean latents.
+    """
+    states = [latents]
+    for i in reversed(range(sampler.steps)):
+        states.append(sampler.unstep(i, states[-1], predict(i, states[-1])))
+    return torch.stack(states[::-1])
 
 
 def ddim(scheduler: Any, steps: int) -> Sampler:

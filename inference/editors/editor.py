@@ -2,33 +2,51 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditRequest:
-    """One edit.
+    """One edit, asked for by an instruction or by two prompts.
 
     Attributes:
-        image: `(3, H, W)` in [-1, 1].
+        image: `(3, H, W)` in [-1, 1]; None to edit what the model draws for the source prompt.
         instruction: What to do, as one says it to a person.
+        source: What the image shows.
+        target: What the edited image is to show.
         seed: Of the noise. Equal requests give equal images, alone or in a batch.
 
     Raises:
-        ValueError: The image has another shape, or the instruction is empty.
+        ValueError: The image has another shape, a text is empty, or there is nothing to do.
     """
 
-    image: Tensor
-    instruction: str
+    image: Tensor | None = None
+    instruction: str | None = None
+    source: str | None = None
+    target: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 3 or self.image.shape[0] != 3:
+        if self.image is not None and (self.image.ndim != 3 or self.image.shape[0] != 3):
             raise ValueError(f"image has shape {tuple(self.image.shape)}; expected (3, H, W)")
-        if not self.instruction.strip():
+        if self.instruction is not None and not self.instruction.strip():
             raise ValueError("the instruction is empty; expected what to do with the image")
+        if self.instruction is None and self.target is None:
+            raise ValueError("the request has neither an instruction nor a target prompt")
+
+
+def required(request: EditRequest, field: str, editor: str) -> Any:
+    """A field of a request that an editor cannot do without.
+
+    Raises:
+        ValueError: It is missing.
+    """
+    value = getattr(request, field)
+    if value is None:
+        raise ValueError(f"{editor} needs the request's {field}, which is missing")
+    return value
 
 
 class Editor(Protocol):

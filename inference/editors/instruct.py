@@ -1,16 +1,16 @@
 """Editing by instruction with an InstructPix2Pix model and dual classifier-free guidance."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from inference.backbone import Backbone
-from inference.editors.editor import EditRequest
+from inference.editors.editor import EditRequest, required
+from inference.editors.sizes import Sizes, in_batches
 from inference.guidance import dual_weights
 from inference.noise import keyed_noise
 from inference.sampling import SAMPLERS, Predict, Sampler, SamplerName, denoise
@@ -82,21 +82,21 @@ class Instruct:
 
         Raises:
             PromptTooLong: An instruction has more tokens than the text encoder reads.
+            ValueError: A request lacks its image or its instruction.
         """
-        self.backbone.check_lengths([request.instruction for request in requests])
-        edited: dict[int, Tensor] = {}
+        images: list[Tensor] = [required(one, "image", "Instruct") for one in requests]
+        texts: list[str] = [required(one, "instruction", "Instruct") for one in requests]
+        self.backbone.check_lengths(texts)
         total = len(requests) * self.make_sampler().steps
         with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
-            for numbers, height, width in self._batches(requests):
-                batch = [requests[number] for number in numbers]
-                images = torch.stack([_resize(r.image, height, width) for r in batch])
-                instructions = [request.instruction for request in batch]
-                seeds = [request.seed for request in batch]
-                latents = self._latents(images, instructions, seeds, bar.update)
-                results = self.backbone.decode(latents).cpu()
-                for number, request, result in zip(numbers, batch, results, strict=True):
-                    edited[number] = _resize(result.float(), *request.image.shape[1:])
-        return [edited[number] for number in range(len(requests))]
+
+            def edited(rows: Sequence[int], resized: Tensor) -> Tensor:
+                instructions, seeds = [texts[r] for r in rows], [requests[r].seed for r in rows]
+                latents = self._latents(resized, instructions, seeds, bar.update)
+                return self.backbone.decode(latents)
+
+            sizes = Sizes.of(self.backbone, self.resolution)
+            return in_batches(images, edited, sizes, self.batch_size)
 
     def predictor(self, images: Tensor, instructions: Sequence[str], sampler: Sampler) -> Predict:
         """The guided model output for a batch, as `denoise` wants it.
@@ -160,29 +160,3 @@ class Instruct:
             noise=noise,
             callback=lambda *_: advance(len(images)),
         )
-
-    def _batches(self, requests: Sequence[EditRequest]) -> Iterator[tuple[list[int], int, int]]:
-        """Numbers of requests that are edited together, and the height and width they share."""
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for number, request in enumerate(requests):
-            by_size.setdefault(self._working_size(request.image), []).append(number)
-        for (height, width), numbers in by_size.items():
-            for first in range(0, len(numbers), self.batch_size):
-                yield numbers[first : first + self.batch_size], height, width
-
-    def _working_size(self, image: Tensor) -> tuple[int, int]:
-        multiple = self.backbone.size_multiple
-        long_side = self.resolution or self.backbone.native_size
-        scale = long_side / max(image.shape[1:])
-        height, width = (max(1, round(s * scale / multiple)) * multiple for s in image.shape[1:])
-        return height, width
-
-
-def _resize(image: Tensor, height: int, width: int) -> Tensor:
-    """`(3, H, W)` to `(3, height, width)`, untouched where it already has that size."""
-    if image.shape[1:] == (height, width):
-        return image
-    resized = interpolate(
-        image[None].float(), (height, width), mode="bicubic", align_corners=False, antialias=True
-    )
-    return resized[0].clamp(-1, 1)
