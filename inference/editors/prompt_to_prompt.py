@@ -1,0 +1,300 @@
+"""Prompt-to-Prompt: an edit of the prompt that keeps the picture, by control of its attention.
+
+Source and target are denoised side by side from one state; for a first part of the steps the target
+attends where the source does. Real pictures come in through an inversion.
+
+Rows of a UNet call for B requests: unconditional sources, unconditional targets, conditional
+sources, conditional targets, B each. Attention is controlled in the conditional ones alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from inference.alignment import Alignment, Prompt, align, read_prompt
+from inference.attention import CrossMaps, RowSharing, controlled
+from inference.backbone import Backbone
+from inference.editors.blend import Blend, BlendMasks, blend_grid, blend_positions
+from inference.editors.editor import EditRequest, required
+from inference.editors.sizes import Sizes, in_batches, resize
+from inference.guidance import cfg
+from inference.inversion.inverted import Inversion, Inverted, unet_output
+from inference.noise import keyed_noise
+from inference.sampling import Sampler, ddim, denoise
+
+Window = tuple[float, float]
+"""From a first to before a last fraction of the steps."""
+
+SELF_POSITIONS = 32 * 32
+"""Self-attention is shared at sites of so many positions at most: finer ones hold no layout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptToPrompt:
+    """Prompt-to-Prompt (Hertz et al. 2022).
+
+    Attributes:
+        backbone: A text-to-image model.
+        inversion: How pictures come in; None edits what the model draws for the source prompt.
+        steps: Number of denoising steps.
+        guidance_scale: Of classifier-free guidance, for source and target.
+        substitute: Whether a word in place of another takes its attention (word swap), or only the
+            words that both prompts share do (refinement).
+        cross: When cross-attention is the source's.
+        cross_of: The same for single words of the target prompt.
+        self_attention: When self-attention is the source's.
+        self_positions: Most latent positions of a self-attention site that shares.
+        weights: Words of the target prompt and the factors on the attention that they get, in
+            [-2, 2]; this stops where `cross` does.
+        blend: Where the source stays as it is; None lets all of it change.
+        batch_size: Most pictures edited at once.
+        progress: Show a progress bar.
+    """
+
+    backbone: Backbone
+    inversion: Inversion | None = None
+    steps: int = 50
+    guidance_scale: float = 7.5
+    substitute: bool = True
+    cross: Window = (0.0, 0.8)
+    cross_of: Mapping[str, Window] = field(default_factory=dict)
+    self_attention: Window = (0.0, 0.4)
+    self_positions: int = SELF_POSITIONS
+    weights: Mapping[str, float] = field(default_factory=dict)
+    blend: Blend | None = None
+    batch_size: int = 8
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        windows = {"cross": self.cross, "self_attention": self.self_attention}
+        windows |= {f"cross_of {word!r}": window for word, window in self.cross_of.items()}
+        for name, (start, stop) in windows.items():
+            if not 0 <= start <= stop <= 1:
+                raise ValueError(f"{name} is ({start}, {stop}); expected 0 <= start <= stop <= 1")
+        for word, factor in self.weights.items():
+            if not -2 <= factor <= 2:
+                raise ValueError(f"the weight of {word!r} is {factor}; expected -2 to 2")
+
+    @torch.no_grad()
+    def edit(self, requests: Sequence[EditRequest]) -> list[Tensor]:
+        """The edited images; see `Editor`.
+
+        Raises:
+            ValueError: A request lacks a prompt, or an image where there is an inversion.
+            WordNotFound: A word of the knobs is not in a prompt.
+            PromptTooLong: A prompt has more tokens than the text encoder reads.
+        """
+        return [target for _, target in self.edit_pairs(requests)]
+
+    @torch.no_grad()
+    def edit_pairs(self, requests: Sequence[EditRequest]) -> list[tuple[Tensor, Tensor]]:
+        """Source and target, as the model draws them; both of the size of the request's image."""
+        for request in requests:  # what is wrong with a prompt is said before the first step
+            self._control(request)
+            self._masks([request], 1, 1)
+        sizes = Sizes.of(self.backbone, None)
+        images = [self._image(request, sizes) for request in requests]
+        sampler = ddim(self.backbone.scheduler, self.steps)
+        sources: dict[int, Tensor] = {}
+        total = len(requests) * self.steps
+        with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
+
+            def edited(rows: Sequence[int], resized: Tensor) -> Tensor:
+                batch = [requests[row] for row in rows]
+                start = self._start(batch, resized, sampler)
+                latents = self.denoise_pairs(batch, start, sampler, bar.update)
+                decoded = self.backbone.decode(latents)
+                for row, source in zip(rows, decoded.cpu().float(), strict=False):
+                    sources[row] = resize(source, (images[row].shape[1], images[row].shape[2]))
+                return decoded[len(rows) :]
+
+            targets = in_batches(images, edited, sizes, self.batch_size)
+        return [(sources[number], target) for number, target in enumerate(targets)]
+
+    def denoise_pairs(
+        self,
+        requests: Sequence[EditRequest],
+        start: Inverted,
+        sampler: Sampler,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> Tensor:
+        """Clean latents of B sources, then of their B targets: (2B, C, h, w)."""
+        backbone, count = self.backbone, len(requests)
+        sources, targets = self._texts(requests)
+        empty = backbone.encode_text([""])
+        controls = [self._control(request) for request in requests]
+        control = _Control(controls, self)
+        masks = self._masks(requests, start.trajectory.shape[-2], start.trajectory.shape[-1])
+
+        def predict(i: int, x: Tensor) -> Tensor:
+            null = start.null_states(i, empty)
+            hooks.sharing = control.at(i)
+            hooks.recorder = masks.recorder() if masks else None
+            output = unet_output(
+                backbone,
+                torch.cat([x, x]),
+                sampler.timesteps[i],
+                torch.cat([null, null, sources, targets]),
+            )
+            if masks and hooks.recorder:
+                masks.record(hooks.recorder)
+            uncond, cond = output.chunk(2)
+            return cfg(uncond, cond, self.guidance_scale)
+
+        def adjust(i: int, x: Tensor) -> Tensor:
+            source, target = x.chunk(2)
+            source = start.correct(i, source)
+            if masks and i >= masks.blend.start * self.steps:
+                target = source + masks.mask() * (target - source)
+            return torch.cat([source, target])
+
+        first = start.trajectory[0]
+        with controlled(backbone.unet) as hooks:
+            return denoise(
+                predict,
+                sampler,
+                torch.cat([first, first]),
+                adjust=adjust,
+                callback=lambda *_: advance(count),
+            )
+
+    def _texts(self, requests: Sequence[EditRequest]) -> tuple[Tensor, Tensor]:
+        sources = [required(request, "source", "PromptToPrompt") for request in requests]
+        targets = [required(request, "target", "PromptToPrompt") for request in requests]
+        return self.backbone.encode_text(sources), self.backbone.encode_text(targets)
+
+    def _image(self, request: EditRequest, sizes: Sizes) -> Tensor:
+        """The picture to edit; one of the model's size stands for what is to be drawn."""
+        if self.inversion is None:
+            if request.image is not None:
+                raise ValueError(
+                    "PromptToPrompt edits a picture through an inversion, but inversion is None"
+                )
+            return torch.zeros(3, sizes.long_side, sizes.long_side)
+        image: Tensor = required(request, "image", "PromptToPrompt with an inversion")
+        return image
+
+    def _start(self, requests: Sequence[EditRequest], images: Tensor, sampler: Sampler) -> Inverted:
+        """From where the sources are drawn: (B, 3, h, w) images inverted, or noise."""
+        prompts = [str(request.source) for request in requests]
+        if self.inversion is not None:
+            return self.inversion.invert(
+                self.backbone,
+                images,
+                prompts,
+                sampler=sampler,
+                guidance_scale=self.guidance_scale,
+            )
+        factor = self.backbone.latent_factor
+        shape = (self.backbone.vae.config.latent_channels, *(s // factor for s in images.shape[2:]))
+        noise = [keyed_noise("edit", request.seed, "start", shape=shape) for request in requests]
+        first = sampler.init_scale * torch.stack(noise).to(self.backbone.device)
+        return Inverted(prompts=tuple(prompts), trajectory=first[None])
+
+    def _prompts(self, request: EditRequest) -> tuple[Prompt, Prompt]:
+        tokenizer, length = self.backbone.tokenizer, self.backbone.text_length
+        return (
+            read_prompt(tokenizer, required(request, "source", "PromptToPrompt"), length),
+            read_prompt(tokenizer, required(request, "target", "PromptToPrompt"), length),
+        )
+
+    def _masks(self, requests: Sequence[EditRequest], height: int, width: int) -> BlendMasks | None:
+        if self.blend is None:
+            return None
+        words = [blend_positions(self.blend, *self._prompts(request)) for request in requests]
+        grid = blend_grid(self.backbone.unet, height, width)
+        return BlendMasks(self.blend, words, (height, width), grid)
+
+    def _control(self, request: EditRequest) -> "_PromptControl":
+        source, target = self._prompts(request)
+        scale = torch.ones(target.length)
+        for word, factor in self.weights.items():
+            scale[list(target.find(word))] = factor
+        windows = torch.tensor([self.cross] * target.length)
+        for word, window in self.cross_of.items():
+            windows[list(target.find(word))] = torch.tensor(window)
+        return _PromptControl(
+            source=source,
+            target=target,
+            alignment=align(source, target, substitute=self.substitute),
+            scale=scale,
+            opens=_step(windows[:, 0], self.steps),
+            closes=_step(windows[:, 1], self.steps),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PromptControl:
+    """What one request's prompts ask of attention; L positions of the target prompt.
+
+    Attributes:
+        source, target: The prompts.
+        alignment: Between them.
+        scale: (L,) factors.
+        opens, closes: (L,) the steps between which each position is controlled.
+    """
+
+    source: Prompt
+    target: Prompt
+    alignment: Alignment
+    scale: Tensor
+    opens: Tensor
+    closes: Tensor
+
+    def gate(self, i: int) -> Tensor:
+        """(L,) 1 where step i is controlled, else 0."""
+        return ((self.opens <= i) & (i < self.closes)).float()
+
+    def copies_rows(self, i: int) -> bool:
+        """Whether all that there is to do in step i is to attend as the source does."""
+        plain = self.alignment.is_identity and bool((self.scale == 1).all())
+        return plain and bool(self.gate(i).all())
+
+
+def _step(fraction: Tensor, steps: int) -> Tensor:
+    """The first step that a fraction of all steps does not hold."""
+    return (fraction * steps + 1e-4).floor()
+
+
+class _Control:
+    """The attention control of a batch of B requests, step by step."""
+
+    def __init__(self, requests: Sequence[_PromptControl], editor: PromptToPrompt) -> None:
+        self.requests, self.editor = requests, editor
+        start, stop = torch.tensor(editor.self_attention)
+        self.shares_self = range(int(_step(start, editor.steps)), int(_step(stop, editor.steps)))
+
+    def at(self, i: int) -> RowSharing:
+        """What the rows of step i share."""
+        count = len(self.requests)
+        rows = [(2 * count + number, 3 * count + number) for number in range(count)]
+        copied, rewritten = [], []
+        for pair, request in zip(rows, self.requests, strict=True):
+            if request.copies_rows(i):
+                copied.append(pair)
+            elif request.gate(i).any():
+                rewritten.append((pair, request))
+        most = self.editor.self_positions
+        return RowSharing(
+            self_attention=tuple(rows) if i in self.shares_self else (),
+            self_sites=lambda _, positions: positions <= most,
+            cross_attention=tuple(copied),
+            cross_maps=self._maps(rewritten, i) if rewritten else None,
+        )
+
+    def _maps(self, edits: Sequence[tuple[tuple[int, int], _PromptControl]], i: int) -> CrossMaps:
+        device = self.editor.backbone.device
+
+        def stacked(part: Callable[[_PromptControl], Tensor]) -> Tensor:
+            return torch.stack([part(request) for _, request in edits]).to(device)
+
+        return CrossMaps(
+            rows=tuple(pair for pair, _ in edits),
+            matrix=stacked(lambda request: request.alignment.matrix),
+            taken=stacked(lambda request: request.alignment.taken),
+            scale=stacked(lambda request: request.scale),
+            gate=stacked(lambda request: request.gate(i)),
+        )

@@ -1,0 +1,198 @@
+"""What Prompt-to-Prompt must leave as it is, whatever its knobs; and what it must refuse."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from inference.alignment import WordNotFound
+from inference.backbone import Backbone, PromptTooLong
+from inference.editors.blend import Blend
+from inference.editors.editor import EditRequest
+from inference.editors.prompt_to_prompt import PromptToPrompt
+from inference.guidance import cfg
+from inference.inversion.ddim import Ddim, Direct
+from inference.inversion.inverted import unet_output
+from inference.noise import keyed_noise
+from inference.sampling import ddim, denoise
+
+STEPS = 6
+SWAP = EditRequest(source="a red cat", target="a red dog", seed=3)
+LONGER = EditRequest(source="a cat", target="a red cat, big", seed=4)
+SAME = EditRequest(source="a red cat", target="a red cat", seed=5)
+KNOBS: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"substitute": False},
+    {"cross": (0.2, 0.7), "self_attention": (0.0, 1.0)},
+    {"cross_of": {"cat": (0.0, 0.3)}, "weights": {"cat": -1.5}},
+    {"blend": Blend(target=("cat",)), "weights": {"cat": 2.0}},
+)
+
+
+def editor(backbone: Backbone, **knobs: Any) -> PromptToPrompt:
+    return PromptToPrompt(backbone=backbone, steps=STEPS, **knobs)
+
+
+@torch.no_grad()
+def plain(backbone: Backbone, prompt: str, seed: int) -> Tensor:
+    """One picture by plain sampling with guidance, (3, H, W)."""
+    sampler = ddim(backbone.scheduler, STEPS)
+    texts = torch.cat([backbone.encode_text([""]), backbone.encode_text([prompt])])
+
+    def predict(i: int, x: Tensor) -> Tensor:
+        output = unet_output(backbone, torch.cat([x, x]), sampler.timesteps[i], texts)
+        uncond, cond = output.chunk(2)
+        return cfg(uncond, cond, 7.5)
+
+    first = sampler.init_scale * keyed_noise("edit", seed, "start", shape=(1, 4, 8, 8))
+    return backbone.decode(denoise(predict, sampler, first))[0]
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("knobs", KNOBS)
+def test_the_source_is_plain_sampling_under_every_setting(
+    tiny_backbone: Backbone, knobs: Mapping[str, Any]
+) -> None:
+    requests = [LONGER, SAME]
+    pairs = editor(tiny_backbone, **knobs).edit_pairs(requests)
+    for request, (source, _) in zip(requests, pairs, strict=True):
+        close(source, plain(tiny_backbone, str(request.source), request.seed))
+
+
+@pytest.mark.parametrize("knobs", [KNOBS[0], KNOBS[2]])
+def test_equal_prompts_give_equal_pictures(
+    tiny_backbone: Backbone, knobs: Mapping[str, Any]
+) -> None:
+    [(source, target)] = editor(tiny_backbone, **knobs).edit_pairs([SAME])
+    assert torch.equal(source, target)
+
+
+def test_without_windows_the_target_is_plain_sampling(tiny_backbone: Backbone) -> None:
+    off = editor(tiny_backbone, cross=(0.0, 0.0), self_attention=(0.0, 0.0))
+    for request in (SWAP, LONGER):
+        [(_, target)] = off.edit_pairs([request])
+        close(target, plain(tiny_backbone, str(request.target), request.seed))
+
+
+def test_windows_change_the_target(tiny_backbone: Backbone) -> None:
+    expected = plain(tiny_backbone, str(SWAP.target), SWAP.seed)
+    for knobs in ({"self_attention": (0.0, 0.0)}, {"cross": (0.0, 0.0)}):
+        [target] = editor(tiny_backbone, **knobs).edit([SWAP])
+        assert (target - expected).abs().max() > 1e-3
+
+
+def test_weights_of_1_change_nothing_and_others_something(tiny_backbone: Backbone) -> None:
+    [expected] = editor(tiny_backbone).edit([SWAP])
+    [ones] = editor(tiny_backbone, weights={"dog": 1.0}).edit([SWAP])
+    [twice] = editor(tiny_backbone, weights={"dog": 2.0}).edit([SWAP])
+    assert torch.equal(ones, expected)
+    assert (twice - expected).abs().max() > 1e-4
+
+
+def test_weights_stop_with_the_window(tiny_backbone: Backbone) -> None:
+    off = {"cross": (0.0, 0.0), "self_attention": (0.0, 0.0)}
+    [expected] = editor(tiny_backbone, **off).edit([SWAP])
+    [weighted] = editor(tiny_backbone, **off, weights={"dog": 2.0}).edit([SWAP])
+    assert torch.equal(weighted, expected)
+
+
+def test_the_window_of_a_word_is_its_own(tiny_backbone: Backbone) -> None:
+    every_word = dict.fromkeys(("a", "red", "dog"), (0.0, 0.5))
+    [expected] = editor(tiny_backbone, cross=(0.0, 0.5)).edit([SWAP])
+    [one] = editor(tiny_backbone, cross=(0.0, 0.5), cross_of={"dog": (0.0, 0.0)}).edit([SWAP])
+    [same] = editor(tiny_backbone, cross=(0.0, 0.5), cross_of=every_word).edit([SWAP])
+    assert torch.equal(same, expected)
+    assert (one - expected).abs().max() > 1e-4
+
+
+def test_where_nothing_may_change_the_target_is_the_source(tiny_backbone: Backbone) -> None:
+    nowhere = Blend(target=("dog",), threshold=1.0, start=0.0)
+    [(source, target)] = editor(tiny_backbone, blend=nowhere).edit_pairs([SWAP])
+    assert torch.equal(source, target)
+    subtracted = Blend(target=("dog",), subtract=("red",), threshold=-1.0, start=0.0)
+    [(source, target)] = editor(tiny_backbone, blend=subtracted).edit_pairs([SWAP])
+    assert torch.equal(source, target)
+
+
+def test_where_all_may_change_blending_does_nothing(tiny_backbone: Backbone) -> None:
+    everywhere = Blend(source=("cat",), threshold=-1.0, start=0.0)
+    [expected] = editor(tiny_backbone).edit([SWAP])
+    [blended] = editor(tiny_backbone, blend=everywhere).edit([SWAP])
+    close(blended, expected)
+
+
+def test_a_picture_does_not_depend_on_its_company(tiny_backbone: Backbone) -> None:
+    method = editor(tiny_backbone, blend=Blend(source=("cat",)))
+    alone = [method.edit([request])[0] for request in (SWAP, LONGER, SAME)]
+    for one, other in zip(alone, method.edit([SWAP, LONGER, SAME]), strict=True):
+        close(one, other)
+
+
+def test_a_real_picture_is_the_source_of_its_edit(tiny_backbone: Backbone) -> None:
+    image = keyed_noise("picture", shape=(3, 32, 32)).tanh()
+    request = replace(SWAP, image=image)
+    [(source, target)] = editor(tiny_backbone, inversion=Direct()).edit_pairs([request])
+    with torch.no_grad():
+        expected = tiny_backbone.decode(tiny_backbone.encode_image(image[None]))[0]
+    close(source, expected)
+    assert (target - source).abs().max() > 1e-2
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+def refuses(method: PromptToPrompt, request: EditRequest, kind: type[Exception], text: str) -> None:
+    calls: list[int] = []
+    handle = method.backbone.unet.register_forward_pre_hook(lambda *_: calls.append(1))
+    with pytest.raises(kind, match=text):
+        method.edit([SWAP, request])
+    handle.remove()
+    assert not calls
+
+
+def test_what_is_wrong_is_said_before_the_first_step(tiny_backbone: Backbone) -> None:
+    plain = editor(tiny_backbone)
+    refuses(plain, EditRequest(target="a dog"), ValueError, "needs the request's source")
+    refuses(plain, EditRequest(source="a cat", instruction="x"), ValueError, "request's target")
+    long = EditRequest(source="cat " * 40, target="a dog")
+    refuses(plain, long, PromptTooLong, "the text encoder reads 32")
+    weighted = editor(tiny_backbone, weights={"dog": 2.0})
+    refuses(weighted, SAME, WordNotFound, "'a red cat' has no 'dog'")
+    blended = editor(tiny_backbone, blend=Blend(target=("dog",)))
+    refuses(blended, SAME, WordNotFound, "'a red cat' has no 'dog'")
+    subtracting = editor(tiny_backbone, blend=Blend(source=("cat",), subtract=("tree",)))
+    refuses(subtracting, SAME, WordNotFound, "has no 'tree'")
+
+
+def test_a_picture_needs_an_inversion_and_an_inversion_a_picture(tiny_backbone: Backbone) -> None:
+    with pytest.raises(ValueError, match="inversion is None"):
+        editor(tiny_backbone).edit([replace(SWAP, image=torch.zeros(3, 32, 32))])
+    with pytest.raises(ValueError, match="needs the request's image"):
+        editor(tiny_backbone, inversion=Ddim()).edit([SWAP])
+
+
+@pytest.mark.parametrize(
+    ("knobs", "text"),
+    [
+        ({"cross": (0.5, 0.2)}, r"cross is \(0.5, 0.2\)"),
+        ({"self_attention": (0.0, 1.5)}, "self_attention is"),
+        ({"cross_of": {"cat": (-1.0, 0.2)}}, "cross_of 'cat' is"),
+        ({"weights": {"cat": 3.0}}, "the weight of 'cat' is 3.0; expected -2 to 2"),
+    ],
+)
+def test_knobs_out_of_range_are_refused(
+    tiny_backbone: Backbone, knobs: Mapping[str, Any], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        editor(tiny_backbone, **knobs)
+
+
+def test_a_blend_without_words_is_refused() -> None:
+    with pytest.raises(ValueError, match="blend names no words"):
+        Blend(subtract=("cat",))

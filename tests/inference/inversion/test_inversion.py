@@ -1,0 +1,131 @@
+"""Inversions: what each must reproduce exactly, and in which order they reproduce pictures."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from inference.backbone import Backbone
+from inference.inversion.ddim import Ddim, Direct, NegativePrompt
+from inference.inversion.inverted import Inversion, Inverted, reconstruct
+from inference.inversion.null_text import NullText
+from inference.noise import keyed_noise
+from inference.sampling import ddim, ddim_invert
+
+STEPS = 6
+PROMPTS = ["a red cat", "a dog"]
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return keyed_noise("pictures", shape=(2, 3, 32, 32)).tanh()
+
+
+def invert(
+    inversion: Inversion, backbone: Backbone, images: Tensor, scale: float = 7.5
+) -> tuple[Inverted, Tensor]:
+    """The inversion, and how far its reconstruction's latents are from the picture's: (B,)."""
+    sampler = ddim(backbone.scheduler, STEPS)
+    prompts = PROMPTS[: len(images)]
+    found = inversion.invert(backbone, images, prompts, sampler=sampler, guidance_scale=scale)
+    again = reconstruct(backbone, found, sampler=sampler, guidance_scale=scale)
+    with torch.no_grad():
+        wanted = backbone.encode_image(images)
+    return found, (again - wanted).square().mean(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_model_that_is_right_is_inverted_exactly(build_backbone, prediction_type: str) -> None:
+    # A model that knows the picture and its noise: its trajectory is a straight mixture of both.
+    sampler = ddim(build_backbone(prediction_type).scheduler, 20)
+    clean, noise = keyed_noise("clean", shape=(1, 4, 8, 8)), keyed_noise("e", shape=(1, 4, 8, 8))
+
+    def predict(i: int, x: Tensor) -> Tensor:
+        # Told the timestep before step i, of the state after it.
+        if prediction_type == "epsilon":
+            return noise
+        return sampler.next_signal[i] * noise - sampler.next_level[i] * clean
+
+    last = sampler.next_signal[-1] * clean + sampler.next_level[-1] * noise
+    trajectory = ddim_invert(predict, sampler, last)
+    for i in range(sampler.steps):
+        expected = sampler.signal[i] * clean + sampler.level[i] * noise
+        torch.testing.assert_close(trajectory[i], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_direct_inversion_is_exact(tiny_backbone: Backbone, images: Tensor) -> None:
+    _, errors = invert(Direct(), tiny_backbone, images)
+    assert errors.max() == 0
+
+
+def test_negative_prompt_inversion_is_inversion_without_guidance(
+    tiny_backbone: Backbone, images: Tensor
+) -> None:
+    _, guided = invert(NegativePrompt(), tiny_backbone, images, scale=7.5)
+    _, unguided = invert(Ddim(), tiny_backbone, images, scale=1.0)
+    torch.testing.assert_close(guided, unguided, rtol=0.05, atol=1e-6)
+
+
+def test_no_inner_steps_of_null_text_are_ddim_with_guidance(
+    tiny_backbone: Backbone, images: Tensor
+) -> None:
+    none, errors = invert(NullText(inner_steps=0), tiny_backbone, images)
+    ddim_only, expected = invert(Ddim(), tiny_backbone, images)
+    assert torch.equal(none.trajectory, ddim_only.trajectory)
+    torch.testing.assert_close(errors, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_null_text_beats_ddim_with_guidance_and_leaves_the_model_alone(
+    tiny_backbone: Backbone, images: Tensor
+) -> None:
+    before = [p.clone() for p in tiny_backbone.unet.parameters()]
+    _, errors = invert(NullText(), tiny_backbone, images)
+    _, bound = invert(Ddim(), tiny_backbone, images)
+    assert (errors < bound).all()
+    assert all(
+        torch.equal(p, q) for p, q in zip(before, tiny_backbone.unet.parameters(), strict=True)
+    )
+
+
+def test_a_batch_is_its_pictures_one_by_one(build_backbone, images: Tensor) -> None:
+    backbone = build_backbone("epsilon", dtype=torch.float64)
+    together, _ = invert(NullText(inner_steps=3, early_stop=0), backbone, images.double())
+    sampler = ddim(backbone.scheduler, STEPS)
+    for number, prompt in enumerate(PROMPTS):
+        alone = NullText(inner_steps=3, early_stop=0).invert(
+            backbone,
+            images[number : number + 1].double(),
+            [prompt],
+            sampler=sampler,
+            guidance_scale=7.5,
+        )
+        assert alone.null is not None
+        assert together.null is not None
+        assert (alone.null[:, 0] - together.null[:, number]).abs().max() < 1e-6
+
+
+def test_a_picture_that_is_close_stops_and_the_others_go_on(
+    tiny_backbone: Backbone, images: Tensor
+) -> None:
+    rows: list[int] = []
+    handle = tiny_backbone.unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    sampler = ddim(tiny_backbone.scheduler, STEPS)
+    NullText(early_stop=1e9).invert(
+        tiny_backbone, images, PROMPTS, sampler=sampler, guidance_scale=7.5
+    )
+    handle.remove()
+    # On the way there 2 rows a step; on the way back conditional, one inner step, and the guided.
+    assert sum(rows) == STEPS * (2 + 3 * 2)
+
+
+def test_a_sampler_that_adds_noise_cannot_be_inverted(tiny_backbone: Backbone, images: Tensor):
+    from inference.sampling import euler_ancestral
+
+    sampler = euler_ancestral(tiny_backbone.scheduler, STEPS)
+    with pytest.raises(ValueError, match="cannot be inverted; expected ddim"):
+        Ddim().invert(tiny_backbone, images, PROMPTS, sampler=sampler, guidance_scale=7.5)
+
+
+def test_a_prompt_for_each_picture(tiny_backbone: Backbone, images: Tensor) -> None:
+    sampler = ddim(tiny_backbone.scheduler, STEPS)
+    with pytest.raises(ValueError, match="there are 2 images and 1 prompts"):
+        Ddim().invert(tiny_backbone, images, PROMPTS[:1], sampler=sampler, guidance_scale=7.5)
