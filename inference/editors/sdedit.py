@@ -1,0 +1,193 @@
+"""SDEdit: noise a picture part of the way, and denoise it towards a prompt."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from inference.backbone import Backbone
+from inference.editors.editor import EditRequest, required
+from inference.editors.sizes import Sizes, in_batches
+from inference.guidance import cfg
+from inference.inversion.inverted import Inversion, Inverted, unet_output
+from inference.noise import keyed_noise
+from inference.sampling import SAMPLERS, Predict, Sampler, SamplerName, denoise
+
+
+@dataclass(frozen=True, kw_only=True)
+class SdEdit:
+    """SDEdit (Meng et al. 2022), on the latents of a text-to-image model.
+
+    Attributes:
+        backbone: A text-to-image model.
+        strength: Fraction of the steps that are done, in [0, 1]; 0 is the VAE's round trip.
+        repeats: How often the picture is noised and denoised.
+        mask: Where the picture may change, (H, W) of its own size, 1 or 0; None is everywhere.
+        space: Where what may not change is put back: in the latents after every step, or also in
+            the pixels after every repeat, where it then is exactly as it was.
+        inversion: Takes the noisy state from the picture's inversion instead of fresh noise.
+        steps: Number of denoising steps at strength 1.
+        guidance_scale: Of classifier-free guidance.
+        sampler: Name of the sampler; inversion needs `ddim`.
+        batch_size: Most pictures edited at once.
+        progress: Show a progress bar.
+    """
+
+    backbone: Backbone
+    strength: float = 0.6
+    repeats: int = 1
+    mask: Tensor | None = None
+    space: Literal["latent", "pixel"] = "latent"
+    inversion: Inversion | None = None
+    steps: int = 50
+    guidance_scale: float = 7.5
+    sampler: SamplerName = "euler_ancestral"
+    batch_size: int = 8
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength is {self.strength}; expected 0 to 1")
+        if self.repeats < 1:
+            raise ValueError(f"repeats is {self.repeats}; expected at least 1")
+        if self.inversion is not None and self.repeats > 1:
+            raise ValueError("an inversion gives one noisy state; expected repeats to be 1")
+        if self.mask is not None and self.mask.ndim != 2:
+            raise ValueError(f"mask has shape {tuple(self.mask.shape)}; expected (H, W)")
+
+    @property
+    def first_step(self) -> int:
+        """The step from which on the picture is denoised."""
+        return self.steps - int(self.steps * self.strength + 1e-6)
+
+    @torch.no_grad()
+    def edit(self, requests: Sequence[EditRequest]) -> list[Tensor]:
+        """The edited images; see `Editor`.
+
+        Raises:
+            ValueError: A request lacks its image or its target prompt, or the mask is of another
+                size.
+            PromptTooLong: A prompt has more tokens than the text encoder reads.
+        """
+        images: list[Tensor] = [required(one, "image", "SdEdit") for one in requests]
+        prompts: list[str] = [required(one, "target", "SdEdit") for one in requests]
+        self.backbone.check_lengths(prompts)
+        self._check_mask(images)
+        sampler = SAMPLERS[self.sampler](self.backbone.scheduler, self.steps)
+        total = len(requests) * self.repeats * (self.steps - self.first_step)
+        with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
+
+            def edited(rows: Sequence[int], resized: Tensor) -> Tensor:
+                batch = [requests[row] for row in rows]
+                return self._edited(batch, resized, sampler, bar.update)
+
+            sizes = Sizes.of(self.backbone, None)
+            results = in_batches(images, edited, sizes, self.batch_size)
+        if self.mask is None or self.space == "latent":
+            return results
+        return [
+            torch.where(self.mask.bool(), result, image)
+            for result, image in zip(results, images, strict=True)
+        ]
+
+    def _check_mask(self, images: Sequence[Tensor]) -> None:
+        for image in images:
+            if self.mask is not None and image.shape[1:] != self.mask.shape:
+                raise ValueError(
+                    f"the mask is {tuple(self.mask.shape)}, but an image is "
+                    f"{tuple(image.shape[1:])}; expected the same height and width"
+                )
+
+    def _edited(
+        self,
+        requests: Sequence[EditRequest],
+        images: Tensor,
+        sampler: Sampler,
+        advance: Callable[[int], object],
+    ) -> Tensor:
+        """The edited images, (B, 3, h, w)."""
+        inverted = self._inverted(requests, images, sampler)
+        predict = self._predictor(requests, inverted, sampler)
+        known = clean = self.backbone.encode_image(images)
+        change = self._mask_at(clean)
+        for repeat in range(self.repeats):
+            noise = self._noise(requests, clean, repeat)
+            start = clean
+            if self.first_step < self.steps:
+                start = self._noised(sampler, self.first_step, clean, noise)
+            if inverted is not None:
+                start = inverted.trajectory[self.first_step]
+
+            def fresh(i: int, repeat: int = repeat) -> Tensor:
+                return self._noise(requests, known, repeat, i)
+
+            def adjust(i: int, x: Tensor, noise: Tensor = noise) -> Tensor:
+                return torch.where(change, x, self._noised(sampler, i + 1, known, noise))
+
+            clean = denoise(
+                predict,
+                sampler,
+                start,
+                start=self.first_step,
+                noise=fresh,
+                adjust=None if self.mask is None else adjust,
+                callback=lambda *_: advance(len(images)),
+            )
+            if self.mask is not None and self.space == "pixel" and repeat + 1 < self.repeats:
+                clean = self.backbone.encode_image(self._pasted(images, clean))
+        return self.backbone.decode(clean)
+
+    def _inverted(
+        self, requests: Sequence[EditRequest], images: Tensor, sampler: Sampler
+    ) -> Inverted | None:
+        if self.inversion is None:
+            return None
+        prompts: list[str] = [required(one, "source", "SdEdit's inversion") for one in requests]
+        return self.inversion.invert(
+            self.backbone, images, prompts, sampler=sampler, guidance_scale=self.guidance_scale
+        )
+
+    def _predictor(
+        self, requests: Sequence[EditRequest], inverted: Inverted | None, sampler: Sampler
+    ) -> Predict:
+        text = self.backbone.encode_text([str(request.target) for request in requests])
+        empty = self.backbone.encode_text([""])
+
+        def predict(i: int, x: Tensor) -> Tensor:
+            null = inverted.null_states(i, empty) if inverted else empty.expand_as(text)
+            output = unet_output(
+                self.backbone, torch.cat([x, x]), sampler.timesteps[i], torch.cat([null, text])
+            )
+            uncond, cond = output.chunk(2)
+            return cfg(uncond, cond, self.guidance_scale)
+
+        return predict
+
+    def _noise(self, requests: Sequence[EditRequest], like: Tensor, *what: int) -> Tensor:
+        drawn = [keyed_noise("sdedit", one.seed, *what, shape=like.shape[1:]) for one in requests]
+        return torch.stack(drawn).to(like)
+
+    def _noised(self, sampler: Sampler, i: int, clean: Tensor, noise: Tensor) -> Tensor:
+        """The state before step i of known clean latents."""
+        if i == sampler.steps:
+            return clean
+        return sampler.signal[i] * clean + sampler.level[i] * noise
+
+    def _mask_at(self, latents: Tensor) -> Tensor:
+        """(h, w) bool, the latents that may change: those that any such pixel reaches."""
+        if self.mask is None:
+            return torch.ones(latents.shape[-2:], dtype=torch.bool, device=latents.device)
+        size = (latents.shape[-2], latents.shape[-1])
+        pooled = F.adaptive_max_pool2d(self.mask[None, None].float(), size)[0, 0]
+        return pooled.to(latents.device) > 0
+
+    def _pasted(self, images: Tensor, latents: Tensor) -> Tensor:
+        """The decoded picture with what may not change put back."""
+        assert self.mask is not None
+        size = (images.shape[-2], images.shape[-1])
+        change = F.interpolate(self.mask[None, None].float(), size)[0, 0].to(latents.device) > 0.5
+        return torch.where(change, self.backbone.decode(latents), images.to(latents))

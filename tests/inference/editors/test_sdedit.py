@@ -1,0 +1,134 @@
+"""SDEdit: what strength, mask and repeats must leave as it is."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from inference.backbone import Backbone
+from inference.editors.editor import EditRequest
+from inference.editors.sdedit import SdEdit
+from inference.inversion.ddim import Ddim
+from inference.inversion.inverted import Inversion, reconstruct
+from inference.inversion.null_text import NullText
+from inference.noise import keyed_noise
+from inference.sampling import ddim
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def requests() -> list[EditRequest]:
+    return [
+        EditRequest(image=image, source="a red cat", target="a red dog", seed=seed)
+        for seed, image in enumerate(keyed_noise("pictures", shape=(2, 3, 32, 32)).tanh())
+    ]
+
+
+def edited(backbone: Backbone, requests: list[EditRequest], **knobs: Any) -> Tensor:
+    return torch.stack(SdEdit(backbone=backbone, steps=STEPS, **knobs).edit(requests))
+
+
+def pictures(requests: list[EditRequest]) -> Tensor:
+    return torch.stack([one.image for one in requests if one.image is not None])
+
+
+@torch.no_grad()
+def round_trip(backbone: Backbone, requests: list[EditRequest]) -> Tensor:
+    return backbone.decode(backbone.encode_image(pictures(requests)))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
+def test_strength_0_is_the_round_trip_through_the_vae(
+    tiny_backbone: Backbone, requests: list[EditRequest], sampler: str
+) -> None:
+    found = edited(tiny_backbone, requests, strength=0.0, sampler=sampler)
+    torch.testing.assert_close(found, round_trip(tiny_backbone, requests))
+
+
+def test_the_stronger_the_further(tiny_backbone: Backbone, requests: list[EditRequest]) -> None:
+    kept = round_trip(tiny_backbone, requests)
+    distances = [
+        float((edited(tiny_backbone, requests, strength=strength) - kept).abs().mean())
+        for strength in (0.25, 0.5, 1.0)
+    ]
+    assert distances == sorted(distances)
+    assert distances[0] > 0
+
+
+def test_the_number_of_steps_is_the_strength_s(
+    tiny_backbone: Backbone, requests: list[EditRequest]
+) -> None:
+    calls: list[int] = []
+    handle = tiny_backbone.unet.register_forward_pre_hook(lambda *_: calls.append(1))
+    edited(tiny_backbone, requests, strength=0.5, repeats=3)
+    handle.remove()
+    assert len(calls) == 3 * STEPS // 2
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_in_pixel_space_what_may_not_change_is_exactly_the_source(
+    tiny_backbone: Backbone, requests: list[EditRequest], repeats: int
+) -> None:
+    mask = torch.zeros(32, 32)
+    mask[:, 16:] = 1
+    found = edited(tiny_backbone, requests, mask=mask, space="pixel", repeats=repeats)
+    assert torch.equal(found[..., :16], pictures(requests)[..., :16])
+    assert (found[..., 16:] - pictures(requests)[..., 16:]).abs().max() > 0.01
+
+
+def test_in_latent_space_nothing_changes_where_nothing_may(
+    tiny_backbone: Backbone, requests: list[EditRequest]
+) -> None:
+    nowhere, everywhere = torch.zeros(32, 32), torch.ones(32, 32)
+    kept = edited(tiny_backbone, requests, mask=nowhere)
+    torch.testing.assert_close(kept, round_trip(tiny_backbone, requests))
+    assert torch.equal(
+        edited(tiny_backbone, requests, mask=everywhere), edited(tiny_backbone, requests)
+    )
+
+
+def test_seeds_differ_and_repeat(tiny_backbone: Backbone, requests: list[EditRequest]) -> None:
+    first = edited(tiny_backbone, requests)
+    assert torch.equal(first, edited(tiny_backbone, requests))
+    alone = edited(tiny_backbone, requests[1:])
+    torch.testing.assert_close(alone, first[1:], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("inversion", [Ddim(), NullText(inner_steps=2)])
+def test_all_the_way_from_an_inversion_is_its_reconstruction(
+    tiny_backbone: Backbone, requests: list[EditRequest], inversion: Inversion
+) -> None:
+    same = [EditRequest(image=r.image, source="a cat", target="a cat") for r in requests]
+    found = edited(tiny_backbone, same, strength=1.0, sampler="ddim", inversion=inversion)
+    sampler = ddim(tiny_backbone.scheduler, STEPS)
+    inverted = inversion.invert(
+        tiny_backbone, pictures(same), ["a cat"] * 2, sampler=sampler, guidance_scale=7.5
+    )
+    latents = reconstruct(tiny_backbone, inverted, sampler=sampler, guidance_scale=7.5)
+    with torch.no_grad():
+        torch.testing.assert_close(found, tiny_backbone.decode(latents), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "text"),
+    [
+        ({"strength": 1.5}, "strength is 1.5; expected 0 to 1"),
+        ({"repeats": 0}, "repeats is 0"),
+        ({"repeats": 2, "inversion": Ddim()}, "expected repeats to be 1"),
+        ({"mask": torch.ones(1, 32, 32)}, r"mask has shape \(1, 32, 32\)"),
+        ({"mask": torch.ones(16, 32)}, r"the mask is \(16, 32\), but an image is \(32, 32\)"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    tiny_backbone: Backbone, requests: list[EditRequest], knobs: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        edited(tiny_backbone, requests, **knobs)
+
+
+def test_a_request_without_a_target_is_refused(tiny_backbone: Backbone) -> None:
+    request = EditRequest(image=torch.zeros(3, 32, 32), instruction="make it red")
+    with pytest.raises(ValueError, match="SdEdit needs the request's target"):
+        SdEdit(backbone=tiny_backbone).edit([request])
