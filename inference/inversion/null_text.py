@@ -59,6 +59,7 @@ class NullText:
             found.append(null)
         return replace(inverted, null=torch.stack(found))
 
+    @torch.enable_grad()  # an editor may be running without
     def _optimised(self, step: "_Step", null: Tensor, i: int) -> Tensor:
         """Null embeddings (B, L, D) of step i, from those of the step before."""
         rate = self.learning_rate * max(0.0, 1 - i / 100)
