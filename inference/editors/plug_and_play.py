@@ -1,0 +1,182 @@
+"""Plug-and-Play: a new picture of another prompt that is laid out as the old one.
+
+Beside the target, the picture's own inversion is denoised again; the target takes a decoder
+feature of it and attends where it does.
+
+Rows of a UNet call for B requests: the source as its trajectory has it, the unconditional target,
+the conditional target, B each.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from inference.attention import RowSharing, controlled
+from inference.backbone import Backbone
+from inference.editors.editor import EditRequest, required
+from inference.editors.sizes import Sizes, in_batches
+from inference.guidance import cfg
+from inference.inversion.ddim import Ddim
+from inference.inversion.inverted import Inverted, unet_output
+from inference.sampling import Sampler, ddim, denoise
+
+_DECODER_ATTENTION = re.compile(r"up_blocks\.(\d+)\.attentions\.(\d+)\..*\.attn1$")
+_SECOND = 1
+"""Features and attention are taken from the second layer of the coarsest attending block on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlugAndPlay:
+    """Plug-and-Play diffusion features (Tumanyan et al. 2023).
+
+    Attributes:
+        backbone: A text-to-image model.
+        steps: Number of denoising steps, and of those of the inversion.
+        guidance_scale: Of classifier-free guidance.
+        negative_prompt: What the picture is to be led away from.
+        features: Fraction of the steps in which the decoder feature is the source's.
+        attention: Fraction of the steps in which the target attends as the source does.
+        batch_size: Most pictures edited at once.
+        progress: Show a progress bar.
+    """
+
+    backbone: Backbone
+    steps: int = 50
+    guidance_scale: float = 7.5
+    negative_prompt: str = "ugly, blurry, black, low res, unrealistic"
+    features: float = 0.8
+    attention: float = 0.5
+    batch_size: int = 8
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("features", "attention"):
+            fraction = getattr(self, name)
+            if not 0 <= fraction <= 1:
+                raise ValueError(f"{name} is {fraction}; expected 0 to 1")
+
+    @torch.no_grad()
+    def edit(self, requests: Sequence[EditRequest]) -> list[Tensor]:
+        """The edited images; see `Editor`. A source prompt is not looked at.
+
+        Raises:
+            ValueError: A request lacks its image or its target prompt.
+            PromptTooLong: A prompt has more tokens than the text encoder reads.
+        """
+        images: list[Tensor] = [required(one, "image", "PlugAndPlay") for one in requests]
+        prompts: list[str] = [required(one, "target", "PlugAndPlay") for one in requests]
+        self.backbone.check_lengths([*prompts, self.negative_prompt])
+        sampler = ddim(self.backbone.scheduler, self.steps)
+        total = len(requests) * self.steps
+        with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
+
+            def edited(rows: Sequence[int], resized: Tensor) -> Tensor:
+                inverted = self.invert(resized, sampler)
+                targets = [prompts[row] for row in rows]
+                return self.backbone.decode(
+                    self.denoise_targets(targets, inverted, sampler, bar.update)
+                )
+
+            return in_batches(images, edited, Sizes.of(self.backbone, None), self.batch_size)
+
+    def invert(self, images: Tensor, sampler: Sampler) -> Inverted:
+        """The trajectories of (B, 3, h, w) images under the empty prompt."""
+        prompts = [""] * len(images)
+        return Ddim().invert(self.backbone, images, prompts, sampler=sampler, guidance_scale=1.0)
+
+    def denoise_targets(
+        self,
+        targets: Sequence[str],
+        inverted: Inverted,
+        sampler: Sampler,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> Tensor:
+        """Clean latents of the targets of B inverted pictures, (B, C, h, w)."""
+        backbone, count = self.backbone, len(targets)
+        text = torch.cat(
+            [
+                backbone.encode_text([""]).expand(count, -1, -1),
+                backbone.encode_text([self.negative_prompt]).expand(count, -1, -1),
+                backbone.encode_text(targets),
+            ]
+        )
+        pairs = tuple((row % count, row) for row in range(count, 3 * count))
+        sites = attention_sites(backbone.unet)
+        sharing = RowSharing(self_attention=pairs, self_sites=lambda name, _: name in sites)
+
+        def predict(i: int, x: Tensor) -> Tensor:
+            hooks.sharing = sharing if i < int(self.attention * self.steps + 1e-6) else None
+            feature.copied = i < int(self.features * self.steps + 1e-6)
+            rows = torch.cat([inverted.trajectory[i].to(x), x, x])
+            output = unet_output(backbone, rows, sampler.timesteps[i], text)
+            _, uncond, cond = output.chunk(3)
+            return cfg(uncond, cond, self.guidance_scale)
+
+        with controlled(backbone.unet) as hooks, copied_feature(backbone.unet) as feature:
+            return denoise(
+                predict,
+                sampler,
+                inverted.trajectory[0],
+                callback=lambda *_: advance(count),
+            )
+
+
+def attention_sites(unet: UNet2DConditionModel) -> frozenset[str]:
+    """The self-attention of the decoder, from the second layer of its coarsest attention on.
+
+    In Stable Diffusion 1 and 2: blocks 1 (its last two layers), 2 and 3.
+
+    Raises:
+        ValueError: The decoder has no attention.
+    """
+    first = _first_block(unet)
+    found = set()
+    for name, _ in unet.named_modules():
+        match = _DECODER_ATTENTION.match(name)
+        if (
+            match
+            and name.endswith(".attn1")
+            and tuple(map(int, match.groups())) >= (first, _SECOND)
+        ):
+            found.add(name)
+    return frozenset(found)
+
+
+class CopiedFeature:
+    """Whether a decoder feature is copied in the UNet call to come."""
+
+    def __init__(self) -> None:
+        self.copied = False
+
+    def __call__(self, module: nn.Module, arguments: object, output: Tensor) -> Tensor | None:
+        """Give both targets, of rows [source, target, target], the source's feature."""
+        return output.chunk(3)[0].repeat(3, 1, 1, 1) if self.copied else None
+
+
+@contextmanager
+def copied_feature(unet: UNet2DConditionModel) -> Iterator[CopiedFeature]:
+    """Hold the output of a residual branch, before its skip, under control.
+
+    It is that of the second layer of the decoder's coarsest attending block: in Stable Diffusion 1
+    and 2 ``up_blocks[1].resnets[1]``, the paper's layer 4.
+    """
+    feature = CopiedFeature()
+    block: nn.Module = unet.get_submodule(f"up_blocks.{_first_block(unet)}.resnets.{_SECOND}.conv2")
+    handle = block.register_forward_hook(feature)
+    try:
+        yield feature
+    finally:
+        handle.remove()
+
+
+def _first_block(unet: UNet2DConditionModel) -> int:
+    for number, kind in enumerate(unet.config.up_block_types):
+        if "Attn" in kind:
+            return number
+    raise ValueError("the UNet's decoder has no attention to plug into")

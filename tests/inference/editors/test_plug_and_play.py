@@ -1,0 +1,109 @@
+"""Plug-and-Play: no injection is plain sampling, full injection of the same prompt the source."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from inference.backbone import Backbone
+from inference.editors.editor import EditRequest
+from inference.editors.plug_and_play import PlugAndPlay, attention_sites, copied_feature
+from inference.guidance import cfg
+from inference.inversion.inverted import unet_output
+from inference.noise import keyed_noise
+from inference.sampling import ddim, denoise
+
+STEPS = 6
+TARGETS = ["a red cat", "a dog"]
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return keyed_noise("pictures", shape=(2, 3, 32, 32)).tanh()
+
+
+def latents(backbone: Backbone, images: Tensor, targets: list[str], **knobs: Any) -> Tensor:
+    # The tiny tokenizer has a token a letter, too many for the usual negative prompt.
+    editor = PlugAndPlay(backbone=backbone, steps=STEPS, negative_prompt="big", **knobs)
+    sampler = ddim(backbone.scheduler, STEPS)
+    with torch.no_grad():
+        return editor.denoise_targets(targets, editor.invert(images, sampler), sampler)
+
+
+def test_without_injection_it_is_guidance_from_the_inverted_noise(
+    tiny_backbone: Backbone, images: Tensor
+) -> None:
+    sampler = ddim(tiny_backbone.scheduler, STEPS)
+    found = latents(tiny_backbone, images, TARGETS, features=0.0, attention=0.0)
+    with torch.no_grad():
+        start = PlugAndPlay(backbone=tiny_backbone).invert(images, sampler).trajectory[0]
+        texts = torch.cat([tiny_backbone.encode_text(["big", "big"])])
+        texts = torch.cat([texts, tiny_backbone.encode_text(TARGETS)])
+
+        def predict(i: int, x: Tensor) -> Tensor:
+            output = unet_output(tiny_backbone, torch.cat([x, x]), sampler.timesteps[i], texts)
+            uncond, cond = output.chunk(2)
+            return cfg(uncond, cond, 7.5)
+
+        torch.testing.assert_close(found, denoise(predict, sampler, start), rtol=1e-3, atol=1e-3)
+
+
+def test_each_injection_changes_the_target(tiny_backbone: Backbone, images: Tensor) -> None:
+    plain = latents(tiny_backbone, images, TARGETS, features=0.0, attention=0.0)
+    for knobs in ({"features": 0.5, "attention": 0.0}, {"features": 0.0, "attention": 0.5}):
+        assert (latents(tiny_backbone, images, TARGETS, **knobs) - plain).abs().max() > 1e-3
+
+
+def test_the_feature_of_both_targets_is_exactly_the_source_s(
+    tiny_backbone: Backbone,
+) -> None:
+    unet, seen = tiny_backbone.unet, []
+    with copied_feature(unet) as feature, torch.no_grad():
+        # Registered later, so it sees what the first hook returned.
+        conv = unet.get_submodule("up_blocks.0.resnets.1.conv2")
+        handle = conv.register_forward_hook(lambda *arguments: seen.append(arguments[2]))
+        inputs = keyed_noise("x", shape=(6, 4, 8, 8)), 400
+        text = keyed_noise("text", shape=(6, 32, 32))
+        unet(*inputs, encoder_hidden_states=text)
+        feature.copied = True
+        unet(*inputs, encoder_hidden_states=text)
+        handle.remove()
+    plain, copied = seen
+    assert torch.equal(copied, plain[:2].repeat(3, 1, 1, 1))
+    assert not torch.equal(plain[:2], plain[2:4])
+    assert not conv._forward_hooks
+
+
+def test_in_stable_diffusion_the_sites_are_those_of_the_paper() -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=768)
+    blocks = {tuple(map(int, name.split(".")[1:4:2])) for name in attention_sites(unet)}
+    assert blocks == {(1, 1), (1, 2), *((k, j) for k in (2, 3) for j in range(3))}
+
+
+def test_through_the_interface(tiny_backbone: Backbone) -> None:
+    wide = keyed_noise("wide", shape=(3, 24, 48)).tanh()
+    editor = PlugAndPlay(backbone=tiny_backbone, steps=2, negative_prompt="big")
+    [found] = editor.edit([EditRequest(image=wide, target="a cat")])
+    assert found.shape == wide.shape
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "text"),
+    [
+        ({"target": "a cat"}, "PlugAndPlay needs the request's image"),
+        ({"image": torch.zeros(3, 32, 32), "instruction": "x"}, "needs the request's target"),
+    ],
+)
+def test_what_is_missing_is_named(
+    tiny_backbone: Backbone, request_fields: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        PlugAndPlay(backbone=tiny_backbone).edit([EditRequest(**request_fields)])
+
+
+def test_fractions_are_checked(tiny_backbone: Backbone) -> None:
+    with pytest.raises(ValueError, match="features is 2; expected 0 to 1"):
+        PlugAndPlay(backbone=tiny_backbone, features=2)
