@@ -24,7 +24,7 @@ from inference.editors.sizes import Sizes, in_batches
 from inference.guidance import cfg
 from inference.inversion.ddim import Ddim
 from inference.inversion.inverted import Inverted, unet_output
-from inference.sampling import Sampler, ddim, denoise
+from inference.sampling import denoise
 
 _DECODER_ATTENTION = re.compile(r"up_blocks\.(\d+)\.attentions\.(\d+)\..*\.attn1$")
 _SECOND = 1
@@ -72,29 +72,25 @@ class PlugAndPlay:
         images: list[Tensor] = [required(one, "image", "PlugAndPlay") for one in requests]
         prompts: list[str] = [required(one, "target", "PlugAndPlay") for one in requests]
         self.backbone.check_lengths([*prompts, self.negative_prompt])
-        sampler = ddim(self.backbone.scheduler, self.steps)
         total = len(requests) * self.steps
         with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
 
             def edited(rows: Sequence[int], resized: Tensor) -> Tensor:
-                inverted = self.invert(resized, sampler)
+                inverted = self.invert(resized)
                 targets = [prompts[row] for row in rows]
-                return self.backbone.decode(
-                    self.denoise_targets(targets, inverted, sampler, bar.update)
-                )
+                return self.backbone.decode(self.denoise_targets(targets, inverted, bar.update))
 
             return in_batches(images, edited, Sizes.of(self.backbone, None), self.batch_size)
 
-    def invert(self, images: Tensor, sampler: Sampler) -> Inverted:
+    def invert(self, images: Tensor) -> Inverted:
         """The trajectories of (B, 3, h, w) images under the empty prompt."""
         prompts = [""] * len(images)
-        return Ddim().invert(self.backbone, images, prompts, sampler=sampler, guidance_scale=1.0)
+        return Ddim().invert(self.backbone, images, prompts, steps=self.steps, guidance_scale=1.0)
 
     def denoise_targets(
         self,
         targets: Sequence[str],
         inverted: Inverted,
-        sampler: Sampler,
         advance: Callable[[int], object] = lambda _: None,
     ) -> Tensor:
         """Clean latents of the targets of B inverted pictures, (B, C, h, w)."""
@@ -114,15 +110,15 @@ class PlugAndPlay:
             hooks.sharing = sharing if i < int(self.attention * self.steps + 1e-6) else None
             feature.copied = i < int(self.features * self.steps + 1e-6)
             rows = torch.cat([inverted.trajectory[i].to(x), x, x])
-            output = unet_output(backbone, rows, sampler.timesteps[i], text)
+            output = unet_output(backbone, rows, inverted.sampler.timesteps[i], text)
             _, uncond, cond = output.chunk(3)
             return cfg(uncond, cond, self.guidance_scale)
 
         with controlled(backbone.unet) as hooks, copied_feature(backbone.unet) as feature:
             return denoise(
                 predict,
-                sampler,
-                inverted.trajectory[0],
+                inverted.sampler,
+                inverted.start,
                 callback=lambda *_: advance(count),
             )
 

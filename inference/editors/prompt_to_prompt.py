@@ -23,7 +23,7 @@ from inference.editors.sizes import Sizes, in_batches, resize
 from inference.guidance import cfg
 from inference.inversion.inverted import Inversion, Inverted, unet_output
 from inference.noise import keyed_noise
-from inference.sampling import Sampler, ddim, denoise
+from inference.sampling import ddim, denoise
 
 Window = tuple[float, float]
 """From a first to before a last fraction of the steps."""
@@ -97,15 +97,13 @@ class PromptToPrompt:
             self._masks([request], 1, 1)
         sizes = Sizes.of(self.backbone, None)
         images = [self._image(request, sizes) for request in requests]
-        sampler = ddim(self.backbone.scheduler, self.steps)
         sources: dict[int, Tensor] = {}
         total = len(requests) * self.steps
         with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
 
             def edited(rows: Sequence[int], resized: Tensor) -> Tensor:
                 batch = [requests[row] for row in rows]
-                start = self._start(batch, resized, sampler)
-                latents = self.denoise_pairs(batch, start, sampler, bar.update)
+                latents = self.denoise_pairs(batch, self._start(batch, resized), bar.update)
                 decoded = self.backbone.decode(latents)
                 for row, source in zip(rows, decoded.cpu().float(), strict=False):
                     sources[row] = resize(source, (images[row].shape[1], images[row].shape[2]))
@@ -118,13 +116,14 @@ class PromptToPrompt:
         self,
         requests: Sequence[EditRequest],
         start: Inverted,
-        sampler: Sampler,
         advance: Callable[[int], object] = lambda _: None,
     ) -> Tensor:
         """Clean latents of B sources, then of their B targets: (2B, C, h, w)."""
         backbone, count = self.backbone, len(requests)
         sources, targets = self._texts(requests)
         empty = backbone.encode_text([""])
+        scales = torch.tensor([start.source_scale, self.guidance_scale], device=backbone.device)
+        scales = scales.repeat_interleave(count).view(-1, 1, 1, 1)
         controls = [self._control(request) for request in requests]
         control = _Control(controls, self)
         masks = self._masks(requests, start.trajectory.shape[-2], start.trajectory.shape[-1])
@@ -136,13 +135,13 @@ class PromptToPrompt:
             output = unet_output(
                 backbone,
                 torch.cat([x, x]),
-                sampler.timesteps[i],
+                start.sampler.timesteps[i],
                 torch.cat([null, null, sources, targets]),
             )
             if masks and hooks.recorder:
                 masks.record(hooks.recorder)
             uncond, cond = output.chunk(2)
-            return cfg(uncond, cond, self.guidance_scale)
+            return cfg(uncond, cond, scales)
 
         def adjust(i: int, x: Tensor) -> Tensor:
             source, target = x.chunk(2)
@@ -151,12 +150,13 @@ class PromptToPrompt:
                 target = source + masks.mask() * (target - source)
             return torch.cat([source, target])
 
-        first = start.trajectory[0]
         with controlled(backbone.unet) as hooks:
             return denoise(
                 predict,
-                sampler,
-                torch.cat([first, first]),
+                start.sampler,
+                torch.cat([start.start] * 2),
+                start=start.first_step,
+                noise=lambda i: torch.cat([start.step_noise(i)] * 2),
                 adjust=adjust,
                 callback=lambda *_: advance(count),
             )
@@ -177,7 +177,7 @@ class PromptToPrompt:
         image: Tensor = required(request, "image", "PromptToPrompt with an inversion")
         return image
 
-    def _start(self, requests: Sequence[EditRequest], images: Tensor, sampler: Sampler) -> Inverted:
+    def _start(self, requests: Sequence[EditRequest], images: Tensor) -> Inverted:
         """From where the sources are drawn: (B, 3, h, w) images inverted, or noise."""
         prompts = [str(request.source) for request in requests]
         if self.inversion is not None:
@@ -185,14 +185,19 @@ class PromptToPrompt:
                 self.backbone,
                 images,
                 prompts,
-                sampler=sampler,
+                steps=self.steps,
                 guidance_scale=self.guidance_scale,
             )
-        factor = self.backbone.latent_factor
+        sampler, factor = ddim(self.backbone.scheduler, self.steps), self.backbone.latent_factor
         shape = (self.backbone.vae.config.latent_channels, *(s // factor for s in images.shape[2:]))
         noise = [keyed_noise("edit", request.seed, "start", shape=shape) for request in requests]
         first = sampler.init_scale * torch.stack(noise).to(self.backbone.device)
-        return Inverted(prompts=tuple(prompts), trajectory=first[None])
+        return Inverted(
+            prompts=tuple(prompts),
+            sampler=sampler,
+            source_scale=self.guidance_scale,
+            trajectory=first[None],
+        )
 
     def _prompts(self, request: EditRequest) -> tuple[Prompt, Prompt]:
         tokenizer, length = self.backbone.tokenizer, self.backbone.text_length

@@ -12,8 +12,7 @@ from tqdm import tqdm
 from inference.backbone import Backbone
 from inference.editors.editor import EditRequest, required
 from inference.editors.sizes import Sizes, in_batches
-from inference.guidance import cfg
-from inference.inversion.inverted import Inversion, Inverted, unet_output
+from inference.inversion.inverted import Inversion, Inverted, guided
 from inference.noise import keyed_noise
 from inference.sampling import SAMPLERS, Predict, Sampler, SamplerName, denoise
 
@@ -110,7 +109,7 @@ class SdEdit:
         advance: Callable[[int], object],
     ) -> Tensor:
         """The edited images, (B, 3, h, w)."""
-        inverted = self._inverted(requests, images, sampler)
+        inverted = self._inverted(requests, images)
         predict = self._predictor(requests, inverted, sampler)
         known = clean = self.backbone.encode_image(images)
         change = self._mask_at(clean)
@@ -141,14 +140,12 @@ class SdEdit:
                 clean = self.backbone.encode_image(self._pasted(images, clean))
         return self.backbone.decode(clean)
 
-    def _inverted(
-        self, requests: Sequence[EditRequest], images: Tensor, sampler: Sampler
-    ) -> Inverted | None:
+    def _inverted(self, requests: Sequence[EditRequest], images: Tensor) -> Inverted | None:
         if self.inversion is None:
             return None
         prompts: list[str] = [required(one, "source", "SdEdit's inversion") for one in requests]
         return self.inversion.invert(
-            self.backbone, images, prompts, sampler=sampler, guidance_scale=self.guidance_scale
+            self.backbone, images, prompts, steps=self.steps, guidance_scale=self.guidance_scale
         )
 
     def _predictor(
@@ -157,15 +154,10 @@ class SdEdit:
         text = self.backbone.encode_text([str(request.target) for request in requests])
         empty = self.backbone.encode_text([""])
 
-        def predict(i: int, x: Tensor) -> Tensor:
-            null = inverted.null_states(i, empty) if inverted else empty.expand_as(text)
-            output = unet_output(
-                self.backbone, torch.cat([x, x]), sampler.timesteps[i], torch.cat([null, text])
-            )
-            uncond, cond = output.chunk(2)
-            return cfg(uncond, cond, self.guidance_scale)
+        def null(i: int) -> Tensor:
+            return inverted.null_states(i, empty) if inverted else empty.expand_as(text)
 
-        return predict
+        return guided(self.backbone, text, sampler, self.guidance_scale, null)
 
     def _noise(self, requests: Sequence[EditRequest], like: Tensor, *what: int) -> Tensor:
         drawn = [keyed_noise("sdedit", one.seed, *what, shape=like.shape[1:]) for one in requests]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from inference.backbone import Backbone
-from inference.inversion.inverted import Inverted, conditional
-from inference.sampling import Sampler, ddim_invert
+from inference.inversion.inverted import Inverted, check_prompts, conditional
+from inference.sampling import ddim, ddim_invert
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +25,19 @@ class Ddim:
         images: Tensor,
         prompts: Sequence[str],
         *,
-        sampler: Sampler,
+        steps: int,
         guidance_scale: float,
     ) -> Inverted:
-        """See `Inversion`; the guidance scale makes no difference."""
-        if len(images) != len(prompts):
-            raise ValueError(f"there are {len(images)} images and {len(prompts)} prompts")
+        """See `Inversion`; the trajectory does not depend on the guidance scale."""
+        check_prompts(images, prompts)
+        sampler = ddim(backbone.scheduler, steps)
         predict = conditional(backbone, prompts, sampler)
-        trajectory = ddim_invert(predict, sampler, backbone.encode_image(images))
-        return Inverted(prompts=tuple(prompts), trajectory=trajectory)
+        return Inverted(
+            prompts=tuple(prompts),
+            sampler=sampler,
+            source_scale=guidance_scale,
+            trajectory=ddim_invert(predict, sampler, backbone.encode_image(images)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +54,14 @@ class NegativePrompt:
         images: Tensor,
         prompts: Sequence[str],
         *,
-        sampler: Sampler,
+        steps: int,
         guidance_scale: float,
     ) -> Inverted:
-        """See `Inversion`; the guidance scale makes no difference."""
+        """See `Inversion`; the trajectory does not depend on the guidance scale."""
         inverted = Ddim().invert(
-            backbone, images, prompts, sampler=sampler, guidance_scale=guidance_scale
+            backbone, images, prompts, steps=steps, guidance_scale=guidance_scale
         )
-        null = backbone.encode_text(prompts).expand(sampler.steps, -1, -1, -1)
+        null = backbone.encode_text(prompts).expand(steps, -1, -1, -1)
         return replace(inverted, null=null)
 
 
@@ -75,11 +79,11 @@ class Direct:
         images: Tensor,
         prompts: Sequence[str],
         *,
-        sampler: Sampler,
+        steps: int,
         guidance_scale: float,
     ) -> Inverted:
-        """See `Inversion`; the guidance scale makes no difference."""
+        """See `Inversion`; the trajectory does not depend on the guidance scale."""
         inverted = Ddim().invert(
-            backbone, images, prompts, sampler=sampler, guidance_scale=guidance_scale
+            backbone, images, prompts, steps=steps, guidance_scale=guidance_scale
         )
         return replace(inverted, follows=True)

@@ -41,18 +41,19 @@ class NullText:
         images: Tensor,
         prompts: Sequence[str],
         *,
-        sampler: Sampler,
+        steps: int,
         guidance_scale: float,
     ) -> Inverted:
         """See `Inversion`."""
         inverted = Ddim().invert(
-            backbone, images, prompts, sampler=sampler, guidance_scale=guidance_scale
+            backbone, images, prompts, steps=steps, guidance_scale=guidance_scale
         )
+        sampler = inverted.sampler
         with torch.no_grad():
             text = backbone.encode_text(prompts)
             null = backbone.encode_text([""]).expand_as(text).float()
         x, found = inverted.trajectory[0], []
-        for i in tqdm(range(sampler.steps), desc="null-text", disable=not self.progress):
+        for i in tqdm(range(steps), desc="null-text", disable=not self.progress):
             step = _Step(backbone, sampler, i, x, text, inverted.trajectory[i + 1], guidance_scale)
             null = self._optimised(step, null, i)
             x = step.after(null)

@@ -27,9 +27,8 @@ def images() -> Tensor:
 def latents(backbone: Backbone, images: Tensor, targets: list[str], **knobs: Any) -> Tensor:
     # The tiny tokenizer has a token a letter, too many for the usual negative prompt.
     editor = PlugAndPlay(backbone=backbone, steps=STEPS, negative_prompt="big", **knobs)
-    sampler = ddim(backbone.scheduler, STEPS)
     with torch.no_grad():
-        return editor.denoise_targets(targets, editor.invert(images, sampler), sampler)
+        return editor.denoise_targets(targets, editor.invert(images))
 
 
 def test_without_injection_it_is_guidance_from_the_inverted_noise(
@@ -38,7 +37,7 @@ def test_without_injection_it_is_guidance_from_the_inverted_noise(
     sampler = ddim(tiny_backbone.scheduler, STEPS)
     found = latents(tiny_backbone, images, TARGETS, features=0.0, attention=0.0)
     with torch.no_grad():
-        start = PlugAndPlay(backbone=tiny_backbone).invert(images, sampler).trajectory[0]
+        start = PlugAndPlay(backbone=tiny_backbone, steps=STEPS).invert(images).start
         texts = torch.cat([tiny_backbone.encode_text(["big", "big"])])
         texts = torch.cat([texts, tiny_backbone.encode_text(TARGETS)])
 

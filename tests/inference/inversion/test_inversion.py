@@ -9,7 +9,7 @@ from inference.inversion.ddim import Ddim, Direct, NegativePrompt
 from inference.inversion.inverted import Inversion, Inverted, reconstruct
 from inference.inversion.null_text import NullText
 from inference.noise import keyed_noise
-from inference.sampling import ddim, ddim_invert
+from inference.sampling import ddim, ddim_invert, euler_ancestral
 
 STEPS = 6
 PROMPTS = ["a red cat", "a dog"]
@@ -24,10 +24,8 @@ def invert(
     inversion: Inversion, backbone: Backbone, images: Tensor, scale: float = 7.5
 ) -> tuple[Inverted, Tensor]:
     """The inversion, and how far its reconstruction's latents are from the picture's: (B,)."""
-    sampler = ddim(backbone.scheduler, STEPS)
-    prompts = PROMPTS[: len(images)]
-    found = inversion.invert(backbone, images, prompts, sampler=sampler, guidance_scale=scale)
-    again = reconstruct(backbone, found, sampler=sampler, guidance_scale=scale)
+    found = inversion.invert(backbone, images, PROMPTS, steps=STEPS, guidance_scale=scale)
+    again = reconstruct(backbone, found)
     with torch.no_grad():
         wanted = backbone.encode_image(images)
     return found, (again - wanted).square().mean(dim=(1, 2, 3))
@@ -89,13 +87,12 @@ def test_null_text_beats_ddim_with_guidance_and_leaves_the_model_alone(
 def test_a_batch_is_its_pictures_one_by_one(build_backbone, images: Tensor) -> None:
     backbone = build_backbone("epsilon", dtype=torch.float64)
     together, _ = invert(NullText(inner_steps=3, early_stop=0), backbone, images.double())
-    sampler = ddim(backbone.scheduler, STEPS)
     for number, prompt in enumerate(PROMPTS):
         alone = NullText(inner_steps=3, early_stop=0).invert(
             backbone,
             images[number : number + 1].double(),
             [prompt],
-            sampler=sampler,
+            steps=STEPS,
             guidance_scale=7.5,
         )
         assert alone.null is not None
@@ -108,24 +105,18 @@ def test_a_picture_that_is_close_stops_and_the_others_go_on(
 ) -> None:
     rows: list[int] = []
     handle = tiny_backbone.unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
-    sampler = ddim(tiny_backbone.scheduler, STEPS)
-    NullText(early_stop=1e9).invert(
-        tiny_backbone, images, PROMPTS, sampler=sampler, guidance_scale=7.5
-    )
+    NullText(early_stop=1e9).invert(tiny_backbone, images, PROMPTS, steps=STEPS, guidance_scale=7.5)
     handle.remove()
     # On the way there 2 rows a step; on the way back conditional, one inner step, and the guided.
     assert sum(rows) == STEPS * (2 + 3 * 2)
 
 
-def test_a_sampler_that_adds_noise_cannot_be_inverted(tiny_backbone: Backbone, images: Tensor):
-    from inference.sampling import euler_ancestral
-
+def test_a_sampler_that_adds_noise_cannot_be_inverted(tiny_backbone: Backbone) -> None:
     sampler = euler_ancestral(tiny_backbone.scheduler, STEPS)
     with pytest.raises(ValueError, match="cannot be inverted; expected ddim"):
-        Ddim().invert(tiny_backbone, images, PROMPTS, sampler=sampler, guidance_scale=7.5)
+        ddim_invert(lambda _, x: x, sampler, torch.zeros(1, 4, 8, 8))
 
 
 def test_a_prompt_for_each_picture(tiny_backbone: Backbone, images: Tensor) -> None:
-    sampler = ddim(tiny_backbone.scheduler, STEPS)
     with pytest.raises(ValueError, match="there are 2 images and 1 prompts"):
-        Ddim().invert(tiny_backbone, images, PROMPTS[:1], sampler=sampler, guidance_scale=7.5)
+        Ddim().invert(tiny_backbone, images, PROMPTS[:1], steps=STEPS, guidance_scale=7.5)
