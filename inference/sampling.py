@@ -10,7 +10,7 @@ Notation: the state before step i is x = signal·x0 + level·ε.
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
@@ -222,6 +222,32 @@ def ddim(scheduler: Any, steps: int) -> Sampler:
         # Only where the folder says so: DDIMScheduler's own default would clip the latents of a
         # folder whose scheduler knows no clipping.
         clip=tables.config.clip_sample_range if config.get("clip_sample") else None,
+    )
+
+
+def ddpm(scheduler: Any, steps: int) -> Sampler:
+    """DDPM on a subset of the timesteps: DDIM with η = 1 (Song et al. 2021, eq. 12 and 16).
+
+    Args:
+        scheduler: Any diffusers scheduler; only its configuration is read.
+        steps: Number of steps.
+
+    Raises:
+        ValueError: As `ddim`.
+    """
+    tables = ddim(scheduler, steps)
+    here, there = tables.level, tables.next_level
+    kept = [a / b for a, b in zip(tables.signal, tables.next_signal, strict=True)]
+    fresh = [
+        after / before * math.sqrt(max(0.0, 1 - signal**2))
+        for before, after, signal in zip(here, there, kept, strict=True)
+    ]
+    return replace(
+        tables,
+        next_level=_floats(
+            math.sqrt(max(0.0, after**2 - new**2)) for after, new in zip(there, fresh, strict=True)
+        ),
+        fresh=tuple(fresh),
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, PNDMScheduler
 from torch import Tensor
 
-from inference.sampling import Sampler, ddim, denoise, euler_ancestral
+from inference.sampling import Sampler, ddim, ddpm, denoise, euler_ancestral
 
 COMMON = {"beta_start": 0.00085, "beta_end": 0.025, "beta_schedule": "scaled_linear"}
 SPACINGS = ["leading", "trailing", "linspace"]
@@ -43,6 +43,31 @@ def test_ddim_equals_diffusers(
     for i, t in enumerate(scheduler.timesteps):
         expected = scheduler.step(model(expected, float(t)), t, expected).prev_sample
         x = sampler.step(i, x, model(sampler.scale_input(i, x), sampler.timesteps[i]))
+        torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 20])
+@pytest.mark.parametrize("set_alpha_to_one", [True, False])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_ddpm_equals_diffusers_ddim_with_eta_1(
+    prediction: str, set_alpha_to_one: bool, steps: int
+) -> None:
+    scheduler = DDIMScheduler(
+        **COMMON,
+        prediction_type=prediction,
+        timestep_spacing="trailing",
+        set_alpha_to_one=set_alpha_to_one,
+        clip_sample=False,
+    )
+    sampler = ddpm(scheduler, steps)
+    scheduler.set_timesteps(steps)
+    x = expected = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    for i, t in enumerate(scheduler.timesteps):
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(i))
+        expected = scheduler.step(
+            model(expected, float(t)), t, expected, eta=1.0, variance_noise=noise
+        ).prev_sample
+        x = sampler.step(i, x, model(x, sampler.timesteps[i]), noise)
         torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from inference.backbone import Backbone
 from inference.inversion.ddim import Ddim, Direct, NegativePrompt
+from inference.inversion.edit_friendly import EditFriendly
 from inference.inversion.inverted import Inversion, Inverted, reconstruct
 from inference.inversion.null_text import NullText
 from inference.noise import keyed_noise
@@ -53,6 +54,22 @@ def test_a_model_that_is_right_is_inverted_exactly(build_backbone, prediction_ty
 def test_direct_inversion_is_exact(tiny_backbone: Backbone, images: Tensor) -> None:
     _, errors = invert(Direct(), tiny_backbone, images)
     assert errors.max() == 0
+
+
+@pytest.mark.parametrize("skip", [0.0, 0.34])
+def test_edit_friendly_inversion_is_exact_up_to_a_last_step_without_noise(
+    tiny_backbone: Backbone, images: Tensor, skip: float
+) -> None:
+    found, _ = invert(EditFriendly(skip=skip), tiny_backbone, images)
+    again = reconstruct(tiny_backbone, found)
+    torch.testing.assert_close(again, found.trajectory[-1], rtol=1e-3, atol=1e-3)
+    assert found.first_step == int(skip * STEPS)
+
+
+def test_edit_friendly_inversion_reproduces_the_picture(build_backbone, images: Tensor) -> None:
+    # Every step of this schedule adds noise, so the last arrives exactly.
+    _, errors = invert(EditFriendly(skip=0.0), build_backbone("v_prediction"), images)
+    assert errors.max() < 1e-6
 
 
 def test_negative_prompt_inversion_is_inversion_without_guidance(
