@@ -1,0 +1,112 @@
+"""Inversions on disk: made once, used for many edits, and only for what they were made of.
+
+A safetensors file whose metadata says of which pictures, prompts and model it is.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from inference.backbone import Backbone
+from inference.files import written_atomically
+from inference.inversion.inverted import Inverted
+from inference.sampling import Sampler, ddim, ddpm
+
+FORMAT: Final = "emend inversion 1"
+_TENSORS = ("trajectory", "null", "noise")
+_SAMPLED = 64
+"""Values of each weight that tell one model from another."""
+
+
+class AnotherInversion(ValueError):
+    """A saved inversion is of other pictures, other prompts or another model."""
+
+
+def save_inversion(path: Path, inverted: Inverted, backbone: Backbone, images: Tensor) -> None:
+    """Write an inversion, atomically.
+
+    Args:
+        path: A `.safetensors` file.
+        inverted: The inversion.
+        backbone: The model it was made with.
+        images: The (B, 3, H, W) pictures it is of.
+    """
+    tensors = {name: getattr(inverted, name) for name in _TENSORS}
+    present = {name: t.contiguous().cpu() for name, t in tensors.items() if t is not None}
+    about = {
+        **identity(backbone, images, inverted.prompts),
+        "steps": inverted.sampler.steps,
+        "stochastic": inverted.sampler.stochastic,
+        "source_scale": inverted.source_scale,
+        "first_step": inverted.first_step,
+        "follows": inverted.follows,
+    }
+    with written_atomically(path) as temporary:
+        save_file(present, temporary, metadata={"format": FORMAT, "about": json.dumps(about)})
+
+
+def load_inversion(
+    path: Path, backbone: Backbone, images: Tensor, prompts: Sequence[str]
+) -> Inverted:
+    """Read an inversion of given pictures and prompts by a given model.
+
+    Raises:
+        AnotherInversion: It is of others.
+        ValueError: The file is no inversion.
+        FileNotFoundError: There is no such file.
+    """
+    try:
+        with safe_open(path, framework="pt", device=str(backbone.device)) as file:
+            metadata = file.metadata() or {}
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} is not an inversion: its format is {metadata.get('format')!r}")
+    about: dict[str, Any] = json.loads(metadata["about"])
+    for name, value in identity(backbone, images, prompts).items():
+        if about[name] != value:
+            raise AnotherInversion(f"{path} is an inversion with another {name}: make it anew")
+    return Inverted(
+        prompts=tuple(prompts),
+        sampler=_sampler(backbone, about),
+        source_scale=about["source_scale"],
+        first_step=about["first_step"],
+        follows=about["follows"],
+        **{name: found.get(name) for name in _TENSORS},  # type: ignore[arg-type]
+    )
+
+
+def identity(backbone: Backbone, images: Tensor, prompts: Sequence[str]) -> dict[str, Any]:
+    """What an inversion belongs to: `model`, `image` and `prompt`, JSON-able."""
+    pixels = images.detach().float().cpu().contiguous()
+    return {
+        "model": fingerprint(backbone),
+        "image": hashlib.sha256(pixels.numpy().tobytes()).hexdigest(),
+        "prompt": list(prompts),
+    }
+
+
+@torch.no_grad()
+def fingerprint(backbone: Backbone) -> str:
+    """Hash of some values of every weight, and of the noise schedule."""
+    digest = hashlib.sha256(json.dumps(dict(backbone.scheduler.config), default=str).encode())
+    for module in (backbone.vae, backbone.text_encoder, backbone.unet):
+        for name, weight in module.state_dict().items():
+            flat = weight.flatten()
+            some = flat[:: max(1, len(flat) // _SAMPLED)][:_SAMPLED]
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            digest.update(some.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sampler(backbone: Backbone, about: dict[str, Any]) -> Sampler:
+    make = ddpm if about["stochastic"] else ddim
+    return make(backbone.scheduler, about["steps"])
