@@ -35,7 +35,7 @@ def test_it_is_the_same_inversion(build_backbone, tmp_path: Path, inversion: Inv
         found, wanted = getattr(loaded, name), getattr(inverted, name)
         assert found is wanted is None or torch.equal(found, wanted)
     again = reconstruct(backbone, inverted)
-    torch.testing.assert_close(reconstruct(backbone, loaded), again, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(reconstruct(backbone, loaded), again, rtol=1e-3, atol=1e-3)
     assert (loaded.sampler, loaded.first_step) == (inverted.sampler, inverted.first_step)
 
 
