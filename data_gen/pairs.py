@@ -250,17 +250,17 @@ class _Rendering:
     """
 
     def __init__(self, backbone: Backbone, trees: Sequence[Tree], knobs: RenderKnobs) -> None:
-        for tree in trees:
-            if reason := rejection(backbone, tree.triplet):
-                raise ValueError(f"triplet {tree.triplet.id} cannot be rendered: {reason}")
+        triplets = dict.fromkeys(tree.triplet for tree in trees)
+        for triplet in triplets:
+            if reason := rejection(backbone, triplet):
+                raise ValueError(f"triplet {triplet.id} cannot be rendered: {reason}")
         self.backbone, self.trees, self.knobs = backbone, trees, knobs
         self.sampler: Sampler = SAMPLERS[knobs.sampler](backbone.scheduler, knobs.steps)
         self.plan: Plan = plan(
             [tree.ps for tree in trees], steps=knobs.steps, batch_rows=knobs.batch_rows
         )
-        self.alignments = [
-            _aligned(backbone, tree.triplet) if knobs.share == "cross" else None for tree in trees
-        ]
+        aligned = {t: _aligned(backbone, t) for t in triplets} if knobs.share == "cross" else {}
+        self.alignments = [aligned.get(tree.triplet) for tree in trees]
         self.dtype = torch.promote_types(backbone.dtype, torch.float32)
         self.shape = _latent_shape(backbone, knobs.size)
         self.tree_of = torch.tensor(self.plan.tree_of, device=backbone.device)
@@ -316,7 +316,7 @@ class _Rendering:
         return RowSharing(
             self_attention=tuple(by_self),
             cross_attention=tuple(by_row),
-            cross_maps=_cross_maps(by_map, self.backbone.device) if by_map else None,
+            cross_maps=CrossMaps.of(by_map, self.backbone.device) if by_map else None,
         )
 
     def _noise(self, *what: str | int) -> Tensor:
@@ -349,16 +349,6 @@ def _aligned(backbone: Backbone, triplet: EditTriplet) -> Alignment:
         for text in (triplet.caption, triplet.edited_caption)
     )
     return align(source, target, substitute=True)
-
-
-def _cross_maps(
-    edits: Sequence[tuple[tuple[int, int], Alignment]], device: torch.device
-) -> CrossMaps:
-    return CrossMaps(
-        rows=tuple(rows for rows, _ in edits),
-        matrix=torch.stack([alignment.matrix for _, alignment in edits]).to(device),
-        taken=torch.stack([alignment.taken for _, alignment in edits]).to(device),
-    )
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ Positions count the start token as 0, as the columns of a cross-attention map do
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -130,10 +131,7 @@ def read_prompt(tokenizer: Any, text: str, length: int) -> Prompt:
     """
     encoded = tokenizer(text, return_offsets_mapping=True, padding=False, verbose=False)
     if len(encoded.input_ids) > length:
-        raise PromptTooLong(
-            f"prompt {text!r} has {len(encoded.input_ids)} tokens with start and end; "
-            f"the text encoder reads {length}"
-        )
+        raise PromptTooLong(text, found=len(encoded.input_ids), limit=length)
     return Prompt(
         text=text,
         ids=tuple(encoded.input_ids[1:-1]),
@@ -160,7 +158,7 @@ class Alignment:
     matrix: Tensor
     taken: Tensor
 
-    @property
+    @cached_property
     def is_identity(self) -> bool:
         """Whether every position takes the attention of the same position: the map as it is."""
         return bool(self.taken.all()) and torch.equal(self.matrix, torch.eye(len(self.matrix)))

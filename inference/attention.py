@@ -24,6 +24,8 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from inference.alignment import Alignment
+
 
 class NoSites(ValueError):
     """The model has no attention site that can be controlled."""
@@ -58,6 +60,17 @@ class CrossMaps:
     taken: Tensor
     scale: Tensor | None = None
     gate: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, edits: Sequence[tuple[tuple[int, int], Alignment]], device: torch.device
+    ) -> "CrossMaps":
+        """Those of (source, target) rows and the alignments of their prompts."""
+        return cls(
+            rows=tuple(rows for rows, _ in edits),
+            matrix=torch.stack([alignment.matrix for _, alignment in edits]).to(device),
+            taken=torch.stack([alignment.taken for _, alignment in edits]).to(device),
+        )
 
 
 class MapRecorder:

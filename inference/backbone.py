@@ -30,6 +30,12 @@ SETTINGS_FILE = "emend.json"
 class PromptTooLong(ValueError):
     """A prompt has more tokens than the text encoder reads; cutting it would drop words unseen."""
 
+    def __init__(self, prompt: str, *, found: int, limit: int) -> None:
+        super().__init__(
+            f"prompt {prompt!r} has {found} tokens with start and end; "
+            f"the text encoder reads {limit}"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -124,10 +130,7 @@ class Backbone:
         for prompt in prompts:
             length = len(self.tokenizer(prompt, verbose=False).input_ids)
             if length > limit:
-                raise PromptTooLong(
-                    f"prompt {prompt!r} has {length} tokens with start and end; "
-                    f"the text encoder reads {limit}"
-                )
+                raise PromptTooLong(prompt, found=length, limit=limit)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Latents as the UNet denoises them: the posterior's mean times the scaling factor.

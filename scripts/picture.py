@@ -17,12 +17,11 @@ from matplotlib.axes import Axes
 
 from data_gen.shards import ShardIndex
 from inference.backbone import load_backbone
-from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
 from inference.images import from_numpy, save_image
 from inference.shapes import MODELS
 from inference.shapes.edits import EDIT_TYPES
-from inference.shapes.evaluation import draw_trials, measure
+from inference.shapes.evaluation import carried_out, draw_trials, measure
 from inference.shapes.judging import judge_pair
 from inference.shapes.render import Field, render
 from inference.shapes.scene import Figure, Scene
@@ -65,12 +64,8 @@ def main(
 def edits(model: Path, per_kind: int) -> list[Example]:
     """The first held-out edits of each type, carried out."""
     trials = draw_trials(EDIT_TYPES, per_kind)
-    requests = [
-        EditRequest(image=from_numpy(render(trial.before)), instruction=trial.instruction, seed=n)
-        for n, trial in enumerate(trials)
-    ]
-    images = Instruct(backbone=load_backbone(model), batch_size=32, progress=True).edit(requests)
-    outputs = [((image.permute(1, 2, 0).numpy() + 1) / 2).astype(np.float32) for image in images]
+    editor = Instruct(backbone=load_backbone(model), batch_size=32, progress=True)
+    outputs = carried_out(editor, trials)
     return [
         Example(
             before=render(trial.before),

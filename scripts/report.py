@@ -35,12 +35,18 @@ from data_gen.shapes import draw_triplets, unconcerned_region
 from data_gen.shards import INDEX_FILE, ShardIndex, read_pair, scan_shard
 from data_gen.sharing import SharingStudy, study_sharing
 from inference.backbone import Backbone, Settings, load_backbone, load_settings
-from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
-from inference.images import from_numpy
 from inference.shapes import MODELS
 from inference.shapes.edits import EDIT_TYPES, EditType
-from inference.shapes.evaluation import Outcome, Summary, Trial, draw_trials, measure, summarise
+from inference.shapes.evaluation import (
+    Outcome,
+    Summary,
+    Trial,
+    carried_out,
+    draw_trials,
+    measure,
+    summarise,
+)
 from inference.shapes.render import render
 from training.unet import widen
 
@@ -291,14 +297,7 @@ def _copying(trials: Sequence[Trial]) -> Contestant:
 
 
 def _contestant(name: str, backbone: Backbone, trials: Sequence[Trial]) -> Contestant:
-    requests = [
-        EditRequest(
-            image=from_numpy(render(trial.before)), instruction=trial.instruction, seed=number
-        )
-        for number, trial in enumerate(trials)
-    ]
-    images = Instruct(backbone=backbone, batch_size=32, progress=True).edit(requests)
-    outputs = [(image.permute(1, 2, 0).numpy() + 1) / 2 for image in images]
+    outputs = carried_out(Instruct(backbone=backbone, batch_size=32, progress=True), trials)
     outcomes = [measure(trial, output) for trial, output in zip(trials, outputs, strict=True)]
     return Contestant(name=name, outputs=outputs, outcomes=outcomes)
 

@@ -23,7 +23,7 @@ from inference.editors.editor import EditRequest, required
 from inference.editors.sizes import Sizes, in_batches
 from inference.guidance import cfg
 from inference.inversion.ddim import Ddim
-from inference.inversion.inverted import Inverted, unet_output
+from inference.inversion.inverted import InversionRequest, Inverted, unet_output
 from inference.sampling import denoise
 
 _DECODER_ATTENTION = re.compile(r"up_blocks\.(\d+)\.attentions\.(\d+)\..*\.attn1$")
@@ -84,8 +84,14 @@ class PlugAndPlay:
 
     def invert(self, images: Tensor) -> Inverted:
         """The trajectories of (B, 3, h, w) images under the empty prompt."""
-        prompts = [""] * len(images)
-        return Ddim().invert(self.backbone, images, prompts, steps=self.steps, guidance_scale=1.0)
+        request = InversionRequest(
+            backbone=self.backbone,
+            images=images,
+            prompts=("",) * len(images),
+            steps=self.steps,
+            guidance_scale=1.0,
+        )
+        return Ddim().invert(request)
 
     def denoise_targets(
         self,

@@ -8,7 +8,7 @@ sources, conditional targets, B each. Attention is controlled in the conditional
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,11 +17,11 @@ from tqdm import tqdm
 from inference.alignment import Alignment, Prompt, align, read_prompt
 from inference.attention import CrossMaps, RowSharing, controlled
 from inference.backbone import Backbone
-from inference.editors.blend import Blend, BlendMasks, blend_grid, blend_positions
+from inference.editors.blend import Blend, BlendMasks, BlendPositions, blend_grid, blend_positions
 from inference.editors.editor import EditRequest, required
 from inference.editors.sizes import Sizes, in_batches, resize
 from inference.guidance import cfg
-from inference.inversion.inverted import Inversion, Inverted, unet_output
+from inference.inversion.inverted import Inversion, InversionRequest, Inverted, unet_output
 from inference.noise import keyed_noise
 from inference.sampling import ddim, denoise
 
@@ -92,9 +92,8 @@ class PromptToPrompt:
     @torch.no_grad()
     def edit_pairs(self, requests: Sequence[EditRequest]) -> list[tuple[Tensor, Tensor]]:
         """Source and target, as the model draws them; both of the size of the request's image."""
-        for request in requests:  # what is wrong with a prompt is said before the first step
-            self._control(request)
-            self._masks([request], 1, 1)
+        # What is wrong with a prompt is said before the first step.
+        controls = [self._control(request) for request in requests]
         sizes = Sizes.of(self.backbone, None)
         images = [self._image(request, sizes) for request in requests]
         sources: dict[int, Tensor] = {}
@@ -102,8 +101,8 @@ class PromptToPrompt:
         with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
 
             def edited(rows: Sequence[int], resized: Tensor) -> Tensor:
-                batch = [requests[row] for row in rows]
-                latents = self.denoise_pairs(batch, self._start(batch, resized), bar.update)
+                start = self._start([requests[row] for row in rows], resized)
+                latents = self._denoised([controls[row] for row in rows], start, bar.update)
                 decoded = self.backbone.decode(latents)
                 for row, source in zip(rows, decoded.cpu().float(), strict=False):
                     sources[row] = resize(source, (images[row].shape[1], images[row].shape[2]))
@@ -112,21 +111,21 @@ class PromptToPrompt:
             targets = in_batches(images, edited, sizes, self.batch_size)
         return [(sources[number], target) for number, target in enumerate(targets)]
 
-    def denoise_pairs(
+    def _denoised(
         self,
-        requests: Sequence[EditRequest],
+        controls: "Sequence[_PromptControl]",
         start: Inverted,
-        advance: Callable[[int], object] = lambda _: None,
+        advance: Callable[[int], object],
     ) -> Tensor:
         """Clean latents of B sources, then of their B targets: (2B, C, h, w)."""
-        backbone, count = self.backbone, len(requests)
-        sources, targets = self._texts(requests)
+        backbone, count = self.backbone, len(controls)
+        sources = backbone.encode_text([control.source.text for control in controls])
+        targets = backbone.encode_text([control.target.text for control in controls])
         empty = backbone.encode_text([""])
         scales = torch.tensor([start.source_scale, self.guidance_scale], device=backbone.device)
         scales = scales.repeat_interleave(count).view(-1, 1, 1, 1)
-        controls = [self._control(request) for request in requests]
         control = _Control(controls, self)
-        masks = self._masks(requests, start.trajectory.shape[-2], start.trajectory.shape[-1])
+        masks = self._masks(controls, start.start)
 
         def predict(i: int, x: Tensor) -> Tensor:
             null = start.null_states(i, empty)
@@ -161,11 +160,6 @@ class PromptToPrompt:
                 callback=lambda *_: advance(count),
             )
 
-    def _texts(self, requests: Sequence[EditRequest]) -> tuple[Tensor, Tensor]:
-        sources = [required(request, "source", "PromptToPrompt") for request in requests]
-        targets = [required(request, "target", "PromptToPrompt") for request in requests]
-        return self.backbone.encode_text(sources), self.backbone.encode_text(targets)
-
     def _image(self, request: EditRequest, sizes: Sizes) -> Tensor:
         """The picture to edit; one of the model's size stands for what is to be drawn."""
         if self.inversion is None:
@@ -179,42 +173,41 @@ class PromptToPrompt:
 
     def _start(self, requests: Sequence[EditRequest], images: Tensor) -> Inverted:
         """From where the sources are drawn: (B, 3, h, w) images inverted, or noise."""
-        prompts = [str(request.source) for request in requests]
+        prompts = tuple(str(request.source) for request in requests)
         if self.inversion is not None:
             return self.inversion.invert(
-                self.backbone,
-                images,
-                prompts,
-                steps=self.steps,
-                guidance_scale=self.guidance_scale,
+                InversionRequest(
+                    backbone=self.backbone,
+                    images=images,
+                    prompts=prompts,
+                    steps=self.steps,
+                    guidance_scale=self.guidance_scale,
+                )
             )
         sampler, factor = ddim(self.backbone.scheduler, self.steps), self.backbone.latent_factor
         shape = (self.backbone.vae.config.latent_channels, *(s // factor for s in images.shape[2:]))
         noise = [keyed_noise("edit", request.seed, "start", shape=shape) for request in requests]
         first = sampler.init_scale * torch.stack(noise).to(self.backbone.device)
         return Inverted(
-            prompts=tuple(prompts),
+            prompts=prompts,
             sampler=sampler,
             source_scale=self.guidance_scale,
             trajectory=first[None],
         )
 
-    def _prompts(self, request: EditRequest) -> tuple[Prompt, Prompt]:
-        tokenizer, length = self.backbone.tokenizer, self.backbone.text_length
-        return (
-            read_prompt(tokenizer, required(request, "source", "PromptToPrompt"), length),
-            read_prompt(tokenizer, required(request, "target", "PromptToPrompt"), length),
-        )
-
-    def _masks(self, requests: Sequence[EditRequest], height: int, width: int) -> BlendMasks | None:
+    def _masks(self, controls: "Sequence[_PromptControl]", latents: Tensor) -> BlendMasks | None:
+        """What blending knows at first; `latents` are of the size of all of them."""
+        words = [control.blended for control in controls if control.blended is not None]
         if self.blend is None:
             return None
-        words = [blend_positions(self.blend, *self._prompts(request)) for request in requests]
-        grid = blend_grid(self.backbone.unet, height, width)
-        return BlendMasks(self.blend, words, (height, width), grid)
+        size = (latents.shape[-2], latents.shape[-1])
+        return BlendMasks(self.blend, words, size, blend_grid(self.backbone.unet, *size))
 
     def _control(self, request: EditRequest) -> "_PromptControl":
-        source, target = self._prompts(request)
+        texts: list[str] = [required(request, n, "PromptToPrompt") for n in ("source", "target")]
+        source, target = (
+            read_prompt(self.backbone.tokenizer, text, self.backbone.text_length) for text in texts
+        )
         scale = torch.ones(target.length)
         for word, factor in self.weights.items():
             scale[list(target.find(word))] = factor
@@ -225,6 +218,7 @@ class PromptToPrompt:
             source=source,
             target=target,
             alignment=align(source, target, substitute=self.substitute),
+            blended=blend_positions(self.blend, source, target) if self.blend else None,
             scale=scale,
             opens=_step(windows[:, 0], self.steps),
             closes=_step(windows[:, 1], self.steps),
@@ -238,6 +232,7 @@ class _PromptControl:
     Attributes:
         source, target: The prompts.
         alignment: Between them.
+        blended: Where the words of the blend stand in them; None without one.
         scale: (L,) factors.
         opens, closes: (L,) the steps between which each position is controlled.
     """
@@ -245,6 +240,7 @@ class _PromptControl:
     source: Prompt
     target: Prompt
     alignment: Alignment
+    blended: BlendPositions | None
     scale: Tensor
     opens: Tensor
     closes: Tensor
@@ -292,14 +288,9 @@ class _Control:
 
     def _maps(self, edits: Sequence[tuple[tuple[int, int], _PromptControl]], i: int) -> CrossMaps:
         device = self.editor.backbone.device
-
-        def stacked(part: Callable[[_PromptControl], Tensor]) -> Tensor:
-            return torch.stack([part(request) for _, request in edits]).to(device)
-
-        return CrossMaps(
-            rows=tuple(pair for pair, _ in edits),
-            matrix=stacked(lambda request: request.alignment.matrix),
-            taken=stacked(lambda request: request.alignment.taken),
-            scale=stacked(lambda request: request.scale),
-            gate=stacked(lambda request: request.gate(i)),
+        plain = CrossMaps.of([(rows, request.alignment) for rows, request in edits], device)
+        return replace(
+            plain,
+            scale=torch.stack([request.scale for _, request in edits]).to(device),
+            gate=torch.stack([request.gate(i) for _, request in edits]).to(device),
         )

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from inference.backbone import Backbone
 from inference.editors.editor import EditRequest, required
 from inference.editors.sizes import Sizes, in_batches
-from inference.inversion.inverted import Inversion, Inverted, guided
+from inference.inversion.inverted import Inversion, InversionRequest, Inverted, guided
 from inference.noise import keyed_noise
 from inference.sampling import SAMPLERS, Predict, Sampler, SamplerName, denoise
 
@@ -143,9 +143,14 @@ class SdEdit:
     def _inverted(self, requests: Sequence[EditRequest], images: Tensor) -> Inverted | None:
         if self.inversion is None:
             return None
-        prompts: list[str] = [required(one, "source", "SdEdit's inversion") for one in requests]
         return self.inversion.invert(
-            self.backbone, images, prompts, steps=self.steps, guidance_scale=self.guidance_scale
+            InversionRequest(
+                backbone=self.backbone,
+                images=images,
+                prompts=tuple(required(one, "source", "SdEdit's inversion") for one in requests),
+                steps=self.steps,
+                guidance_scale=self.guidance_scale,
+            )
         )
 
     def _predictor(

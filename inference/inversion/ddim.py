@@ -1,13 +1,10 @@
 """Inversions that need nothing but the DDIM trajectory of a picture."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
-from inference.backbone import Backbone
-from inference.inversion.inverted import Inverted, check_prompts, conditional
+from inference.inversion.inverted import InversionRequest, Inverted, conditional
 from inference.sampling import ddim, ddim_invert
 
 
@@ -19,24 +16,15 @@ class Ddim:
     """
 
     @torch.no_grad()
-    def invert(
-        self,
-        backbone: Backbone,
-        images: Tensor,
-        prompts: Sequence[str],
-        *,
-        steps: int,
-        guidance_scale: float,
-    ) -> Inverted:
+    def invert(self, request: InversionRequest) -> Inverted:
         """See `Inversion`; the trajectory does not depend on the guidance scale."""
-        check_prompts(images, prompts)
-        sampler = ddim(backbone.scheduler, steps)
-        predict = conditional(backbone, prompts, sampler)
+        backbone, sampler = request.backbone, ddim(request.backbone.scheduler, request.steps)
+        predict = conditional(backbone, request.prompts, sampler)
         return Inverted(
-            prompts=tuple(prompts),
+            prompts=request.prompts,
             sampler=sampler,
-            source_scale=guidance_scale,
-            trajectory=ddim_invert(predict, sampler, backbone.encode_image(images)),
+            source_scale=request.guidance_scale,
+            trajectory=ddim_invert(predict, sampler, backbone.encode_image(request.images)),
         )
 
 
@@ -48,21 +36,10 @@ class NegativePrompt:
     """
 
     @torch.no_grad()
-    def invert(
-        self,
-        backbone: Backbone,
-        images: Tensor,
-        prompts: Sequence[str],
-        *,
-        steps: int,
-        guidance_scale: float,
-    ) -> Inverted:
+    def invert(self, request: InversionRequest) -> Inverted:
         """See `Inversion`; the trajectory does not depend on the guidance scale."""
-        inverted = Ddim().invert(
-            backbone, images, prompts, steps=steps, guidance_scale=guidance_scale
-        )
-        null = backbone.encode_text(prompts).expand(steps, -1, -1, -1)
-        return replace(inverted, null=null)
+        null = request.backbone.encode_text(request.prompts).expand(request.steps, -1, -1, -1)
+        return replace(Ddim().invert(request), null=null)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +50,6 @@ class Direct:
     """
 
     @torch.no_grad()
-    def invert(
-        self,
-        backbone: Backbone,
-        images: Tensor,
-        prompts: Sequence[str],
-        *,
-        steps: int,
-        guidance_scale: float,
-    ) -> Inverted:
+    def invert(self, request: InversionRequest) -> Inverted:
         """See `Inversion`; the trajectory does not depend on the guidance scale."""
-        inverted = Ddim().invert(
-            backbone, images, prompts, steps=steps, guidance_scale=guidance_scale
-        )
-        return replace(inverted, follows=True)
+        return replace(Ddim().invert(request), follows=True)

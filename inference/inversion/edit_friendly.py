@@ -1,13 +1,11 @@
 """Edit-friendly DDPM inversion: the noise that a stochastic sampler would have had to draw."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from inference.backbone import Backbone
-from inference.inversion.inverted import Inverted, check_prompts, guided
+from inference.inversion.inverted import InversionRequest, Inverted, guided
 from inference.noise import keyed_noise
 from inference.sampling import Sampler, ddpm
 
@@ -35,21 +33,13 @@ class EditFriendly:
             raise ValueError(f"skip is {self.skip}; expected 0 to below 1")
 
     @torch.no_grad()
-    def invert(
-        self,
-        backbone: Backbone,
-        images: Tensor,
-        prompts: Sequence[str],
-        *,
-        steps: int,
-        guidance_scale: float,
-    ) -> Inverted:
+    def invert(self, request: InversionRequest) -> Inverted:
         """See `Inversion`; the guidance scale makes no difference."""
-        check_prompts(images, prompts)
+        backbone, steps = request.backbone, request.steps
         sampler = ddpm(backbone.scheduler, steps)
-        clean = backbone.encode_image(images)
+        clean = backbone.encode_image(request.images)
         states = [self._noised(sampler, i, clean) for i in range(steps)] + [clean]
-        texts, empty = backbone.encode_text(prompts), backbone.encode_text([""])
+        texts, empty = backbone.encode_text(request.prompts), backbone.encode_text([""])
         predict = guided(
             backbone, texts, sampler, self.source_scale, lambda _: empty.expand_as(texts)
         )
@@ -63,7 +53,7 @@ class EditFriendly:
                 states[i + 1] = drift
                 noise.append(torch.zeros_like(clean))
         return Inverted(
-            prompts=tuple(prompts),
+            prompts=request.prompts,
             sampler=sampler,
             source_scale=self.source_scale,
             trajectory=torch.stack(states),

@@ -23,6 +23,32 @@ NullStates = Callable[[int], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
+class InversionRequest:
+    """What is to be inverted, and for what.
+
+    Attributes:
+        backbone: A text-to-image model.
+        images: (B, 3, H, W) in [-1, 1].
+        prompts: What each shows.
+        steps: Of the sampler that is to draw them again.
+        guidance_scale: The guidance that edits of them will use.
+
+    Raises:
+        ValueError: There are more or fewer prompts than images.
+    """
+
+    backbone: Backbone
+    images: Tensor
+    prompts: tuple[str, ...]
+    steps: int
+    guidance_scale: float
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.prompts):
+            raise ValueError(f"there are {len(self.images)} images and {len(self.prompts)} prompts")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inverted:
     """B pictures, as a model can draw them again.
 
@@ -71,34 +97,9 @@ class Inverted:
 class Inversion(Protocol):
     """Whatever inverts pictures; its fields are its knobs."""
 
-    def invert(
-        self,
-        backbone: Backbone,
-        images: Tensor,
-        prompts: Sequence[str],
-        *,
-        steps: int,
-        guidance_scale: float,
-    ) -> Inverted:
-        """Invert pictures.
-
-        Args:
-            backbone: A text-to-image model.
-            images: (B, 3, H, W) in [-1, 1].
-            prompts: What each shows.
-            steps: Of the sampler that is to draw them again.
-            guidance_scale: The guidance that edits of them will use.
-
-        Raises:
-            ValueError: There are more or fewer prompts than images.
-        """
+    def invert(self, request: InversionRequest) -> Inverted:
+        """Invert pictures."""
         ...
-
-
-def check_prompts(images: Tensor, prompts: Sequence[str]) -> None:
-    """Raise ValueError unless each image has its prompt."""
-    if len(images) != len(prompts):
-        raise ValueError(f"there are {len(images)} images and {len(prompts)} prompts")
 
 
 def conditional(backbone: Backbone, prompts: Sequence[str], sampler: Sampler) -> Predict:

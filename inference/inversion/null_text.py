@@ -7,11 +7,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from inference.backbone import Backbone
 from inference.guidance import cfg
 from inference.inversion.ddim import Ddim
-from inference.inversion.inverted import Inverted, unet_output
-from inference.sampling import Sampler
+from inference.inversion.inverted import InversionRequest, Inverted, unet_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,26 +33,15 @@ class NullText:
     early_stop: float = 1e-5
     progress: bool = False
 
-    def invert(
-        self,
-        backbone: Backbone,
-        images: Tensor,
-        prompts: Sequence[str],
-        *,
-        steps: int,
-        guidance_scale: float,
-    ) -> Inverted:
+    def invert(self, request: InversionRequest) -> Inverted:
         """See `Inversion`."""
-        inverted = Ddim().invert(
-            backbone, images, prompts, steps=steps, guidance_scale=guidance_scale
-        )
-        sampler = inverted.sampler
+        inverted = Ddim().invert(request)
         with torch.no_grad():
-            text = backbone.encode_text(prompts)
-            null = backbone.encode_text([""]).expand_as(text).float()
+            text = request.backbone.encode_text(request.prompts)
+            null = request.backbone.encode_text([""]).expand_as(text).float()
         x, found = inverted.trajectory[0], []
-        for i in tqdm(range(steps), desc="null-text", disable=not self.progress):
-            step = _Step(backbone, sampler, i, x, text, inverted.trajectory[i + 1], guidance_scale)
+        for i in tqdm(range(request.steps), desc="null-text", disable=not self.progress):
+            step = _Step(request, inverted, i, x, text)
             null = self._optimised(step, null, i)
             x = step.after(null)
             found.append(null)
@@ -86,17 +73,11 @@ class _Step:
     """One guided step of B pictures, as a function of their null embeddings."""
 
     def __init__(
-        self,
-        backbone: Backbone,
-        sampler: Sampler,
-        i: int,
-        x: Tensor,
-        text: Tensor,
-        goal: Tensor,
-        guidance_scale: float,
+        self, request: InversionRequest, inverted: Inverted, i: int, x: Tensor, text: Tensor
     ) -> None:
-        self.backbone, self.sampler, self.i = backbone, sampler, i
-        self.x, self.goal, self.scale = x, goal, guidance_scale
+        self.backbone, self.scale = request.backbone, request.guidance_scale
+        self.sampler, self.goal = inverted.sampler, inverted.trajectory[i + 1]
+        self.i, self.x = i, x
         with torch.no_grad():
             self.conditional = self._output(x, text)
 

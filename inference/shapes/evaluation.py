@@ -13,11 +13,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.editors.editor import Editor, EditRequest
+from inference.images import from_numpy
 from inference.shapes.captions import describe
 from inference.shapes.edits import EditType, Inapplicable, edit_scene, propose
 from inference.shapes.judging import judge_edit
 from inference.shapes.phrasings import instruction
-from inference.shapes.render import render
+from inference.shapes.render import Field, render
 from inference.shapes.scene import Scene, random_scene
 
 EVALUATION_SEED: Final = 2_000_000
@@ -111,6 +113,17 @@ def measure(trial: Trial, output: NDArray[np.float32]) -> Outcome:
         error=float(distance.mean()),
         error_elsewhere=float(distance[unchanged].mean()) if unchanged.any() else 0.0,
     )
+
+
+def carried_out(editor: Editor, trials: Sequence[Trial]) -> list[Field]:
+    """What an editor makes of trials, (64, 64, 3) in [0, 1] each; a seed is a place among them."""
+    requests = [
+        EditRequest(
+            image=from_numpy(render(trial.before)), instruction=trial.instruction, seed=number
+        )
+        for number, trial in enumerate(trials)
+    ]
+    return [(image.permute(1, 2, 0).numpy() + 1) / 2 for image in editor.edit(requests)]
 
 
 def summarise(outcomes: Iterable[Outcome]) -> Summary:

@@ -41,15 +41,14 @@ from data_gen.records import Caption, EditTriplet, ImagePair
 from data_gen.shards import ShardIndex
 from inference.backbone import Backbone, load_backbone
 from inference.clip import load_clip
-from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
-from inference.images import from_numpy
 from inference.shapes import MODELS
 from inference.shapes.captions import alternatives, caption, describe, parse
 from inference.shapes.edits import EDIT_TYPES, EditType, propose
 from inference.shapes.evaluation import (
     Outcome,
     Trial,
+    carried_out,
     draw_trials,
     measure,
     summarise,
@@ -200,9 +199,9 @@ def editor(
     trials = draw_trials(EDIT_TYPES, per_kind, seed=SEED)
     elsewhere = draw_trials(EDIT_TYPES, per_kind, seed=SEED, held_out_phrasings=True)
     outcomes = {
-        "editor": carried_out(backbone, trials),
-        "held-out phrasings": carried_out(backbone, elsewhere),
-        "base": carried_out(untrained, trials),
+        "editor": edited(backbone, trials),
+        "held-out phrasings": edited(backbone, elsewhere),
+        "base": edited(untrained, trials),
         "copy": [measure(trial, draw_scene(trial.before)) for trial in trials],
     }
     true_pairs = {} if data is None else right_pairs(data)
@@ -241,7 +240,7 @@ def guidance(
     for i, text_scale in enumerate(TEXT_SCALES):
         for j, image_scale in enumerate(IMAGE_SCALES):
             scales = {"text_scale": text_scale, "image_scale": image_scale}
-            rows = carried_out(backbone, trials, **scales)
+            rows = edited(backbone, trials, **scales)
             summary = summarise(rows)
             right[i, j], changed[i, j] = summary.accuracy, summary.error_elsewhere
             hits = share([one.right for one in rows])
@@ -302,16 +301,10 @@ def wording(instruction: str) -> str:
     return re.sub(r"\b(?:an?|the) _(?: _)*", "_", text)
 
 
-def carried_out(backbone: Backbone, trials: Sequence[Trial], **scales: float) -> list[Outcome]:
+def edited(backbone: Backbone, trials: Sequence[Trial], **scales: float) -> list[Outcome]:
     """Edit the pictures of trials and measure what came out."""
-    requests = [
-        EditRequest(
-            image=from_numpy(draw_scene(trial.before)), instruction=trial.instruction, seed=n
-        )
-        for n, trial in enumerate(trials)
-    ]
-    images = Instruct(backbone=backbone, batch_size=64, progress=True, **scales).edit(requests)
-    outputs = [(image.permute(1, 2, 0).float().numpy() + 1) / 2 for image in images]
+    editor = Instruct(backbone=backbone, batch_size=64, progress=True, **scales)
+    outputs = carried_out(editor, trials)
     return [measure(trial, output) for trial, output in zip(trials, outputs, strict=True)]
 
 

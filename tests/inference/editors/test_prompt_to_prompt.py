@@ -16,7 +16,7 @@ from inference.editors.prompt_to_prompt import PromptToPrompt
 from inference.guidance import cfg
 from inference.inversion.ddim import Ddim, Direct, NegativePrompt
 from inference.inversion.edit_friendly import EditFriendly
-from inference.inversion.inverted import Inversion, reconstruct, unet_output
+from inference.inversion.inverted import Inversion, InversionRequest, reconstruct, unet_output
 from inference.inversion.null_text import NullText
 from inference.noise import keyed_noise
 from inference.sampling import ddim, denoise
@@ -146,7 +146,13 @@ def test_of_a_real_picture_the_source_is_its_reconstruction(
     request = replace(SWAP, image=image)
     [(source, target)] = editor(tiny_backbone, inversion=inversion).edit_pairs([request])
     inverted = inversion.invert(
-        tiny_backbone, image[None], [str(SWAP.source)], steps=STEPS, guidance_scale=7.5
+        InversionRequest(
+            backbone=tiny_backbone,
+            images=image[None],
+            prompts=(str(SWAP.source),),
+            steps=STEPS,
+            guidance_scale=7.5,
+        )
     )
     with torch.no_grad():
         expected = tiny_backbone.decode(reconstruct(tiny_backbone, inverted))[0]

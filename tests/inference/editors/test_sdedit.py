@@ -10,7 +10,7 @@ from inference.backbone import Backbone
 from inference.editors.editor import EditRequest
 from inference.editors.sdedit import SdEdit
 from inference.inversion.ddim import Ddim
-from inference.inversion.inverted import Inversion, reconstruct
+from inference.inversion.inverted import Inversion, InversionRequest, reconstruct
 from inference.inversion.null_text import NullText
 from inference.noise import keyed_noise
 
@@ -102,7 +102,13 @@ def test_all_the_way_from_an_inversion_is_its_reconstruction(
     same = [EditRequest(image=r.image, source="a cat", target="a cat") for r in requests]
     found = edited(tiny_backbone, same, strength=1.0, sampler="ddim", inversion=inversion)
     inverted = inversion.invert(
-        tiny_backbone, pictures(same), ["a cat"] * 2, steps=STEPS, guidance_scale=7.5
+        InversionRequest(
+            backbone=tiny_backbone,
+            images=pictures(same),
+            prompts=("a cat",) * 2,
+            steps=STEPS,
+            guidance_scale=7.5,
+        )
     )
     latents = reconstruct(tiny_backbone, inverted)
     with torch.no_grad():

@@ -7,7 +7,7 @@ from torch import Tensor
 from inference.backbone import Backbone
 from inference.inversion.ddim import Ddim, Direct, NegativePrompt
 from inference.inversion.edit_friendly import EditFriendly
-from inference.inversion.inverted import Inversion, Inverted, reconstruct
+from inference.inversion.inverted import Inversion, InversionRequest, Inverted, reconstruct
 from inference.inversion.null_text import NullText
 from inference.noise import keyed_noise
 from inference.sampling import ddim, ddim_invert, euler_ancestral
@@ -21,11 +21,23 @@ def images() -> Tensor:
     return keyed_noise("pictures", shape=(2, 3, 32, 32)).tanh()
 
 
+def request(
+    backbone: Backbone, images: Tensor, prompts: list[str], scale: float = 7.5
+) -> InversionRequest:
+    return InversionRequest(
+        backbone=backbone,
+        images=images,
+        prompts=tuple(prompts),
+        steps=STEPS,
+        guidance_scale=scale,
+    )
+
+
 def invert(
     inversion: Inversion, backbone: Backbone, images: Tensor, scale: float = 7.5
 ) -> tuple[Inverted, Tensor]:
     """The inversion, and how far its reconstruction's latents are from the picture's: (B,)."""
-    found = inversion.invert(backbone, images, PROMPTS, steps=STEPS, guidance_scale=scale)
+    found = inversion.invert(request(backbone, images, PROMPTS, scale))
     again = reconstruct(backbone, found)
     with torch.no_grad():
         wanted = backbone.encode_image(images)
@@ -106,11 +118,7 @@ def test_a_batch_is_its_pictures_one_by_one(build_backbone, images: Tensor) -> N
     together, _ = invert(NullText(inner_steps=3, early_stop=0), backbone, images.double())
     for number, prompt in enumerate(PROMPTS):
         alone = NullText(inner_steps=3, early_stop=0).invert(
-            backbone,
-            images[number : number + 1].double(),
-            [prompt],
-            steps=STEPS,
-            guidance_scale=7.5,
+            request(backbone, images[number : number + 1].double(), [prompt])
         )
         assert alone.null is not None
         assert together.null is not None
@@ -122,7 +130,7 @@ def test_a_picture_that_is_close_stops_and_the_others_go_on(
 ) -> None:
     rows: list[int] = []
     handle = tiny_backbone.unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
-    NullText(early_stop=1e9).invert(tiny_backbone, images, PROMPTS, steps=STEPS, guidance_scale=7.5)
+    NullText(early_stop=1e9).invert(request(tiny_backbone, images, PROMPTS))
     handle.remove()
     # On the way there 2 rows a step; on the way back conditional, one inner step, and the guided.
     assert sum(rows) == STEPS * (2 + 3 * 2)
@@ -136,4 +144,4 @@ def test_a_sampler_that_adds_noise_cannot_be_inverted(tiny_backbone: Backbone) -
 
 def test_a_prompt_for_each_picture(tiny_backbone: Backbone, images: Tensor) -> None:
     with pytest.raises(ValueError, match="there are 2 images and 1 prompts"):
-        Ddim().invert(tiny_backbone, images, PROMPTS[:1], steps=STEPS, guidance_scale=7.5)
+        request(tiny_backbone, images, PROMPTS[:1])

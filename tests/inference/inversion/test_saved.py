@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from inference.backbone import Backbone
 from inference.inversion.ddim import Direct
 from inference.inversion.edit_friendly import EditFriendly
-from inference.inversion.inverted import Inversion, reconstruct
+from inference.inversion.inverted import Inversion, InversionRequest, reconstruct
 from inference.inversion.null_text import NullText
 from inference.inversion.saved import AnotherInversion, load_inversion, save_inversion
 from inference.noise import keyed_noise
@@ -20,7 +20,15 @@ IMAGES = keyed_noise("pictures", shape=(2, 3, 32, 32)).tanh()
 
 
 def saved(inversion: Inversion, backbone: Backbone, path: Path):
-    inverted = inversion.invert(backbone, IMAGES, PROMPTS, steps=4, guidance_scale=5.0)
+    inverted = inversion.invert(
+        InversionRequest(
+            backbone=backbone,
+            images=IMAGES,
+            prompts=tuple(PROMPTS),
+            steps=4,
+            guidance_scale=5.0,
+        )
+    )
     save_inversion(path, inverted, backbone, IMAGES)
     return inverted
 
