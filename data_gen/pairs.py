@@ -25,6 +25,7 @@ from inference.guidance import cfg
 from inference.images import to_numpy
 from inference.noise import keyed_noise, keyed_seed
 from inference.sampling import SAMPLERS, Sampler, SamplerName
+from inference.text import Text
 
 Share = Literal["self", "cross"]
 
@@ -289,10 +290,8 @@ class _Rendering:
         x = self.latents[states]
         hooks.sharing = self._sharing(call)
         rows = self.sampler.scale_input(i, x).to(self.backbone.dtype).repeat(2, 1, 1, 1)
-        text = torch.cat([self.null_text.expand(len(x), -1, -1), self.texts[self.text_of[states]]])
-        output = self.backbone.unet(
-            rows, self.sampler.timesteps[i], encoder_hidden_states=text
-        ).sample.to(self.dtype)
+        text = Text.cat([self.null_text.expand(len(x)), self.texts[self.text_of[states]]])
+        output = self.backbone.unet_output(rows, self.sampler.timesteps[i], text).to(self.dtype)
         uncond, cond = output.chunk(2)
         guided = cfg(uncond, cond, self.guidance[trees].view(-1, 1, 1, 1))
         shared_noise = None if noise is None else noise[trees]
@@ -327,8 +326,8 @@ class _Rendering:
         ]
         return torch.stack(drawn).to(self.backbone.device, self.dtype)
 
-    def _encode_texts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The null text (1, L, D), the distinct captions (U, L, D), and state -> caption (N,)."""
+    def _encode_texts(self) -> tuple[Text, Text, Tensor]:
+        """The null text, the distinct captions, and state -> caption (N,)."""
         sources = set(self.plan.source_of)
         captions = [
             self.trees[tree].triplet.caption
@@ -340,7 +339,7 @@ class _Rendering:
         # One at a time: a caption's embedding must not move with its company.
         texts = [self.backbone.encode_text([caption]) for caption in rows]
         text_of = torch.tensor([rows[text] for text in captions], device=self.backbone.device)
-        return self.backbone.encode_text([""]), torch.cat(texts), text_of
+        return self.backbone.encode_text([""]), Text.cat(texts), text_of
 
 
 def _aligned(backbone: Backbone, triplet: EditTriplet) -> Alignment:

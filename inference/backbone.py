@@ -1,7 +1,8 @@
 """A latent diffusion model as one frozen dataclass, and how it is loaded.
 
-A backbone is what every stage runs: VAE, text encoder with its tokenizer, UNet and scheduler of any
-Stable-Diffusion-like diffusers folder. Nothing here knows of editing or of sampling.
+A backbone is what every stage runs: VAE, text encoders with their tokenizers, UNet and scheduler of
+any Stable-Diffusion-like diffusers folder (1.x, 2.x, XL). Nothing here knows of editing or of
+sampling.
 
 What pins a checkpoint's behaviour beyond diffusers' own configuration stands in `emend.json` at the
 root of its folder (see `Settings`), a file that stock diffusers does not look at. Folders without
@@ -11,18 +12,19 @@ one, InstructPix2Pix's own among them, get the defaults.
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from inference.sampling import SAMPLERS, SamplerName
+from inference.text import Text
 
 SETTINGS_FILE = "emend.json"
 
@@ -62,6 +64,13 @@ class Backbone:
     """The parts of a latent diffusion model.
 
     Images are `(B, 3, H, W)` in [-1, 1]; latents `(B, C, h, w)` with h = H / `latent_factor`.
+
+    Attributes:
+        vae, text_encoder, tokenizer, unet, scheduler: Those of the diffusers folder.
+        text_encoder_2, tokenizer_2: SDXL's second ones; None for models with one.
+        zero_null: Whether the null text is all zeros, as SDXL was trained, and not the embedding
+            of the empty prompt.
+        settings: What the checkpoint pins.
     """
 
     vae: AutoencoderKL
@@ -69,6 +78,9 @@ class Backbone:
     tokenizer: Any
     unet: UNet2DConditionModel
     scheduler: Any
+    text_encoder_2: CLIPTextModelWithProjection | None = None
+    tokenizer_2: Any = None
+    zero_null: bool = False
     settings: Settings = field(default_factory=Settings)
 
     @property
@@ -106,23 +118,61 @@ class Backbone:
             min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
         )
 
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Embed prompts; the empty prompt is the null text of classifier-free guidance.
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """All that has weights, by the names of their folders."""
+        names = ("vae", "text_encoder", "text_encoder_2", "unet")
+        found = {name: getattr(self, name) for name in names}
+        return {name: module for name, module in found.items() if module is not None}
+
+    def encode_text(self, prompts: Sequence[str]) -> Text:
+        """Embed N prompts; the empty prompt is the null text of classifier-free guidance.
 
         Returns:
-            `(B, L, D)`, L = `text_length`.
+            N prompts of L = `text_length` tokens.
 
         Raises:
             PromptTooLong: A prompt does not fit in `text_length` tokens.
         """
         self.check_lengths(prompts)
-        tokens = self.tokenizer(
+        if self.text_encoder_2 is None:
+            return Text(self._encoded(self.text_encoder, self.tokenizer, prompts)[0])
+        # Two encoders, the last layer but one of each (Podell et al. 2023, section 2.1).
+        first = self._encoded(self.text_encoder, self.tokenizer, prompts)
+        second = self._encoded(self.text_encoder_2, self.tokenizer_2, prompts)
+        states = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+        pooled = second.text_embeds
+        if self.zero_null:
+            kept = torch.tensor([bool(prompt) for prompt in prompts], device=states.device)
+            states, pooled = states * kept[:, None, None], pooled * kept[:, None]
+        return Text(states, pooled)
+
+    def _encoded(self, encoder: Any, tokenizer: Any, prompts: Sequence[str]) -> Any:
+        tokens = tokenizer(
             list(prompts), padding="max_length", max_length=self.text_length, return_tensors="pt"
         ).to(self.device)
-        uses_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
+        uses_mask = getattr(encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask if uses_mask else None
-        embedded: Tensor = self.text_encoder(tokens.input_ids, attention_mask=mask)[0]
-        return embedded
+        return encoder(tokens.input_ids, attention_mask=mask, output_hidden_states=True)
+
+    def unet_output(self, x: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
+        """What the UNet says of N states, in float32 at least.
+
+        An SDXL is told that the picture has the size of the latents and was never cropped.
+
+        Args:
+            x: (N, C, h, w), with an editor's UNet the image condition among the channels.
+            timestep: One for all, or (N,).
+            text: N prompts.
+        """
+        text = text.to(torch.empty((), device=self.device, dtype=self.dtype))
+        output: Tensor = self.unet(
+            x.to(text.states),
+            timestep,
+            encoder_hidden_states=text.states,
+            added_cond_kwargs=size_condition(text, x, self.latent_factor),
+        ).sample
+        return output.to(torch.promote_types(output.dtype, torch.float32))
 
     def check_lengths(self, prompts: Sequence[str]) -> None:
         """Raise `PromptTooLong` where `encode_text` would, at hardly any cost."""
@@ -168,6 +218,19 @@ class Backbone:
         return images.to(self.device, self.vae.dtype)
 
 
+def size_condition(text: Text, x: Tensor, latent_factor: int) -> dict[str, Tensor] | None:
+    """SDXL's `added_cond_kwargs` for uncropped pictures of (N, C, h, w) latents; None for others.
+
+    The six numbers are original height and width, top and left of the crop, target height and
+    width, in pixels (Podell et al. 2023, section 2.2).
+    """
+    if text.pooled is None:
+        return None
+    height, width = (latent_factor * side for side in x.shape[-2:])
+    sizes = text.pooled.new_tensor([height, width, 0, 0, height, width])
+    return {"text_embeds": text.pooled, "time_ids": sizes.expand(len(x), 6)}
+
+
 def load_backbone(
     folder: str | Path,
     *,
@@ -190,15 +253,27 @@ def load_backbone(
     """
     root = Path(folder)
     _check_parts(root)
+    second = root / "text_encoder_2"
     backbone = Backbone(
         vae=_load_part(AutoencoderKL, root / "vae", torch_dtype=dtype),
-        text_encoder=_load_text_encoder(root / "text_encoder", dtype),
-        tokenizer=CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True),
+        text_encoder=_load_text_encoder(CLIPTextModel, root / "text_encoder", dtype),
+        tokenizer=_load_tokenizer(root / "tokenizer"),
         unet=_load_part(UNet2DConditionModel, root / "unet", torch_dtype=dtype),
         scheduler=_load_scheduler(root / "scheduler"),
         settings=load_settings(root),
     )
-    for module in (backbone.vae, backbone.text_encoder, backbone.unet):
+    if second.is_dir():
+        index = _read_json(root / "model_index.json")
+        backbone = replace(
+            backbone,
+            text_encoder_2=_load_text_encoder(CLIPTextModelWithProjection, second, dtype),
+            tokenizer_2=_load_tokenizer(root / "tokenizer_2"),
+            zero_null=bool(index.get("force_zeros_for_empty_prompt")),
+        )
+        if dtype == torch.float16 and backbone.vae.config.force_upcast:
+            backbone.vae.float()  # SDXL's own overflows in float16: black pictures
+    _check_conditions(root, backbone)
+    for module in backbone.modules.values():
         module.to(device).eval().requires_grad_(False)
     return backbone
 
@@ -244,13 +319,37 @@ _PARTS = {
 def _check_parts(root: Path) -> None:
     if not root.is_dir():
         raise FileNotFoundError(f"there is no model folder {root}")
-    for part, config in _PARTS.items():
+    parts = _PARTS
+    if (root / "text_encoder_2").exists():
+        parts = _PARTS | {
+            "text_encoder_2": "config.json",
+            "tokenizer_2": "tokenizer_config.json",
+            "": "model_index.json",
+        }
+    for part, config in parts.items():
         if not (root / part / config).is_file():
             raise FileNotFoundError(
-                f"{root} is not a Stable-Diffusion-like folder: {part}/{config} is missing"
+                f"{root} is not a Stable-Diffusion-like folder: {Path(part, config)} is missing"
             )
-    if (root / "text_encoder_2").exists():
-        raise ValueError(f"{root} has two text encoders; expected a model with one")
+
+
+def _check_conditions(root: Path, backbone: Backbone) -> None:
+    """The UNet must want what `unet_output` gives it."""
+    config = backbone.unet.config
+    wanted, given = config.addition_embed_type, "text_time" if backbone.text_encoder_2 else None
+    if wanted != given:
+        raise ValueError(
+            f"{root / 'unet'}: addition_embed_type is {wanted!r}; expected {given!r} for a model "
+            f"with {1 + (given is not None)} text encoders"
+        )
+    if backbone.text_encoder_2 is not None:
+        width = backbone.text_encoder_2.config.projection_dim + 6 * config.addition_time_embed_dim
+        if config.projection_class_embeddings_input_dim != width:
+            raise ValueError(
+                f"{root / 'unet'}: projection_class_embeddings_input_dim is "
+                f"{config.projection_class_embeddings_input_dim}; expected {width} "
+                "(pooled text and six sizes), as in SDXL's base"
+            )
 
 
 def _load_part(kind: Any, folder: Path, **dtype: torch.dtype) -> Any:
@@ -261,11 +360,15 @@ def _load_part(kind: Any, folder: Path, **dtype: torch.dtype) -> Any:
         raise ValueError(f"{folder} cannot be loaded as {kind.__name__}: {reason}") from error
 
 
-def _load_text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModel:
+def _load_tokenizer(folder: Path) -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _load_text_encoder(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # it would flash by at every start
     try:
-        return _load_part(CLIPTextModel, folder, dtype=dtype)
+        return _load_part(kind, folder, dtype=dtype)
     finally:
         if shown:
             transformers_logging.enable_progress_bar()

@@ -1,13 +1,59 @@
 """Classifier-free guidance: pure functions on model outputs, ε and v alike."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 def cfg(uncond: Tensor, cond: Tensor, scale: float | Tensor) -> Tensor:
     """Classifier-free guidance, e_u + s·(e_c - e_u) (Ho & Salimans 2022, eq. 6 with s = 1 + w)."""
     return uncond + scale * (cond - uncond)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProximalGuidance:
+    """Guidance only where it matters (Han et al. 2024, ProxEdit, section 3.2).
+
+    Of e_c - e_u only what exceeds a quantile of it counts; elsewhere the picture is not led away,
+    and late in the way it is put back to what it was.
+
+    Attributes:
+        quantile: Share of the values, smallest first, that do not count.
+        norm: What happens to the rest: `l0` keeps it, `l1` takes the threshold off it.
+        back_below: Timestep below which places that are not led are put back; 0 never does.
+        back_rate: How far back, in [0, 1].
+        dilate: Latents by which the places that are led are widened.
+    """
+
+    quantile: float = 0.7
+    norm: Literal["l0", "l1"] = "l0"
+    back_below: float = 400.0
+    back_rate: float = 1.0
+    dilate: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("quantile", "back_rate"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}; expected 0 to 1")
+
+    def threshold(self, difference: Tensor) -> tuple[Tensor, Tensor]:
+        """What is left of (B, C, h, w) differences, and where, (B, C, h, w) of 0 and 1."""
+        size = difference.abs()
+        least = torch.quantile(size.flatten(1), self.quantile, dim=1).view(-1, 1, 1, 1)
+        led = (size > least).to(difference)
+        left = difference if self.norm == "l0" else difference - difference.sign() * least
+        return left * led, led
+
+    def put_back(self, timestep: float, x: Tensor, original: Tensor, led: Tensor) -> Tensor:
+        """The state after a step with what was not led put back; all (B, C, h, w)."""
+        if timestep >= self.back_below:
+            return x
+        wide = F.max_pool2d(led, 2 * self.dilate + 1, stride=1, padding=self.dilate)
+        return x + self.back_rate * (1 - wide) * (original - x)
 
 
 class DualWeights(NamedTuple):

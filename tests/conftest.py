@@ -11,9 +11,15 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from inference.backbone import Backbone
@@ -35,11 +41,16 @@ def _tokenizer() -> CLIPTokenizer:
 
 
 def _build(
-    prediction_type: str = "epsilon", in_channels: int = 4, dtype: torch.dtype = torch.float32
+    prediction_type: str = "epsilon",
+    in_channels: int = 4,
+    dtype: torch.dtype = torch.float32,
+    *,
+    xl: bool = False,
 ) -> Backbone:
     """The shape of the shapes models in small: images 32x32, latents 4x8x8, two UNet levels.
 
-    The noise schedule is Stable Diffusion's for ε, that of the shapes models for v.
+    The noise schedule is Stable Diffusion's for ε, that of the shapes models for v. With `xl`, the
+    conditions of SDXL: two text encoders, the second's summary, sizes.
     """
     predicts_v = prediction_type == "v_prediction"
     torch.manual_seed(0)
@@ -53,19 +64,24 @@ def _build(
         scaling_factor=0.6,
     )
     tokenizer = _tokenizer()
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=32,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    text_config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        projection_dim=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=32,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
+    text_encoder = CLIPTextModel(text_config)
+    sizes_and_summary = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 24 + 6 * 8,
+    }
     unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=in_channels,
@@ -74,8 +90,9 @@ def _build(
         up_block_types=("CrossAttnUpBlock2D",) * 2,
         layers_per_block=1,
         attention_head_dim=2,
-        cross_attention_dim=32,
+        cross_attention_dim=64 if xl else 32,
         norm_num_groups=8,
+        **(sizes_and_summary if xl else {}),
     )
     scheduler = DDIMScheduler(
         beta_start=0.00085,
@@ -87,39 +104,56 @@ def _build(
         timestep_spacing="trailing" if predicts_v else "leading",
         set_alpha_to_one=predicts_v,
     )
-    for module in (vae, text_encoder, unet):
-        module.to(dtype).eval().requires_grad_(False)
-    return Backbone(
+    backbone = Backbone(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
         scheduler=scheduler,
+        text_encoder_2=CLIPTextModelWithProjection(text_config) if xl else None,
+        tokenizer_2=tokenizer if xl else None,
+        zero_null=xl,
     )
+    for module in backbone.modules.values():
+        module.to(dtype).eval().requires_grad_(False)
+    return backbone
 
 
 @pytest.fixture(scope="session")
 def build_backbone() -> BuildBackbone:
-    """`build_backbone(prediction_type="epsilon", in_channels=4, dtype=torch.float32)`, seeded."""
+    """`build_backbone("epsilon", in_channels=4, dtype=torch.float32, xl=False)`, seeded."""
     return _build
 
 
-@pytest.fixture(scope="session", params=["epsilon", "v_prediction"])
+@pytest.fixture(scope="session", params=["epsilon", "v_prediction", "xl"])
 def tiny_backbone(request: pytest.FixtureRequest, build_backbone: BuildBackbone) -> Backbone:
-    """A random text-to-image model, once predicting ε and once v; do not modify it."""
-    return build_backbone(request.param)
+    """A random text-to-image model of SD 1's, SD 2-v's and SDXL's kind; do not modify it."""
+    return build_backbone(xl=True) if request.param == "xl" else build_backbone(request.param)
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(build_backbone: BuildBackbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder of a random v-predicting text-to-image model, as diffusers saves it."""
     folder = tmp_path_factory.mktemp("tiny-stable-diffusion")
-    save_folder(build_backbone("v_prediction"), folder)
+    _save_folder(build_backbone("v_prediction"), folder)
     return folder
 
 
-def save_folder(backbone: Backbone, folder: Path) -> None:
+def _save_folder(backbone: Backbone, folder: Path) -> None:
     """Save as stock diffusers does."""
+    if backbone.text_encoder_2 is not None:
+        StableDiffusionXLPipeline(
+            vae=backbone.vae,
+            text_encoder=backbone.text_encoder,
+            text_encoder_2=backbone.text_encoder_2,
+            tokenizer=backbone.tokenizer,
+            tokenizer_2=backbone.tokenizer_2,
+            unet=backbone.unet,
+            scheduler=backbone.scheduler,
+            force_zeros_for_empty_prompt=backbone.zero_null,
+            add_watermarker=False,
+        ).save_pretrained(folder)
+        return
     StableDiffusionPipeline(
         vae=backbone.vae,
         text_encoder=backbone.text_encoder,
@@ -130,3 +164,9 @@ def save_folder(backbone: Backbone, folder: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def save_folder() -> Callable[[Backbone, Path], None]:
+    """`save_folder(backbone, folder)`, as stock diffusers saves it."""
+    return _save_folder

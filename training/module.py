@@ -89,11 +89,16 @@ class EditorTraining(pl.LightningModule):
                 default scales and the factor on the latents of its image condition; None keeps
                 the base's.
             seed: Seed of the run, of which every draw is a function.
+
+        Raises:
+            ValueError: The base is an SDXL, or takes more channels than an editor does.
         """
         super().__init__()
         self.objective, self.optimizer_knobs = objective, optimizer
         self.ema_decay, self.seed = ema_decay, seed
         parent = load_backbone(base)
+        if parent.text_encoder_2 is not None:
+            raise ValueError(f"base {base} has two text encoders; expected a model with one")
         self.unet = widen(parent.unet).train().requires_grad_(True)
         self.average = widen(parent.unet).eval().requires_grad_(False)
         self.prediction_type: PredictionType = (
@@ -168,13 +173,13 @@ class EditorTraining(pl.LightningModule):
         )
         kept = zip(batch.instructions, draws.keep_text.tolist(), strict=True)
         with torch.no_grad():
-            text = self.backbone.encode_text([prompt if keep else "" for prompt, keep in kept])
+            texts = self.backbone.encode_text([prompt if keep else "" for prompt, keep in kept])
         with self._precision():
             loss = edit_loss(
                 self.unet,
                 edited=edited,
                 condition=condition,
-                text=text,
+                text=texts.states,
                 weights=self._weights(edited, condition),
                 draws=type(draws)(*(part.to(self.device) for part in draws)),
                 alphas=self.alphas,

@@ -14,6 +14,7 @@ from inference.editors.sizes import Sizes, in_batches
 from inference.guidance import dual_weights
 from inference.noise import keyed_noise
 from inference.sampling import SAMPLERS, Predict, Sampler, SamplerName, denoise
+from inference.text import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,23 +119,21 @@ class Instruct:
         )
         image = backbone.encode_condition(images)
         text = backbone.encode_text(instructions)
-        null = backbone.encode_text([""]).expand_as(text)
+        null = backbone.encode_text([""]).expand(len(text))
         terms = [
             (weights.full, text, image),
             (weights.image_only, null, image),
             (weights.uncond, null, torch.zeros_like(image)),
         ]
         terms = [term for term in terms if term[0] != 0]
-        texts = torch.cat([text for _, text, _ in terms])
+        texts = Text.cat([text for _, text, _ in terms])
         conditions = torch.cat([image for _, _, image in terms])
 
         def predict(i: int, x: Tensor) -> Tensor:
             rows = torch.cat([torch.cat([x.to(conditions)] * len(terms)), conditions], dim=1)
-            timestep = sampler.timesteps[i]
-            output = backbone.unet(rows, timestep, encoder_hidden_states=texts).sample.float()
+            output = backbone.unet_output(rows, sampler.timesteps[i], texts)
             parts = output.chunk(len(terms))
-            guided: Tensor = sum(w * part for (w, _, _), part in zip(terms, parts, strict=True))
-            return guided
+            return torch.stack([w * p for (w, _, _), p in zip(terms, parts, strict=True)]).sum(0)
 
         return predict
 

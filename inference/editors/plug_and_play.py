@@ -23,8 +23,9 @@ from inference.editors.editor import EditRequest, required
 from inference.editors.sizes import Sizes, in_batches
 from inference.guidance import cfg
 from inference.inversion.ddim import Ddim
-from inference.inversion.inverted import InversionRequest, Inverted, unet_output
+from inference.inversion.inverted import InversionRequest, Inverted
 from inference.sampling import denoise
+from inference.text import Text
 
 _DECODER_ATTENTION = re.compile(r"up_blocks\.(\d+)\.attentions\.(\d+)\..*\.attn1$")
 _SECOND = 1
@@ -101,10 +102,10 @@ class PlugAndPlay:
     ) -> Tensor:
         """Clean latents of the targets of B inverted pictures, (B, C, h, w)."""
         backbone, count = self.backbone, len(targets)
-        text = torch.cat(
+        text = Text.cat(
             [
-                backbone.encode_text([""]).expand(count, -1, -1),
-                backbone.encode_text([self.negative_prompt]).expand(count, -1, -1),
+                backbone.encode_text([""]).expand(count),
+                backbone.encode_text([self.negative_prompt]).expand(count),
                 backbone.encode_text(targets),
             ]
         )
@@ -116,7 +117,7 @@ class PlugAndPlay:
             hooks.sharing = sharing if i < int(self.attention * self.steps + 1e-6) else None
             feature.copied = i < int(self.features * self.steps + 1e-6)
             rows = torch.cat([inverted.trajectory[i].to(x), x, x])
-            output = unet_output(backbone, rows, inverted.sampler.timesteps[i], text)
+            output = backbone.unet_output(rows, inverted.sampler.timesteps[i], text)
             _, uncond, cond = output.chunk(3)
             return cfg(uncond, cond, self.guidance_scale)
 

@@ -21,9 +21,10 @@ from inference.editors.blend import Blend, BlendMasks, BlendPositions, blend_gri
 from inference.editors.editor import EditRequest, required
 from inference.editors.sizes import Sizes, in_batches, resize
 from inference.guidance import cfg
-from inference.inversion.inverted import Inversion, InversionRequest, Inverted, unet_output
+from inference.inversion.inverted import Inversion, InversionRequest, Inverted
 from inference.noise import keyed_noise
 from inference.sampling import ddim, denoise
+from inference.text import Text
 
 Window = tuple[float, float]
 """From a first to before a last fraction of the steps."""
@@ -127,24 +128,31 @@ class PromptToPrompt:
         control = _Control(controls, self)
         masks = self._masks(controls, start.start)
 
+        led = torch.ones_like(start.start)
+
         def predict(i: int, x: Tensor) -> Tensor:
-            null = start.null_states(i, empty)
+            nonlocal led
+            null = start.null_texts(i, empty)
             hooks.sharing = control.at(i)
             hooks.recorder = masks.recorder() if masks else None
-            output = unet_output(
-                backbone,
+            output = backbone.unet_output(
                 torch.cat([x, x]),
                 start.sampler.timesteps[i],
-                torch.cat([null, null, sources, targets]),
+                Text.cat([null, null, start.source_texts(i, sources), targets]),
             )
             if masks and hooks.recorder:
                 masks.record(hooks.recorder)
             uncond, cond = output.chunk(2)
+            if start.proximal:
+                kept, led = start.proximal.threshold((cond - uncond)[count:])
+                cond = torch.cat([cond[:count], uncond[count:] + kept])
             return cfg(uncond, cond, scales)
 
         def adjust(i: int, x: Tensor) -> Tensor:
             source, target = x.chunk(2)
             source = start.correct(i, source)
+            if start.proximal:
+                target = start.proximal.put_back(start.sampler.timesteps[i], target, source, led)
             if masks and i >= masks.blend.start * self.steps:
                 target = source + masks.mask() * (target - source)
             return torch.cat([source, target])

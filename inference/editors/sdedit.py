@@ -15,6 +15,7 @@ from inference.editors.sizes import Sizes, in_batches
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted, guided
 from inference.noise import keyed_noise
 from inference.sampling import SAMPLERS, Predict, Sampler, SamplerName, denoise
+from inference.text import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +144,7 @@ class SdEdit:
     def _inverted(self, requests: Sequence[EditRequest], images: Tensor) -> Inverted | None:
         if self.inversion is None:
             return None
-        return self.inversion.invert(
+        inverted = self.inversion.invert(
             InversionRequest(
                 backbone=self.backbone,
                 images=images,
@@ -152,6 +153,12 @@ class SdEdit:
                 guidance_scale=self.guidance_scale,
             )
         )
+        if inverted.proximal is not None:
+            raise ValueError(
+                "SdEdit has no source beside its target to put it back to; expected an inversion "
+                "without proximal guidance"
+            )
+        return inverted
 
     def _predictor(
         self, requests: Sequence[EditRequest], inverted: Inverted | None, sampler: Sampler
@@ -159,10 +166,10 @@ class SdEdit:
         text = self.backbone.encode_text([str(request.target) for request in requests])
         empty = self.backbone.encode_text([""])
 
-        def null(i: int) -> Tensor:
-            return inverted.null_states(i, empty) if inverted else empty.expand_as(text)
+        def null(i: int) -> Text:
+            return inverted.null_texts(i, empty) if inverted else empty.expand(len(text))
 
-        return guided(self.backbone, text, sampler, self.guidance_scale, null)
+        return guided(self.backbone, lambda _: text, sampler, self.guidance_scale, null)
 
     def _noise(self, requests: Sequence[EditRequest], like: Tensor, *what: int) -> Tensor:
         drawn = [keyed_noise("sdedit", one.seed, *what, shape=like.shape[1:]) for one in requests]

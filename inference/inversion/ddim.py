@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from inference.guidance import ProximalGuidance
 from inference.inversion.inverted import InversionRequest, Inverted, conditional
 from inference.sampling import ddim, ddim_invert
 
@@ -38,8 +39,25 @@ class NegativePrompt:
     @torch.no_grad()
     def invert(self, request: InversionRequest) -> Inverted:
         """See `Inversion`; the trajectory does not depend on the guidance scale."""
-        null = request.backbone.encode_text(request.prompts).expand(request.steps, -1, -1, -1)
+        prompts = request.backbone.encode_text(request.prompts)
+        null = prompts.expand(request.steps, len(prompts))
         return replace(Ddim().invert(request), null=null)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proximal:
+    """Negative-prompt inversion whose targets are guided where it matters alone (Han et al. 2024).
+
+    Attributes:
+        guidance: How.
+    """
+
+    guidance: ProximalGuidance = ProximalGuidance()  # noqa: RUF009  (frozen)
+
+    @torch.no_grad()
+    def invert(self, request: InversionRequest) -> Inverted:
+        """See `Inversion`; the trajectory does not depend on the guidance scale."""
+        return replace(NegativePrompt().invert(request), proximal=self.guidance)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,10 +39,9 @@ class EditFriendly:
         sampler = ddpm(backbone.scheduler, steps)
         clean = backbone.encode_image(request.images)
         states = [self._noised(sampler, i, clean) for i in range(steps)] + [clean]
-        texts, empty = backbone.encode_text(request.prompts), backbone.encode_text([""])
-        predict = guided(
-            backbone, texts, sampler, self.source_scale, lambda _: empty.expand_as(texts)
-        )
+        texts = backbone.encode_text(request.prompts)
+        null = backbone.encode_text([""]).expand(len(texts))
+        predict = guided(backbone, lambda _: texts, sampler, self.source_scale, lambda _: null)
         noise = []
         for i in range(steps):
             output = predict(i, sampler.scale_input(i, states[i]))

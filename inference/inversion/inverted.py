@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from inference.backbone import Backbone
-from inference.guidance import cfg
+from inference.guidance import ProximalGuidance, cfg
 from inference.sampling import Predict, Sampler, denoise
+from inference.text import Text
 
-NullStates = Callable[[int], Tensor]
-"""The null embeddings of a step, (B, L, D)."""
+StepTexts = Callable[[int], Text]
+"""The texts of a step, B of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +60,11 @@ class Inverted:
         trajectory: (S + 1, B, C, h, w), the states that lead to them: entry i is the state before
             step i, the last entry their latents.
         first_step: The step to begin at.
-        null: (S, B, L, D), the null embedding of each step; None for that of the empty prompt.
+        null: (S, B), the null text of each step; None for that of the empty prompt.
+        source: (S, B), the text of each step that draws the pictures; None for their prompts.
         noise: (S, B, C, h, w), what each step adds; None for a sampler that adds none.
         follows: Whether the source is put back onto its trajectory after every step.
+        proximal: How targets are to be guided; None as usual.
     """
 
     prompts: tuple[str, ...]
@@ -69,20 +72,26 @@ class Inverted:
     source_scale: float
     trajectory: Tensor
     first_step: int = 0
-    null: Tensor | None = None
+    null: Text | None = None
+    source: Text | None = None
     noise: Tensor | None = None
     follows: bool = False
+    proximal: ProximalGuidance | None = None
 
     @property
     def start(self) -> Tensor:
         """The state before the first step, (B, C, h, w)."""
         return self.trajectory[self.first_step]
 
-    def null_states(self, i: int, empty: Tensor) -> Tensor:
-        """(B, L, D), the null embeddings of step i; `empty`, (1, L, D), is the usual one."""
+    def null_texts(self, i: int, empty: Text) -> Text:
+        """The B null texts of step i; `empty`, one, is the usual one."""
         if self.null is None:
-            return empty.expand(len(self.prompts), -1, -1)
-        return self.null[i].to(empty)
+            return empty.expand(len(self.prompts))
+        return self.null[i].to(empty.states)
+
+    def source_texts(self, i: int, prompts: Text) -> Text:
+        """The B texts that draw the pictures in step i; `prompts`, B, are the usual ones."""
+        return prompts if self.source is None else self.source[i].to(prompts.states)
 
     def step_noise(self, i: int) -> Tensor:
         """What step i adds, (B, C, h, w)."""
@@ -107,19 +116,19 @@ def conditional(backbone: Backbone, prompts: Sequence[str], sampler: Sampler) ->
     text = backbone.encode_text(prompts)
 
     def predict(i: int, x: Tensor) -> Tensor:
-        return unet_output(backbone, x, sampler.timesteps[i], text)
+        return backbone.unet_output(x, sampler.timesteps[i], text)
 
     return predict
 
 
 def guided(
-    backbone: Backbone, texts: Tensor, sampler: Sampler, scale: float, null: NullStates
+    backbone: Backbone, texts: StepTexts, sampler: Sampler, scale: float, null: StepTexts
 ) -> Predict:
-    """The model's guided output for (B, L, D) texts; `null` gives each step's null embeddings."""
+    """The model's guided output for the B texts of each step and its B null texts."""
 
     def predict(i: int, x: Tensor) -> Tensor:
-        output = unet_output(
-            backbone, torch.cat([x, x]), sampler.timesteps[i], torch.cat([null(i), texts])
+        output = backbone.unet_output(
+            torch.cat([x, x]), sampler.timesteps[i], Text.cat([null(i), texts(i)])
         )
         uncond, cond = output.chunk(2)
         return cfg(uncond, cond, scale)
@@ -127,22 +136,16 @@ def guided(
     return predict
 
 
-def unet_output(backbone: Backbone, x: Tensor, timestep: float, text: Tensor) -> Tensor:
-    """The UNet's output in float32 at least, for (N, C, h, w) states and (N, L, D) texts."""
-    output: Tensor = backbone.unet(x.to(text), timestep, encoder_hidden_states=text).sample
-    return output.to(torch.promote_types(output.dtype, torch.float32))
-
-
 @torch.no_grad()
 def reconstruct(backbone: Backbone, inverted: Inverted) -> Tensor:
     """Draw inverted pictures again: their latents, (B, C, h, w)."""
-    empty = backbone.encode_text([""])
+    empty, prompts = backbone.encode_text([""]), backbone.encode_text(inverted.prompts)
     predict = guided(
         backbone,
-        backbone.encode_text(inverted.prompts),
+        lambda i: inverted.source_texts(i, prompts),
         inverted.sampler,
         inverted.source_scale,
-        lambda i: inverted.null_states(i, empty),
+        lambda i: inverted.null_texts(i, empty),
     )
     return denoise(
         predict,

@@ -1,7 +1,10 @@
-"""Null-text inversion: null embeddings with which guidance leads back to the picture."""
+"""Null-text inversion: embeddings with which guidance leads back to the picture."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,7 +12,9 @@ from tqdm import tqdm
 
 from inference.guidance import cfg
 from inference.inversion.ddim import Ddim
-from inference.inversion.inverted import InversionRequest, Inverted, unet_output
+from inference.inversion.inverted import InversionRequest, Inverted
+from inference.noise import keyed_noise
+from inference.text import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,46 +22,99 @@ class NullText:
     """Null-text inversion (Mokady et al. 2023, algorithm 1), of all pictures at once.
 
     The null embedding of step i starts as that of the step before and is optimised until the guided
-    step from where the way back has come arrives on the DDIM trajectory. A picture leaves the
-    optimisation of a step as soon as it is close enough; the others go on.
+    step from where the way back has come arrives on the pivot, the DDIM trajectory. A picture
+    leaves the optimisation of a step as soon as it is close enough; the others go on. What is
+    optimised, and towards what, can be chosen for the paper's ablations (see `ABLATIONS`).
 
     Attributes:
         inner_steps: Optimiser steps a sampler step, at most.
         learning_rate: Of Adam at the first step; it falls to zero over 100 steps.
         early_stop: Mean squared error at which a picture is close enough at the first step; it
             grows by twice as much a step. 0 never stops early.
+        embedding: Which is optimised: that of the null text, or that of the prompt (pivotal Textual
+            Inversion).
+        pivot: The trajectory to arrive on: the DDIM inversion's, that of one random noise, or that
+            of a new random noise at every optimiser step, which is none.
+        per_step: Whether every step gets an embedding of its own; else all share one, which as many
+            optimiser steps go into.
+        seed: Of the random noise.
         progress: Show a progress bar.
     """
 
     inner_steps: int = 10
     learning_rate: float = 1e-2
     early_stop: float = 1e-5
+    embedding: Literal["null", "prompt"] = "null"
+    pivot: Literal["inversion", "random", "none"] = "inversion"
+    per_step: bool = True
+    seed: int = 0
     progress: bool = False
 
     def invert(self, request: InversionRequest) -> Inverted:
         """See `Inversion`."""
         inverted = Ddim().invert(request)
-        with torch.no_grad():
-            text = request.backbone.encode_text(request.prompts)
-            null = request.backbone.encode_text([""]).expand_as(text).float()
-        x, found = inverted.trajectory[0], []
-        for i in tqdm(range(request.steps), desc="null-text", disable=not self.progress):
-            step = _Step(request, inverted, i, x, text)
-            null = self._optimised(step, null, i)
-            x = step.after(null)
-            found.append(null)
-        return replace(inverted, null=torch.stack(found))
+        way = _Way(request, inverted, self.embedding, self.seed)
+        if self.pivot == "random":
+            inverted = way.inverted = replace(inverted, trajectory=way.random_trajectory())
+        found = self._per_step(way) if self.per_step else self._shared(way)
+        if self.embedding == "null":
+            return replace(inverted, null=found)
+        return replace(inverted, source=found)
+
+    def _per_step(self, way: "_Way") -> Text:
+        states, x, found = way.moving.states, way.inverted.trajectory[0], []
+        for i in tqdm(range(way.steps), desc="null-text", disable=not self.progress):
+            pivot = None if self.pivot == "none" else way.step(i, x, way.inverted.trajectory[i + 1])
+            states = self._optimised(
+                partial(way.random_step, i) if pivot is None else partial(_always, pivot),
+                states,
+                updates=self.inner_steps,
+                rate=self.learning_rate * max(0.0, 1 - i / 100),
+                close=self.early_stop * (1 + 2 * i),
+            )
+            x = pivot.after(states) if pivot else x
+            found.append(way.text(states))
+        return Text.stack(found)
+
+    def _shared(self, way: "_Way") -> Text:
+        trajectory, steps = way.inverted.trajectory, way.steps
+        pivots = [
+            way.step(i, trajectory[i], trajectory[i + 1])
+            for i in (range(steps) if self.pivot != "none" else ())
+        ]
+        states = self._optimised(
+            lambda n: pivots[n % steps] if pivots else way.random_step(n % steps, n // steps),
+            way.moving.states,
+            updates=steps * self.inner_steps,
+            rate=self.learning_rate,
+            close=0.0,  # close in one step says nothing of the others
+        )
+        return way.text(states).expand(steps, len(states))
 
     @torch.enable_grad()  # an editor may be running without
-    def _optimised(self, step: "_Step", null: Tensor, i: int) -> Tensor:
-        """Null embeddings (B, L, D) of step i, from those of the step before."""
-        rate = self.learning_rate * max(0.0, 1 - i / 100)
-        close = self.early_stop * (1 + 2 * i)
-        rows = [torch.nn.Parameter(row.clone()) for row in null]
+    def _optimised(
+        self,
+        step: "Callable[[int], _Step]",
+        states: Tensor,
+        *,
+        updates: int,
+        rate: float,
+        close: float,
+    ) -> Tensor:
+        """Embeddings (B, L, D) with which B pictures come close to where steps should lead.
+
+        Args:
+            step: Optimiser step -> the sampler step to look at.
+            states: Where to start.
+            updates: Optimiser steps, at most.
+            rate: Learning rate.
+            close: Mean squared error below which a picture is left alone.
+        """
+        rows = [torch.nn.Parameter(row.detach().clone()) for row in states]
         adam = torch.optim.Adam(rows, lr=rate)
         active = list(range(len(rows)))
-        for _ in range(self.inner_steps):
-            errors = step.errors(torch.stack([rows[row] for row in active]), active)
+        for n in range(updates):
+            errors = step(n).errors(torch.stack([rows[row] for row in active]), active)
             gradients = torch.autograd.grad(errors.sum(), [rows[row] for row in active])
             adam.zero_grad()  # Adam passes over those without a gradient
             for row, gradient in zip(active, gradients, strict=True):
@@ -69,34 +127,93 @@ class NullText:
         return torch.stack([row.detach() for row in rows])
 
 
-class _Step:
-    """One guided step of B pictures, as a function of their null embeddings."""
+ABLATIONS: Mapping[str, NullText] = MappingProxyType(
+    {
+        "global": NullText(per_step=False),
+        "random_pivot": NullText(pivot="random"),
+        "no_pivot": NullText(pivot="none"),
+        "textual_inversion": NullText(embedding="prompt", pivot="none", per_step=False),
+        "textual_inversion_pivot": NullText(embedding="prompt"),
+    }
+)
+"""The variants that the paper finds wanting (Mokady et al. 2023, section 4)."""
+
+
+def _always(step: "_Step", _: int) -> "_Step":
+    return step
+
+
+class _Way:
+    """The way back to B pictures: what is fixed about it, and what is to be found."""
 
     def __init__(
-        self, request: InversionRequest, inverted: Inverted, i: int, x: Tensor, text: Tensor
+        self, request: InversionRequest, inverted: Inverted, embedding: str, seed: int
     ) -> None:
         self.backbone, self.scale = request.backbone, request.guidance_scale
-        self.sampler, self.goal = inverted.sampler, inverted.trajectory[i + 1]
-        self.i, self.x = i, x
+        self.inverted, self.steps, self.seed = inverted, request.steps, seed
         with torch.no_grad():
-            self.conditional = self._output(x, text)
+            prompts = request.backbone.encode_text(request.prompts)
+            null = request.backbone.encode_text([""]).expand(len(prompts))
+        self.moves_null = embedding == "null"
+        self.moving, self.fixed = (null, prompts) if self.moves_null else (prompts, null)
+        wide = torch.promote_types(self.moving.states.dtype, torch.float32)
+        self.moving = Text(self.moving.states.to(wide), self.moving.pooled)
 
-    def after(self, null: Tensor) -> Tensor:
+    def text(self, states: Tensor, rows: Sequence[int] | slice = slice(None)) -> Text:
+        """The text of some pictures with (R, L, D) states in place of its own."""
+        return Text(states, self.moving[rows].pooled)
+
+    def step(self, i: int, x: Tensor, goal: Tensor) -> "_Step":
+        """Step i from x, which is to lead to a goal; both (B, C, h, w)."""
+        return _Step(self, i, x, goal)
+
+    def random_step(self, i: int, n: int) -> "_Step":
+        """Step i on the n-th of random trajectories."""
+        noise = self._noise(i, n)
+        return self.step(i, self._noised(i, noise), self._noised(i + 1, noise))
+
+    def random_trajectory(self) -> Tensor:
+        """(S + 1, B, C, h, w), with one noise for all steps."""
+        noise = self._noise()
+        return torch.stack([self._noised(i, noise) for i in range(self.steps + 1)])
+
+    def output(self, i: int, x: Tensor, text: Text) -> Tensor:
+        """The model's output."""
+        return self.backbone.unet_output(x, self.inverted.sampler.timesteps[i], text)
+
+    def _noise(self, *what: int) -> Tensor:
+        clean = self.inverted.trajectory[-1]
+        return keyed_noise("null-text", self.seed, *what, shape=clean.shape[1:]).to(clean)
+
+    def _noised(self, i: int, noise: Tensor) -> Tensor:
+        """The pictures as they are before step i on the trajectory of a noise."""
+        clean, sampler = self.inverted.trajectory[-1], self.inverted.sampler
+        if i < sampler.steps:
+            return sampler.signal[i] * clean + sampler.level[i] * noise
+        return sampler.next_signal[-1] * clean + sampler.next_level[-1] * noise
+
+
+class _Step:
+    """One guided step of B pictures, as a function of the embeddings to be found."""
+
+    def __init__(self, way: _Way, i: int, x: Tensor, goal: Tensor) -> None:
+        self.way, self.i, self.x, self.goal = way, i, x, goal
+        with torch.no_grad():
+            self.fixed = way.output(i, x, way.fixed)
+
+    def after(self, states: Tensor) -> Tensor:
         """The state after the step, (B, C, h, w)."""
         with torch.no_grad():
-            return self._moved(null, list(range(len(self.x))))
+            return self._moved(states, list(range(len(self.x))))
 
-    def errors(self, null: Tensor, rows: Sequence[int]) -> Tensor:
-        """(R,) mean squared distances of some pictures to their trajectory, with gradients."""
-        difference = self._moved(null, rows) - self.goal[list(rows)]
+    def errors(self, states: Tensor, rows: Sequence[int]) -> Tensor:
+        """(R,) mean squared distances of some pictures to their goal, with gradients."""
+        difference = self._moved(states, rows) - self.goal[list(rows)]
         return difference.square().mean(dim=(1, 2, 3))
 
-    def _moved(self, null: Tensor, rows: Sequence[int]) -> Tensor:
+    def _moved(self, states: Tensor, rows: Sequence[int]) -> Tensor:
         chosen = list(rows)
-        x = self.x[chosen]
-        guided = cfg(self._output(x, null), self.conditional[chosen], self.scale)
-        return self.sampler.step(self.i, x, guided)
-
-    def _output(self, x: Tensor, text: Tensor) -> Tensor:
-        text = text.to(self.backbone.dtype)
-        return unet_output(self.backbone, x, self.sampler.timesteps[self.i], text)
+        x, way = self.x[chosen], self.way
+        moving, fixed = way.output(self.i, x, way.text(states, chosen)), self.fixed[chosen]
+        uncond, cond = (moving, fixed) if way.moves_null else (fixed, moving)
+        return way.inverted.sampler.step(self.i, x, cfg(uncond, cond, way.scale))

@@ -6,6 +6,7 @@ A safetensors file whose metadata says of which pictures, prompts and model it i
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,11 +17,13 @@ from torch import Tensor
 
 from inference.backbone import Backbone
 from inference.files import written_atomically
+from inference.guidance import ProximalGuidance
 from inference.inversion.inverted import Inverted
 from inference.sampling import Sampler, ddim, ddpm
+from inference.text import Text
 
-FORMAT: Final = "emend inversion 1"
-_TENSORS = ("trajectory", "null", "noise")
+FORMAT: Final = "emend inversion 2"
+_TEXTS: Final = ("null", "source")
 _SAMPLED = 64
 """Values of each weight that tell one model from another."""
 
@@ -38,7 +41,11 @@ def save_inversion(path: Path, inverted: Inverted, backbone: Backbone, images: T
         backbone: The model it was made with.
         images: The (B, 3, H, W) pictures it is of.
     """
-    tensors = {name: getattr(inverted, name) for name in _TENSORS}
+    tensors = {"trajectory": inverted.trajectory, "noise": inverted.noise}
+    for name in _TEXTS:
+        text: Text | None = getattr(inverted, name)
+        if text is not None:
+            tensors |= {name: text.states, f"{name}.pooled": text.pooled}
     present = {name: t.contiguous().cpu() for name, t in tensors.items() if t is not None}
     about = {
         **identity(backbone, images, inverted.prompts),
@@ -47,6 +54,7 @@ def save_inversion(path: Path, inverted: Inverted, backbone: Backbone, images: T
         "source_scale": inverted.source_scale,
         "first_step": inverted.first_step,
         "follows": inverted.follows,
+        "proximal": asdict(inverted.proximal) if inverted.proximal else None,
     }
     with written_atomically(path) as temporary:
         save_file(present, temporary, metadata={"format": FORMAT, "about": json.dumps(about)})
@@ -74,13 +82,17 @@ def load_inversion(
     for name, value in identity(backbone, images, prompts).items():
         if about[name] != value:
             raise AnotherInversion(f"{path} is an inversion with another {name}: make it anew")
+    texts = {n: Text(found[n], found.get(f"{n}.pooled")) for n in _TEXTS if n in found}
     return Inverted(
         prompts=tuple(prompts),
         sampler=_sampler(backbone, about),
         source_scale=about["source_scale"],
         first_step=about["first_step"],
         follows=about["follows"],
-        **{name: found.get(name) for name in _TENSORS},  # type: ignore[arg-type]
+        trajectory=found["trajectory"],
+        noise=found.get("noise"),
+        proximal=ProximalGuidance(**about["proximal"]) if about["proximal"] else None,
+        **texts,
     )
 
 
@@ -98,7 +110,7 @@ def identity(backbone: Backbone, images: Tensor, prompts: Sequence[str]) -> dict
 def fingerprint(backbone: Backbone) -> str:
     """Hash of some values of every weight, and of the noise schedule."""
     digest = hashlib.sha256(json.dumps(dict(backbone.scheduler.config), default=str).encode())
-    for module in (backbone.vae, backbone.text_encoder, backbone.unet):
+    for module in backbone.modules.values():
         for name, weight in module.state_dict().items():
             flat = weight.flatten()
             some = flat[:: max(1, len(flat) // _SAMPLED)][:_SAMPLED]

@@ -111,7 +111,7 @@ def render_independently(
     sampler = SAMPLERS[sampler_name](backbone.scheduler, STEPS)
     captions = of.triplet.caption, of.triplet.edited_caption
     text = backbone.encode_text(["", "", *captions])
-    before, after = (read_prompt(backbone.tokenizer, one, text.shape[1]) for one in captions)
+    before, after = (read_prompt(backbone.tokenizer, t, backbone.text_length) for t in captions)
     shape, key = (1, 4, 8, 8), (of.triplet.id, of.seed_index)
 
     def noise(*what: str | int) -> Tensor:
@@ -124,7 +124,7 @@ def render_independently(
             maps.active = i / (STEPS - 1) < p
             scaled = sampler.scale_input(i, x)
             rows = torch.cat([scaled, scaled])
-            output = backbone.unet(rows, sampler.timesteps[i], encoder_hidden_states=text).sample
+            output = backbone.unet_output(rows, sampler.timesteps[i], text)
             uncond, cond = output.chunk(2)
             x = sampler.step(i, x, uncond + of.guidance * (cond - uncond), noise("step", i))
     return x[0], x[1]

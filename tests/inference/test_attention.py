@@ -15,9 +15,10 @@ from inference.attention import (
     RowSharing,
     controlled,
 )
-from inference.backbone import Backbone
+from inference.backbone import Backbone, size_condition
 from inference.noise import keyed_noise
 from inference.sampling import ddim, denoise
+from inference.text import Text
 
 ROWS = ((0, 1), (2, 3))
 PAIR = RowSharing(self_attention=ROWS)
@@ -39,8 +40,16 @@ def inputs(rows: int) -> tuple[Tensor, int, Tensor]:
     )
 
 
-def call(unet: nn.Module, x: Tensor, t: int, text: Tensor) -> Tensor:
-    output: Tensor = unet(x, t, encoder_hidden_states=text).sample
+def call(unet: UNet2DConditionModel, x: Tensor, t: int, text: Tensor) -> Tensor:
+    """The output for (B, L, 32) texts, repeated up to the width that the UNet takes."""
+    states = text.repeat(1, 1, unet.config.cross_attention_dim // 32)
+    summary = text[:, 0, :24] if unet.config.addition_embed_type else None
+    output: Tensor = unet(
+        x,
+        t,
+        encoder_hidden_states=states,
+        added_cond_kwargs=size_condition(Text(states, summary), x, 4),
+    ).sample
     return output
 
 
@@ -83,7 +92,7 @@ def test_equal_prompts_and_noise_are_plain_sampling(tiny_backbone: Backbone) -> 
     start = keyed_noise("start", shape=(1, 4, 8, 8)).expand(2, -1, -1, -1)
 
     def predict(i: int, x: Tensor) -> Tensor:
-        return call(unet, x, int(sampler.timesteps[i]), text)
+        return tiny_backbone.unet_output(x, sampler.timesteps[i], text)
 
     plain = denoise(predict, sampler, start)
     pair = RowSharing(self_attention=((0, 1),), cross_attention=((0, 1),))

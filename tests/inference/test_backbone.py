@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from inference.backbone import (
     Backbone,
@@ -16,6 +17,9 @@ from inference.backbone import (
     load_settings,
     save_settings,
 )
+from inference.guidance import cfg
+from inference.noise import keyed_noise
+from inference.sampling import ddim, denoise
 
 
 @pytest.fixture
@@ -35,11 +39,55 @@ def test_loaded_models_equal_stock_diffusers(tiny_folder: Path) -> None:
         expected_text = stock.text_encoder(ids)[0]
         images = torch.rand(2, 3, 32, 32) * 2 - 1
         posterior = stock.vae.encode(images).latent_dist
-    assert torch.equal(ours.encode_text(prompts), expected_text)
+    assert torch.equal(ours.encode_text(prompts).states, expected_text)
     assert torch.equal(ours.encode_image(images), posterior.mean * stock.vae.config.scaling_factor)
     assert torch.equal(ours.encode_condition(images), posterior.mode())
     assert ours.scheduler.config.prediction_type == "v_prediction"
     assert not any(weight.requires_grad for weight in ours.unet.parameters())
+
+
+@pytest.mark.parametrize("zero_null", [True, False])
+def test_an_sdxl_draws_what_stock_diffusers_draws(
+    build_backbone, save_folder, tmp_path: Path, zero_null: bool
+) -> None:
+    save_folder(replace(build_backbone(xl=True), zero_null=zero_null), tmp_path)
+    ours, stock = load_backbone(tmp_path), StableDiffusionXLPipeline.from_pretrained(tmp_path)
+    sampler, start = ddim(ours.scheduler, 4), keyed_noise("start", shape=(1, 4, 8, 8))
+    texts = ours.encode_text(["", "a red cat"])
+
+    def predict(i: int, x: torch.Tensor) -> torch.Tensor:
+        output = ours.unet_output(torch.cat([x, x]), sampler.timesteps[i], texts)
+        return cfg(*output.chunk(2), 5.0)
+
+    with torch.no_grad():
+        found = denoise(predict, sampler, start)
+    expected = stock(
+        "a red cat",
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        latents=start,
+        height=32,
+        width=32,
+        output_type="latent",
+    ).images
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_vae_of_an_sdxl_stays_in_float32(build_backbone, save_folder, tmp_path: Path) -> None:
+    save_folder(build_backbone(xl=True), tmp_path)
+    ours = load_backbone(tmp_path, dtype=torch.float16)
+    assert (ours.unet.dtype, ours.vae.dtype) == (torch.float16, torch.float32)
+
+
+def test_an_sdxl_that_is_none_is_named(build_backbone, save_folder, tmp_path: Path) -> None:
+    save_folder(build_backbone(xl=True), tmp_path)
+    (tmp_path / "model_index.json").rename(tmp_path / "elsewhere.json")
+    with pytest.raises(FileNotFoundError, match=r"model_index\.json is missing"):
+        load_backbone(tmp_path)
+    (tmp_path / "elsewhere.json").rename(tmp_path / "model_index.json")
+    shutil.rmtree(tmp_path / "text_encoder_2")
+    with pytest.raises(ValueError, match="'text_time'; expected None for a model with 1 text enc"):
+        load_backbone(tmp_path)
 
 
 def test_sizes_follow_the_models(tiny_backbone: Backbone) -> None:
@@ -47,7 +95,8 @@ def test_sizes_follow_the_models(tiny_backbone: Backbone) -> None:
     assert tiny_backbone.size_multiple == 8
     assert tiny_backbone.native_size == 32
     assert tiny_backbone.text_length == 32
-    assert tiny_backbone.encode_text(["a cat"]).shape == (1, 32, 32)
+    width = tiny_backbone.unet.config.cross_attention_dim
+    assert tiny_backbone.encode_text(["a cat"]).states.shape == (1, 32, width)
     assert tiny_backbone.decode(torch.randn(2, 4, 8, 6)).shape == (2, 3, 32, 24)
 
 

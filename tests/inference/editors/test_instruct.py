@@ -154,7 +154,7 @@ def test_unguided_prediction_is_the_conditional_one(backbone: Backbone, images: 
     expected = backbone.unet(
         torch.cat([x, backbone.encode_condition(images)], dim=1),
         tables.timesteps[2],
-        encoder_hidden_states=backbone.encode_text(INSTRUCTIONS),
+        encoder_hidden_states=backbone.encode_text(INSTRUCTIONS).states,
     ).sample
     assert torch.equal(editor.predictor(images, INSTRUCTIONS, tables)(2, x), expected)
 

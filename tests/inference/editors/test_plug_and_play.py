@@ -11,7 +11,6 @@ from inference.backbone import Backbone
 from inference.editors.editor import EditRequest
 from inference.editors.plug_and_play import PlugAndPlay, attention_sites, copied_feature
 from inference.guidance import cfg
-from inference.inversion.inverted import unet_output
 from inference.noise import keyed_noise
 from inference.sampling import ddim, denoise
 
@@ -38,11 +37,10 @@ def test_without_injection_it_is_guidance_from_the_inverted_noise(
     found = latents(tiny_backbone, images, TARGETS, features=0.0, attention=0.0)
     with torch.no_grad():
         start = PlugAndPlay(backbone=tiny_backbone, steps=STEPS).invert(images).start
-        texts = torch.cat([tiny_backbone.encode_text(["big", "big"])])
-        texts = torch.cat([texts, tiny_backbone.encode_text(TARGETS)])
+        texts = tiny_backbone.encode_text(["big", "big", *TARGETS])
 
         def predict(i: int, x: Tensor) -> Tensor:
-            output = unet_output(tiny_backbone, torch.cat([x, x]), sampler.timesteps[i], texts)
+            output = tiny_backbone.unet_output(torch.cat([x, x]), sampler.timesteps[i], texts)
             uncond, cond = output.chunk(2)
             return cfg(uncond, cond, 7.5)
 
@@ -64,10 +62,10 @@ def test_the_feature_of_both_targets_is_exactly_the_source_s(
         conv = unet.get_submodule("up_blocks.0.resnets.1.conv2")
         handle = conv.register_forward_hook(lambda *arguments: seen.append(arguments[2]))
         inputs = keyed_noise("x", shape=(6, 4, 8, 8)), 400
-        text = keyed_noise("text", shape=(6, 32, 32))
-        unet(*inputs, encoder_hidden_states=text)
+        text = tiny_backbone.encode_text(["a cat", "a red cat", "", "", "a dog", "a car"])
+        tiny_backbone.unet_output(*inputs, text)
         feature.copied = True
-        unet(*inputs, encoder_hidden_states=text)
+        tiny_backbone.unet_output(*inputs, text)
         handle.remove()
     plain, copied = seen
     assert torch.equal(copied, plain[:2].repeat(3, 1, 1, 1))

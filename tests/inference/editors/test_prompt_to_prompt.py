@@ -13,13 +13,14 @@ from inference.backbone import Backbone, PromptTooLong
 from inference.editors.blend import Blend
 from inference.editors.editor import EditRequest
 from inference.editors.prompt_to_prompt import PromptToPrompt
-from inference.guidance import cfg
-from inference.inversion.ddim import Ddim, Direct, NegativePrompt
+from inference.guidance import ProximalGuidance, cfg
+from inference.inversion.ddim import Ddim, Direct, NegativePrompt, Proximal
 from inference.inversion.edit_friendly import EditFriendly
-from inference.inversion.inverted import Inversion, InversionRequest, reconstruct, unet_output
+from inference.inversion.inverted import Inversion, InversionRequest, reconstruct
 from inference.inversion.null_text import NullText
 from inference.noise import keyed_noise
 from inference.sampling import ddim, denoise
+from inference.text import Text
 
 STEPS = 6
 SWAP = EditRequest(source="a red cat", target="a red dog", seed=3)
@@ -42,10 +43,10 @@ def editor(backbone: Backbone, **knobs: Any) -> PromptToPrompt:
 def plain(backbone: Backbone, prompt: str, seed: int) -> Tensor:
     """One picture by plain sampling with guidance, (3, H, W)."""
     sampler = ddim(backbone.scheduler, STEPS)
-    texts = torch.cat([backbone.encode_text([""]), backbone.encode_text([prompt])])
+    texts = Text.cat([backbone.encode_text([""]), backbone.encode_text([prompt])])
 
     def predict(i: int, x: Tensor) -> Tensor:
-        output = unet_output(backbone, torch.cat([x, x]), sampler.timesteps[i], texts)
+        output = backbone.unet_output(torch.cat([x, x]), sampler.timesteps[i], texts)
         uncond, cond = output.chunk(2)
         return cfg(uncond, cond, 7.5)
 
@@ -137,7 +138,16 @@ def test_a_picture_does_not_depend_on_its_company(tiny_backbone: Backbone) -> No
 
 
 @pytest.mark.parametrize(
-    "inversion", [Ddim(), NegativePrompt(), Direct(), NullText(inner_steps=2), EditFriendly()]
+    "inversion",
+    [
+        Ddim(),
+        NegativePrompt(),
+        Proximal(),
+        Direct(),
+        NullText(inner_steps=2),
+        NullText(inner_steps=2, embedding="prompt"),
+        EditFriendly(),
+    ],
 )
 def test_of_a_real_picture_the_source_is_its_reconstruction(
     tiny_backbone: Backbone, inversion: Inversion
@@ -158,6 +168,23 @@ def test_of_a_real_picture_the_source_is_its_reconstruction(
         expected = tiny_backbone.decode(reconstruct(tiny_backbone, inverted))[0]
     close(source, expected)
     assert (target - source).abs().max() > 1e-3
+
+
+def test_proximal_guidance_of_nearly_all_is_negative_prompt(
+    tiny_backbone: Backbone,
+) -> None:
+    request = replace(SWAP, image=keyed_noise("picture", shape=(3, 32, 32)).tanh())
+    everything = Proximal(guidance=ProximalGuidance(quantile=0.0, back_below=0.0))
+    [expected] = editor(tiny_backbone, inversion=NegativePrompt()).edit([request])
+    [found] = editor(tiny_backbone, inversion=everything).edit([request])
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+
+
+def test_proximal_guidance_of_nothing_is_the_source(tiny_backbone: Backbone) -> None:
+    request = replace(SWAP, image=keyed_noise("picture", shape=(3, 32, 32)).tanh())
+    nothing = Proximal(guidance=ProximalGuidance(quantile=1.0))
+    [(source, target)] = editor(tiny_backbone, inversion=nothing).edit_pairs([request])
+    close(target, source)
 
 
 # --- what is refused -----------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Inversions: what each must reproduce exactly, and in which order they reproduce pictures."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from inference.backbone import Backbone
 from inference.inversion.ddim import Ddim, Direct, NegativePrompt
 from inference.inversion.edit_friendly import EditFriendly
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted, reconstruct
-from inference.inversion.null_text import NullText
+from inference.inversion.null_text import ABLATIONS, NullText
 from inference.noise import keyed_noise
 from inference.sampling import ddim, ddim_invert, euler_ancestral
 
@@ -113,6 +115,52 @@ def test_null_text_beats_ddim_with_guidance_and_leaves_the_model_alone(
     )
 
 
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_no_inner_steps_of_an_ablation_are_ddim_with_guidance(
+    tiny_backbone: Backbone, images: Tensor, name: str
+) -> None:
+    none, _ = invert(replace(ABLATIONS[name], inner_steps=0), tiny_backbone, images)
+    expected = tiny_backbone.encode_text([""] * 2 if none.source is None else PROMPTS)
+    found = none.null if none.source is None else none.source
+    assert found is not None
+    for i in range(STEPS):
+        torch.testing.assert_close(found[i].states, expected.states)
+
+
+def test_each_ablation_optimises_what_it_says(tiny_backbone: Backbone, images: Tensor) -> None:
+    found = {name: invert(knobs, tiny_backbone, images)[0] for name, knobs in ABLATIONS.items()}
+    for name, inverted in found.items():
+        text = inverted.null if inverted.source is None else inverted.source
+        assert text is not None
+        is_shared = bool((text.states == text.states[:1]).all())
+        assert is_shared == (name in ("global", "textual_inversion"))
+        assert (inverted.null is None) == name.startswith("textual_inversion")
+        plain = tiny_backbone.encode_text([""] * 2 if inverted.source is None else PROMPTS)
+        assert (text.states[-1] - plain.states).abs().max() > 1e-3
+    ddim_only, bound = invert(Ddim(), tiny_backbone, images)
+    assert not torch.equal(found["random_pivot"].trajectory, ddim_only.trajectory)
+    assert torch.equal(found["no_pivot"].trajectory, ddim_only.trajectory)
+    _, errors = invert(ABLATIONS["textual_inversion_pivot"], tiny_backbone, images)
+    assert (errors < bound).all()
+
+
+def test_as_many_optimiser_steps_go_into_one_embedding_as_into_many(
+    tiny_backbone: Backbone, images: Tensor
+) -> None:
+    def gradients(knobs: NullText) -> int:
+        calls: list[bool] = []
+        handle = tiny_backbone.unet.register_forward_hook(
+            lambda _, __, output: calls.append(output.sample.requires_grad)
+        )
+        replace(knobs, early_stop=0.0, inner_steps=2).invert(
+            request(tiny_backbone, images, PROMPTS)
+        )
+        handle.remove()
+        return sum(calls)
+
+    assert {gradients(knobs) for knobs in (NullText(), *ABLATIONS.values())} == {2 * STEPS}
+
+
 def test_a_batch_is_its_pictures_one_by_one(build_backbone, images: Tensor) -> None:
     backbone = build_backbone("epsilon", dtype=torch.float64)
     together, _ = invert(NullText(inner_steps=3, early_stop=0), backbone, images.double())
@@ -122,7 +170,8 @@ def test_a_batch_is_its_pictures_one_by_one(build_backbone, images: Tensor) -> N
         )
         assert alone.null is not None
         assert together.null is not None
-        assert (alone.null[:, 0] - together.null[:, number]).abs().max() < 1e-6
+        difference = alone.null.states[:, 0] - together.null.states[:, number]
+        assert difference.abs().max() < 1e-6
 
 
 def test_a_picture_that_is_close_stops_and_the_others_go_on(

@@ -1,6 +1,7 @@
 """A saved inversion is the inversion, and is refused where it is of something else."""
 
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from inference.backbone import Backbone
-from inference.inversion.ddim import Direct
+from inference.guidance import ProximalGuidance
+from inference.inversion.ddim import Direct, Proximal
 from inference.inversion.edit_friendly import EditFriendly
 from inference.inversion.inverted import Inversion, InversionRequest, reconstruct
 from inference.inversion.null_text import NullText
@@ -33,15 +35,32 @@ def saved(inversion: Inversion, backbone: Backbone, path: Path):
     return inverted
 
 
-@pytest.mark.parametrize("inversion", [NullText(inner_steps=1), Direct(), EditFriendly()])
-def test_it_is_the_same_inversion(build_backbone, tmp_path: Path, inversion: Inversion) -> None:
-    backbone = build_backbone()
+def _part(whole: object, name: str) -> object:
+    return None if whole is None else getattr(whole, name)
+
+
+INVERSIONS = [
+    NullText(inner_steps=1),
+    NullText(inner_steps=1, embedding="prompt"),
+    Direct(),
+    EditFriendly(),
+    Proximal(guidance=ProximalGuidance(quantile=0.5)),
+]
+
+
+@pytest.mark.parametrize("inversion", INVERSIONS)
+@pytest.mark.parametrize("xl", [False, True])
+def test_it_is_the_same_inversion(
+    build_backbone, tmp_path: Path, inversion: Inversion, xl: bool
+) -> None:
+    backbone = build_backbone(xl=xl)
     path = tmp_path / "pictures.safetensors"
     inverted = saved(inversion, backbone, path)
     loaded = load_inversion(path, backbone, IMAGES, PROMPTS)
-    for name in ("trajectory", "null", "noise"):
-        found, wanted = getattr(loaded, name), getattr(inverted, name)
+    for name in ("trajectory", "noise", "null.states", "null.pooled", "source.states"):
+        found, wanted = (reduce(_part, name.split("."), one) for one in (loaded, inverted))
         assert found is wanted is None or torch.equal(found, wanted)
+    assert loaded.proximal == inverted.proximal
     again = reconstruct(backbone, inverted)
     torch.testing.assert_close(reconstruct(backbone, loaded), again, rtol=1e-3, atol=1e-3)
     assert (loaded.sampler, loaded.first_step) == (inverted.sampler, inverted.first_step)
