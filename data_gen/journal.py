@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +21,7 @@ class Journal:
     Args:
         path: The file; created where it does not exist.
 
-    Raises:
-        ValueError: Another process has it open.
+    While another process has it open, one waits: the jobs of an array may all begin at once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,9 +30,9 @@ class Journal:
         self._file = path.open("a+b", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise ValueError(f"{path} is being written by another process") from error
+        except BlockingIOError:
+            sys.stderr.write(f"waiting for another process that writes {path}\n")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
         self._drop_torn_line()
 
     def __enter__(self) -> Self:

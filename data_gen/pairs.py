@@ -9,8 +9,8 @@ Which states share and fork when is `prefix_tree`'s business; which pairs are go
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -27,7 +27,7 @@ from inference.noise import keyed_noise, keyed_seed
 from inference.sampling import SAMPLERS, Sampler, SamplerName
 from inference.text import Text
 
-Share = Literal["self", "cross"]
+Share = Literal["self", "cross", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,13 @@ class RenderKnobs:
     """How pairs are rendered.
 
     Attributes:
-        share: Attention that source and target share; cross-attention keeps more of the source.
+        share: Attention that source and target share: InstructPix2Pix's self-attention, or
+            Prompt-to-Prompt's cross-attention, which keeps more of the source, or both.
         steps: Steps of the sampler.
         seeds: Trees a triplet; each has its own noise and guidance scale.
         branches: Values of p a tree.
         p_range: Range of p; its equal parts, one a branch, are drawn from uniformly.
+        p_ranges: Ranges for single edit types: what moves a figure needs a smaller p.
         guidance_range: Range that the guidance scale of a tree is drawn from, uniformly.
         sampler: Name of the sampler.
         size: Side of the square images in pixels; None for what the model was made for.
@@ -51,6 +53,7 @@ class RenderKnobs:
     seeds: int = 4
     branches: int = 4
     p_range: tuple[float, float] = (0.1, 0.9)
+    p_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     guidance_range: tuple[float, float] = (7.5, 15.0)
     sampler: SamplerName = "euler_ancestral"
     size: int | None = None
@@ -62,8 +65,9 @@ class RenderKnobs:
             found = getattr(self, name)
             if found < bound:
                 raise ValueError(f"pairs.render.{name} must be at least {bound}, got {found}")
-        for name in ("p_range", "guidance_range"):
-            low, high = getattr(self, name)
+        ranges = {"p_range": self.p_range, "guidance_range": self.guidance_range}
+        ranges |= {f"p_ranges.{kind}": found for kind, found in self.p_ranges.items()}
+        for name, (low, high) in ranges.items():
             if not 0 <= low <= high:
                 raise ValueError(
                     f"pairs.render.{name} must be 0 <= low <= high, got [{low}, {high}]"
@@ -98,7 +102,7 @@ def draw_tree(triplet: EditTriplet, seed_index: int, knobs: RenderKnobs) -> Tree
     def uniform(low: float, high: float, *key: str | int) -> float:
         return random.Random(keyed_seed(triplet.id, seed_index, *key)).uniform(low, high)
 
-    low, high = knobs.p_range
+    low, high = knobs.p_ranges.get(triplet.edit_type, knobs.p_range)
     part = (high - low) / knobs.branches
     return Tree(
         triplet=triplet,
@@ -260,7 +264,7 @@ class _Rendering:
         self.plan: Plan = plan(
             [tree.ps for tree in trees], steps=knobs.steps, batch_rows=knobs.batch_rows
         )
-        aligned = {t: _aligned(backbone, t) for t in triplets} if knobs.share == "cross" else {}
+        aligned = {t: _aligned(backbone, t) for t in triplets} if knobs.share != "self" else {}
         self.alignments = [aligned.get(tree.triplet) for tree in trees]
         self.dtype = torch.promote_types(backbone.dtype, torch.float32)
         self.shape = _latent_shape(backbone, knobs.size)
@@ -306,11 +310,11 @@ class _Rendering:
         for source, trunk in zip(call.sources, call.trunks, strict=True):
             alignment = self.alignments[self.plan.tree_of[call.states[source]]]
             rows = (conditional + source, conditional + trunk)
-            if alignment is None:
+            if self.knobs.share != "cross":
                 by_self += [(source, trunk), rows]
-            elif alignment.is_identity:
+            if alignment is not None and alignment.is_identity:
                 by_row.append(rows)
-            else:
+            elif alignment is not None:
                 by_map.append((rows, alignment))
         return RowSharing(
             self_attention=tuple(by_self),

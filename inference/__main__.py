@@ -1,99 +1,44 @@
-"""Use a trained model: ``python -m inference edit --images photo.png --instruction "…"``."""
+"""Use a model: ``python -m inference edit --images photo.png --instruction "…"``."""
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
 
-import torch
-
-from inference.backbone import load_backbone
-from inference.command_line import run
-from inference.editors.editor import EditRequest
-from inference.editors.instruct import Instruct
-from inference.images import image_format, load_image, save_image
-from inference.sampling import SamplerName
-from inference.shapes import MODELS
+from inference.command_line import USAGE_ERROR, Commands, chosen, flattened, run, spelled_out
+from inference.commands.caption import caption
+from inference.commands.edit import EDITORS, edit
+from inference.commands.invert import INVERSIONS, invert
 
 
-def edit(
-    images: list[str],
-    instruction: str,
-    model: str = str(MODELS / "instruct-pix2pix"),
-    output: str = "edited",
-    seed: int = 0,
-    text_scale: float | None = None,
-    image_scale: float | None = None,
-    steps: int | None = None,
-    sampler: SamplerName | None = None,
-    resolution: int | None = None,
-    batch_size: int = 16,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
-) -> None:
-    """Edit images by an instruction.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit code (see `run`)."""
+    line = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        commands = commands_of(line)
+        if line[:1] == ["edit"]:
+            line = spelled_out(line, "inversion", INVERSIONS)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return USAGE_ERROR
+    return run(commands, prog="python -m inference", args=line)
 
-    Options that are null take what suits the model.
 
-    Args:
-        images: PNG, JPEG or WebP files, one or more.
-        instruction: What to do, for example "make the circle green".
-        model: An InstructPix2Pix diffusers folder; the shapes editor by default.
-        output: For one image, a file to write if it ends in .png, .jpg or .webp; else a folder
-            that gets <name>.png for every image.
-        seed: Of the noise; another one gives another edit.
-        text_scale: How strongly to follow the instruction; 1 is no guidance.
-        image_scale: How strongly to keep the image; 1 is no guidance.
-        steps: Number of denoising steps.
-        sampler: How to denoise.
-        resolution: Long side in pixels at which to edit; the result has the image's own size.
-        batch_size: Most images edited at once.
-        device: Where to run; auto takes the GPU if there is one.
-        dtype: Of the model's weights.
+def commands_of(line: Sequence[str]) -> Commands:
+    """The commands, with the options of the editor or inversion that a command line names.
+
+    Raises:
+        ValueError: It names one that there is not.
     """
-    paths = [Path(image) for image in images]
-    outputs = _output_paths(paths, Path(output))
-    requests = [
-        EditRequest(image=load_image(path), instruction=instruction, seed=seed) for path in paths
-    ]
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    editor = Instruct(
-        backbone=load_backbone(model, device=device, dtype=getattr(torch, dtype)),
-        text_scale=text_scale,
-        image_scale=image_scale,
-        steps=steps,
-        sampler=sampler,
-        resolution=resolution,
-        batch_size=batch_size,
-        progress=True,
-    )
-    for path, image in zip(outputs, editor.edit(requests), strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_image(path, image)
-        print(path)
-
-
-def _output_paths(paths: Sequence[Path], output: Path) -> list[Path]:
-    """Where each result goes; nothing may overwrite an input or another result."""
-    if not paths:
-        raise ValueError("images is empty; expected one or more files")
-    if output.suffix and not output.is_dir():
-        image_format(output)
-        if len(paths) > 1:
-            raise ValueError(f"output is the file {output}; expected a folder for several images")
-        outputs = [output]
-    else:
-        outputs = [output / f"{path.stem}.png" for path in paths]
-    name, count = Counter(outputs).most_common(1)[0]
-    if count > 1:
-        raise ValueError(f"{count} images would be written to {name}; give them different names")
-    for path in outputs:
-        if path.resolve() in {source.resolve() for source in paths}:
-            raise ValueError(f"output {path} is one of the images; expected another place")
-    return outputs
+    editor = inversion = None
+    if line[:1] == ["edit"]:
+        editor = chosen(line, "editor", EDITORS)
+    if line[:1] == ["invert"]:
+        inversion = chosen(line, "inversion", INVERSIONS)
+    return {
+        "edit": flattened(edit, EDITORS[editor or "instruct"], fixed=("backbone", "progress")),
+        "invert": flattened(invert, INVERSIONS[inversion or "null_text"], fixed=("progress",)),
+        "caption": caption,
+    }
 
 
 if __name__ == "__main__":
-    sys.exit(run({"edit": edit}, prog="python -m inference"))
+    sys.exit(main())

@@ -8,8 +8,10 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn, get_origin
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, NoReturn, get_origin
 
+import docstring_parser
 from jsonargparse import ArgumentParser, auto_cli
 
 USAGE_ERROR = 2
@@ -55,6 +57,84 @@ def run(
         sys.stderr.write("interrupted\n")
         return 130
     return 0
+
+
+def flattened(
+    command: Callable[..., None], kind: type, fixed: Sequence[str] = ()
+) -> Callable[..., None]:
+    """A command whose options are its own and, beside them, the fields of a dataclass.
+
+    Args:
+        command: Takes the values of those fields as a dictionary, `knobs`.
+        kind: The dataclass; its docstring describes them.
+        fixed: Fields that are not for the user to choose.
+    """
+    own = [p for p in _parameters(command) if p.name != "knobs"]
+    knobs = [p for p in _parameters(kind) if p.name not in fixed]
+    for name in {p.name for p in own} & {p.name for p in knobs}:
+        raise TypeError(f"{command.__name__} and {kind.__name__} both have an option {name}")
+
+    def run_it(**options: Any) -> None:
+        command(
+            **{p.name: options[p.name] for p in own},
+            knobs={p.name: options[p.name] for p in knobs},
+        )
+
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own + knobs]
+    run_it.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    texts = [docstring_parser.parse(inspect.getdoc(one) or "") for one in (command, kind)]
+    said = {p.arg_name: " ".join((p.description or "").split()) for d in texts for p in d.params}
+    lines = [f"    {p.name}: {said[p.name]}" for p in parameters if p.name in said]
+    about = f"{texts[0].short_description}\n\n{texts[0].long_description or ''}"
+    run_it.__doc__ = "\n".join([about, "", "Args:", *lines])
+    return run_it
+
+
+def chosen(line: Sequence[str], option: str, names: Mapping[str, object]) -> str | None:
+    """The name that a command line gives for an option; None where it gives none.
+
+    Raises:
+        ValueError: It is not one of `names`.
+    """
+    name = None
+    for place, word in enumerate(line):
+        if word == f"--{option}" and place + 1 < len(line):
+            name = line[place + 1]
+        elif word.startswith(f"--{option}="):
+            name = word.partition("=")[2]
+    if name is not None and name not in names:
+        raise ValueError(f"{option} is {name!r}; expected one of {', '.join(names)}")
+    return name
+
+
+def spelled_out(line: Sequence[str], option: str, classes: Mapping[str, type]) -> list[str]:
+    """A command line with the short name of a class as jsonargparse wants it: where it lives.
+
+    Raises:
+        ValueError: The line gives a name that is not one of `classes`.
+    """
+    name = chosen(line, option, classes)
+    if name is None:
+        return list(line)
+    path = f"{classes[name].__module__}.{classes[name].__qualname__}"
+    found: list[str] = []
+    for word in line:
+        if word == name and found[-1:] == [f"--{option}"]:
+            found.append(path)
+        else:
+            found.append(f"--{option}={path}" if word == f"--{option}={name}" else word)
+    return found
+
+
+def _parameters(of: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a function or a dataclass, with their types and plain defaults."""
+    factories = {f.name: f.default_factory for f in fields(of)} if is_dataclass(of) else {}
+    found = []
+    for parameter in inspect.signature(of, eval_str=True).parameters.values():
+        factory = factories.get(parameter.name, MISSING)
+        default = parameter.default if factory is MISSING else factory()
+        found.append(parameter.replace(default=default))
+    return found
 
 
 class _Parser(ArgumentParser):

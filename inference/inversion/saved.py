@@ -6,7 +6,7 @@ A safetensors file whose metadata says of which pictures, prompts and model it i
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from inference.backbone import Backbone
 from inference.files import written_atomically
 from inference.guidance import ProximalGuidance
-from inference.inversion.inverted import Inverted
+from inference.inversion.inverted import InversionRequest, Inverted
 from inference.sampling import Sampler, ddim, ddpm
 from inference.text import Text
 
@@ -94,6 +94,33 @@ def load_inversion(
         proximal=ProximalGuidance(**about["proximal"]) if about["proximal"] else None,
         **texts,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """An inversion that was made and saved before.
+
+    Attributes:
+        path: The `.safetensors` file.
+    """
+
+    path: Path
+
+    def invert(self, request: InversionRequest) -> Inverted:
+        """See `Inversion`.
+
+        Raises:
+            AnotherInversion: The file is of other pictures, prompts or steps, or another model's.
+            ValueError: The file is no inversion.
+            FileNotFoundError: There is no such file.
+        """
+        inverted = load_inversion(self.path, request.backbone, request.images, request.prompts)
+        if inverted.sampler.steps != request.steps:
+            raise AnotherInversion(
+                f"{self.path} is an inversion of {inverted.sampler.steps} steps; "
+                f"expected {request.steps}, as the edit has"
+            )
+        return inverted
 
 
 def identity(backbone: Backbone, images: Tensor, prompts: Sequence[str]) -> dict[str, Any]:

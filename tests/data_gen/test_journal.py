@@ -2,6 +2,7 @@
 
 import errno
 import io
+import threading
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,24 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         list(journal.entries())
 
 
-def test_there_is_one_writer(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    with Journal(path), pytest.raises(ValueError, match="another process"):
-        Journal(path)
+def test_there_is_one_writer_and_the_next_waits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, seen = tmp_path / "journal.jsonl", []
+
+    def second() -> None:
+        with Journal(path) as journal:
+            seen.extend(journal.entries())
+
+    thread = threading.Thread(target=second, daemon=True)
+    with Journal(path) as journal:
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        journal.append({"n": 1})
+    thread.join(10)
+    assert seen == [{"n": 1}]
+    assert f"waiting for another process that writes {path}" in capsys.readouterr().err
 
 
 def test_the_last_bytes_of_a_disk_are_no_line(

@@ -1,5 +1,6 @@
-"""`python -m inference edit` from files to files, and what it says about bad input."""
+"""The commands of `python -m inference`, from files to files, and what they say of bad input."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,9 +10,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 
-from inference.__main__ import edit
+from inference.__main__ import main
 from inference.backbone import Backbone, load_backbone
-from inference.command_line import run
 from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
 from inference.images import load_image, save_image
@@ -48,7 +48,7 @@ def photos(tmp_path: Path) -> list[Path]:
 
 
 def call(*args: object) -> int:
-    return run({"edit": edit}, prog="python -m inference", args=["edit", *map(str, args)])
+    return main(["edit", *map(str, args)])
 
 
 def test_several_images_at_once(
@@ -129,3 +129,118 @@ def test_the_command_itself(photos: list[Path]) -> None:
     )
     assert ended.returncode == 2
     assert ended.stderr == "error: text_scale is 'high'; expected null or float\n"
+
+
+# --- editors by prompts, inversions, captions ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def base(
+    build_backbone: Callable[..., Backbone],
+    save_folder: Callable[[Backbone, Path], None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A random text-to-image folder."""
+    folder = tmp_path_factory.mktemp("stable-diffusion")
+    save_folder(build_backbone("v_prediction"), folder)
+    return folder
+
+
+PROMPTS = ["--source", "a red cat", "--target", "a red dog", "--steps", 2]
+
+
+@pytest.mark.parametrize(
+    ("editor", "options"),
+    [
+        ("plug_and_play", ["--features", 0.5, "--negative_prompt", "ugly"]),
+        ("sdedit", ["--strength", 0.5]),
+        ("prompt_to_prompt", ["--inversion", "direct", "--cross", "[0.0, 0.5]"]),
+        (
+            "prompt_to_prompt",
+            ["--inversion=null_text", "--inversion.inner_steps", 1, "--weights.dog", 2],
+        ),
+    ],
+)
+def test_every_editor_is_a_command(
+    base: Path, photos: list[Path], tmp_path: Path, editor: str, options: list[object]
+) -> None:
+    named = ["--editor", editor, "--model", base, "--output", tmp_path / "out"]
+    assert call("--images", *photos, *named, *PROMPTS, *options) == 0
+    for photo in photos:
+        written = load_image(tmp_path / "out" / f"{photo.stem}.png")
+        assert written.shape == load_image(photo).shape
+
+
+def test_what_the_model_draws_is_edited_without_an_image(base: Path, tmp_path: Path) -> None:
+    named = ["--editor", "prompt_to_prompt", "--model", base, "--output", tmp_path / "dog.png"]
+    assert call(*named, *PROMPTS) == 0
+    assert load_image(tmp_path / "dog.png").shape == (3, 32, 32)
+
+
+def test_an_inversion_is_made_once_and_used_for_edits(
+    base: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "one.safetensors"
+    line = ["--model", base, "--output", kept, "--source", "a red cat", "--steps", 2]
+    line += ["--inversion", "direct", "--images", photos[0]]
+    assert main(["invert", *map(str, line)]) == 0
+    assert "drawn again at" in capsys.readouterr().out
+    assert load_image(tmp_path / "one.drawn.png").shape == (3, 32, 32)
+    named = ["--editor", "prompt_to_prompt", "--model", base, "--images", photos[0], *PROMPTS]
+    saved = ["--inversion", "saved", "--inversion.path", kept]
+    assert call(*named, *saved, "--output", tmp_path / "saved.png") == 0
+    assert call(*named, "--inversion", "direct", "--output", tmp_path / "direct.png") == 0
+    found, wanted = (load_image(tmp_path / f"{name}.png") for name in ("saved", "direct"))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.01)
+    for change, sentence in (
+        (["--steps", 3], "is an inversion of 2 steps; expected 3"),
+        (["--source", "a dog"], "is an inversion with another prompt"),
+        (["--images", photos[1]], "is an inversion with another image"),
+    ):
+        assert call(*named, *saved, "--output", tmp_path / "no.png", *change) == 1
+        assert sentence in capsys.readouterr().err
+
+
+def test_bad_choices_are_named(
+    base: Path, photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = ["--model", base, "--images", *photos, "--source", "a cat", "--target", "a dog"]
+    cases: list[tuple[list[object], int, str]] = [
+        (["--editor", "photoshop"], 2, "editor is 'photoshop'; expected one of instruct, prompt"),
+        (
+            ["--editor", "prompt_to_prompt", "--inversion", "magic"],
+            2,
+            "inversion is 'magic'; expected one of ddim, null_text",
+        ),
+        (["--editor", "sdedit", "--cross", "[0, 1]"], 2, "cross"),
+        (["--editor", "sdedit", "--strength", 2], 1, "strength is 2.0; expected 0 to 1"),
+        (["--editor", "prompt_to_prompt"], 1, "but inversion is None"),
+        (["--editor", "sdedit", "--target", "a", "b", "c"], 1, "target has 3 texts; expected 1 or"),
+        (
+            ["--editor", "prompt_to_prompt", "--inversion", "ddim", "--weights.bird", 2],
+            1,
+            "'bird'",
+        ),
+    ]
+    for options, code, sentence in cases:
+        try:
+            found = call(*usual, *options)
+        except SystemExit as ended:  # jsonargparse's own
+            found = int(str(ended.code))
+        error = capsys.readouterr().err
+        assert (found, sentence in error) == (code, True), error
+
+
+def test_captions_of_shapes_are_read_off_and_others_named(
+    photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    circle = Path(__file__).parents[2] / "docs/circle.png"
+    assert main(["caption", "--images", str(circle), str(photos[0])]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {
+        "image": str(circle),
+        "caption": "a large red circle in the middle on a white background",
+    }
+    assert f"{photos[0]}: it shows no clear scene" in shown.err
+    assert main(["caption", "--images", str(photos[0])]) == 1
+    assert "none of 1 images has a caption" in capsys.readouterr().err

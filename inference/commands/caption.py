@@ -1,0 +1,54 @@
+"""`python -m inference caption`: what pictures show, as inversion needs it."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from inference.captioning import NoCaption, captioner_of
+from inference.commands.common import Device
+from inference.files import write_lines
+from inference.images import load_image
+
+
+def caption(
+    images: list[str],
+    captioner: str = "shapes",
+    base_url: str | None = None,
+    output: str | None = None,
+    device: Device = "auto",
+) -> None:
+    """Say what images show: a JSON object a line, `{"image": …, "caption": …}`.
+
+    An image without a caption is named with the reason, and the others go on.
+
+    Args:
+        images: PNG, JPEG or WebP files, one or more.
+        captioner: `shapes` reads pictures of the shapes world; else the folder or the hub name of a
+            transformers model such as BLIP-2, or with `base_url` the name of a vision model there.
+        base_url: Root of an OpenAI-compatible API; the key comes from `OPENAI_API_KEY`.
+        output: A file for the lines; by default they are printed.
+        device: Where a transformers model runs; auto takes the GPU if there is one.
+
+    Raises:
+        ValueError: No image has a caption.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    one = captioner_of(captioner, base_url, device)
+    lines = []
+    for path in tqdm(images, desc="captions", unit="image", disable=len(images) < 2):
+        try:
+            said = one.caption(load_image(Path(path)))
+        except NoCaption as reason:
+            sys.stderr.write(f"{path}: {reason}\n")
+            continue
+        lines.append(json.dumps({"image": path, "caption": said}, ensure_ascii=False))
+    if not lines:
+        raise ValueError(f"none of {len(images)} images has a caption")
+    if output is None:
+        print("\n".join(lines))
+    else:
+        write_lines(Path(output), lines)

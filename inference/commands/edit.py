@@ -1,0 +1,85 @@
+"""`python -m inference edit`: any editor, on files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from inference.commands.common import Device, Dtype, load_model, one_each, output_paths
+from inference.editors.editor import Editor, EditRequest
+from inference.editors.instruct import Instruct
+from inference.editors.plug_and_play import PlugAndPlay
+from inference.editors.prompt_to_prompt import PromptToPrompt
+from inference.editors.sdedit import SdEdit
+from inference.images import load_image, save_image
+from inference.shapes import MODELS
+
+EDITORS: Final[Mapping[str, type[Editor]]] = MappingProxyType(
+    {
+        "instruct": Instruct,
+        "prompt_to_prompt": PromptToPrompt,
+        "plug_and_play": PlugAndPlay,
+        "sdedit": SdEdit,
+    }
+)
+
+
+def edit(
+    knobs: Mapping[str, Any],
+    images: list[str] = [],  # noqa: B006  (only read)
+    editor: str = "instruct",
+    instruction: str | None = None,
+    source: list[str] = [],  # noqa: B006
+    target: list[str] = [],  # noqa: B006
+    model: str | None = None,
+    output: str = "edited",
+    seed: int = 0,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+) -> None:
+    """Edit images by an instruction or by two prompts.
+
+    `--editor NAME --help` shows the options of that editor.
+
+    Args:
+        knobs: Those of the editor.
+        images: PNG, JPEG or WebP files, one or more; none edits what Prompt-to-Prompt draws.
+        editor: instruct (a trained editor, by an instruction), prompt_to_prompt, plug_and_play or
+            sdedit (any text-to-image model, by prompts).
+        instruction: What to do, for example "make the circle green".
+        source: What the images show: one text for all, or one each.
+        target: What the edited images are to show: one text for all, or one each.
+        model: A diffusers folder: of an InstructPix2Pix model for instruct, of a text-to-image
+            model for the others; by default those of the shapes world.
+        output: For one image, a file to write if it ends in .png, .jpg or .webp; else a folder
+            that gets <name>.png for every image.
+        seed: Of the noise; another one gives another edit.
+        device: Where to run; auto takes the GPU if there is one.
+        dtype: Of the model's weights.
+    """
+    kind = EDITORS[editor]
+    # Without an image, that of the source prompt is drawn and edited.
+    paths = [Path(image) for image in images] or [Path("drawn")]
+    outputs = output_paths(paths, Path(output))
+    count = len(paths)
+    sources = one_each("source", source, count) if source else [None] * count
+    targets = one_each("target", target, count) if target else [None] * count
+    requests = [
+        EditRequest(
+            image=load_image(path) if images else None,
+            instruction=instruction,
+            source=before,
+            target=after,
+            seed=seed,
+        )
+        for path, before, after in zip(paths, sources, targets, strict=True)
+    ]
+    default = MODELS / ("instruct-pix2pix" if kind is Instruct else "stable-diffusion")
+    backbone = load_model(model or default, device, dtype)
+    # One keyword of the knobs is missing in the interface: the model.
+    made: Any = kind
+    results = made(backbone=backbone, progress=True, **knobs).edit(requests)
+    for path, image in zip(outputs, results, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_image(path, image)
+        print(path)
