@@ -48,6 +48,12 @@ CHAT_TEMPLATE: Final = (
 )
 """The writer knows its task by heart, so the system message is left out."""
 
+TWO_FIGURES: Final = 0.75
+"""Share of examples with two figures: which of them is meant is all that is hard to learn."""
+
+OFTEN: Final[tuple[EditType, ...]] = ("recolour", "pattern", "resize", "move", "remove")
+"""Edit types drawn twice as often as others: in these the words of one figure must stay with it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WriterKnobs:
@@ -76,8 +82,9 @@ class Example:
 
 def draw_example(draw: random.Random) -> Example:
     """One random exchange, free of held-out words and phrasings."""
-    description = describe(random_scene(draw), draw, detail=draw.choice((0.3, 0.5, 0.8)))
-    kind = draw.choice(EDIT_TYPES)
+    scene = random_scene(draw, figures=2 if draw.random() < TWO_FIGURES else 1)
+    description = describe(scene, draw, detail=draw.choice((0.3, 0.5, 0.8, 1.0)))
+    kind = draw.choice((*EDIT_TYPES, *OFTEN))
     asked = question(Question(caption=caption(description), edit_type=kind))
     return Example(asked=asked, answer=draw_answer(description, kind, draw))
 
