@@ -268,7 +268,8 @@ def recipe_knobs() -> RenderKnobs:
     """How the recipe `shapes.yaml` renders."""
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["pairs"]["render"]
     ranges = {name: tuple(recipe.pop(name)) for name in ("p_range", "guidance_range")}
-    return RenderKnobs(**recipe, **ranges)
+    of_kinds = {kind: tuple(found) for kind, found in recipe.pop("p_ranges").items()}
+    return RenderKnobs(**recipe, **ranges, p_ranges=of_kinds)
 
 
 def unseen_captions(count: int) -> list[Caption]:
