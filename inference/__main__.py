@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from inference.command_line import USAGE_ERROR, Commands, chosen, flattened, run, spelled_out
 from inference.commands.caption import caption
 from inference.commands.edit import EDITORS, edit
+from inference.commands.grid import grid
 from inference.commands.invert import INVERSIONS, invert
+from inference.editors.prompt_to_prompt import PromptToPrompt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -14,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     line = list(sys.argv[1:] if arguments is None else arguments)
     try:
         commands = commands_of(line)
-        if line[:1] == ["edit"]:
+        if line[:1] in (["edit"], ["grid"]):
             line = spelled_out(line, "inversion", INVERSIONS)
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -37,6 +39,7 @@ def commands_of(line: Sequence[str]) -> Commands:
         "edit": flattened(edit, EDITORS[editor or "instruct"], fixed=("backbone", "progress")),
         "invert": flattened(invert, INVERSIONS[inversion or "null_text"], fixed=("progress",)),
         "caption": caption,
+        "grid": flattened(grid, PromptToPrompt, fixed=("backbone", "progress")),
     }
 
 

@@ -244,3 +244,11 @@ def test_captions_of_shapes_are_read_off_and_others_named(
     assert f"{photos[0]}: it shows no clear scene" in shown.err
     assert main(["caption", "--images", str(photos[0])]) == 1
     assert "none of 1 images has a caption" in capsys.readouterr().err
+
+
+def test_a_grid_is_a_picture_of_seeds_and_windows(base: Path, tmp_path: Path) -> None:
+    line = ["grid", "--source", "a red cat", "--target", "a red dog", "--model", str(base)]
+    line += ["--steps", "2", "--seeds", "0", "1", "--output", str(tmp_path / "grid.png")]
+    assert main([*line, "--fractions", "0", "1.0", "--vary", "self_attention"]) == 0
+    _, height, width = load_image(tmp_path / "grid.png").shape
+    assert (width, height) == (495, 374)

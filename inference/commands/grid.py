@@ -1,0 +1,85 @@
+"""`python -m inference grid`: how an edit moves with a window of attention control."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from inference.commands.common import Device, Dtype, load_model, output_paths
+from inference.editors.editor import EditRequest
+from inference.editors.prompt_to_prompt import PromptToPrompt
+from inference.images import load_image, to_numpy
+from inference.shapes import MODELS
+
+
+def grid(
+    knobs: Mapping[str, Any],
+    source: str,
+    target: str,
+    vary: Literal["cross", "self_attention"] = "cross",
+    fractions: list[float] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],  # noqa: B006  (only read)
+    seeds: list[int] = [0, 1, 2, 3],  # noqa: B006
+    image: str | None = None,
+    model: str = str(MODELS / "stable-diffusion"),
+    output: str = "grid.png",
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+) -> None:
+    """Draw a grid: a row a seed, a column a fraction of steps in which attention is the source's.
+
+    The first column is the source. The other options are Prompt-to-Prompt's.
+
+    Args:
+        knobs: Those of Prompt-to-Prompt.
+        source: What the image shows.
+        target: What the edited image is to show.
+        vary: Which window grows: that of cross-attention or that of self-attention.
+        fractions: Where it ends, a column each.
+        seeds: A row each; with an image one row.
+        image: A file to edit, through an inversion; without it the source is drawn.
+        model: A diffusers folder of a text-to-image model.
+        output: The picture to write, .png, .jpg or .webp.
+        device: Where to run; auto takes the GPU if there is one.
+        dtype: Of the model's weights.
+    """
+    [path] = output_paths([Path(image or "drawn")], Path(output))
+    if not fractions or not seeds:
+        raise ValueError("fractions and seeds must have one value each at least")
+    pixels = None if image is None else load_image(image)
+    requests = [
+        EditRequest(image=pixels, source=source, target=target, seed=seed)
+        for seed in (seeds if image is None else seeds[:1])
+    ]
+    method = PromptToPrompt(backbone=load_model(model, device, dtype), progress=True, **knobs)
+    rows: list[list[Tensor]] = [[] for _ in requests]
+    for fraction in fractions:
+        # The source is the same whatever the window.
+        pairs = replace(method, **{vary: (0.0, fraction)}).edit_pairs(requests)  # type: ignore[arg-type]
+        for row, (before, after) in zip(rows, pairs, strict=True):
+            row += [after] if row else [before, after]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    titles = ["source", *(f"{vary} {fraction:g}" for fraction in fractions)]
+    labels = [f"seed {request.seed}" if image is None else "" for request in requests]
+    save_grid(path, rows, titles, labels)
+    print(path)
+
+
+def save_grid(
+    path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[str], labels: Sequence[str]
+) -> None:
+    """Write pictures, (3, H, W) in [-1, 1], as a grid with titles above and labels at the left."""
+    figure = Figure(figsize=(1.5 * len(titles), 1.55 * len(rows) + 0.3), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    for line, row, label in zip(axes, rows, labels, strict=True):
+        for place, picture in zip(line, row, strict=True):
+            place.imshow(to_numpy(picture), interpolation="nearest")
+            place.set(xticks=[], yticks=[])
+        line[0].set_ylabel(label)
+    for place, title in zip(axes[0], titles, strict=True):
+        place.set_title(title, fontsize=9)
+    figure.savefig(path, dpi=110)

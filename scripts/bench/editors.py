@@ -1,0 +1,196 @@
+"""What do the editors make of real pictures? All of them on the same edits, read back.
+
+    python scripts/bench/editors.py              # 200 edits; an hour on one core
+    python scripts/bench/editors.py --per_kind 4 --only "Direct + P2P,SDEdit 0.6"
+
+Rendered scenes of the shapes world, real pictures to the model, with captions that say all of them.
+"Did it" is the share of outputs that read back as the scene asked for; "layout kept" those whose
+figures all stand where they should in the size they should have; the error is the mean absolute one
+on [-1, 1], over what the edit leaves as it was. A Markdown table for `RESULTS.md`.
+"""
+
+import inference  # noqa: F401  # isort: skip  the torchvision guard, before diffusers
+
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from counting import counted
+from jsonargparse import auto_cli
+from PIL import Image
+
+from inference.backbone import Backbone, load_backbone
+from inference.editors.editor import Editor, EditRequest
+from inference.editors.instruct import Instruct
+from inference.editors.plug_and_play import PlugAndPlay
+from inference.editors.prompt_to_prompt import PromptToPrompt
+from inference.editors.sdedit import SdEdit
+from inference.images import from_numpy
+from inference.inversion.ddim import Ddim, Direct, NegativePrompt, Proximal
+from inference.inversion.edit_friendly import EditFriendly
+from inference.inversion.inverted import Inversion
+from inference.inversion.null_text import NullText
+from inference.shapes import MODELS
+from inference.shapes.captions import caption, describe
+from inference.shapes.evaluation import Outcome, Trial, draw_trials, measure, wilson_interval
+from inference.shapes.reading import read
+from inference.shapes.render import Field, render
+from inference.shapes.scene import Scene
+from training.shapes.layout import KEEPING_LAYOUT
+
+SEED: Final = 25_000_000
+GUIDANCE: Final = 4.0
+Make = Callable[[Backbone], Editor]
+
+
+def p2p(inversion: Inversion) -> Make:
+    """Prompt-to-Prompt behind an inversion, with the windows that suit this model."""
+    return lambda backbone: PromptToPrompt(
+        backbone=backbone,
+        inversion=inversion,
+        guidance_scale=GUIDANCE,
+        cross=(0.0, 0.8),
+        self_attention=(0.0, 0.4),
+        batch_size=20,
+        progress=True,
+    )
+
+
+def sdedit(strength: float, inversion: Inversion | None = None) -> Make:
+    """SDEdit at a strength."""
+    return lambda backbone: SdEdit(
+        backbone=backbone,
+        strength=strength,
+        inversion=inversion,
+        sampler="ddim" if inversion else "euler_ancestral",
+        guidance_scale=GUIDANCE,
+        batch_size=20,
+        progress=True,
+    )
+
+
+METHODS: Final[Mapping[str, Make]] = {
+    "DDIM + P2P": p2p(Ddim()),
+    "Null-text + P2P": p2p(NullText()),
+    "Negative-prompt + P2P": p2p(NegativePrompt()),
+    "Proximal + P2P": p2p(Proximal()),
+    "Direct + P2P": p2p(Direct()),
+    "edit-friendly DDPM + P2P": p2p(EditFriendly()),
+    "Plug-and-Play": lambda backbone: PlugAndPlay(
+        backbone=backbone,
+        guidance_scale=GUIDANCE,
+        negative_prompt="",
+        batch_size=20,
+        progress=True,
+    ),
+    "SDEdit 0.4": sdedit(0.4),
+    "SDEdit 0.6": sdedit(0.6),
+    "SDEdit 0.8": sdedit(0.8),
+    "SDEdit 0.6 from Null-text": sdedit(0.6, NullText()),
+    "the trained editor": lambda backbone: Instruct(
+        backbone=backbone, batch_size=20, progress=True
+    ),
+}
+
+
+def main(per_kind: int = 40, only: str = "", output: Path = Path("out/editors")) -> None:
+    """Edit, and read what came out.
+
+    Args:
+        per_kind: Edits of each of the five types that leave figures where they are.
+        only: Methods to run, with commas between; empty runs all.
+        output: Folder for `editors.png`: a row a method, under the pictures before.
+    """
+    trials = draw_trials(sorted(KEEPING_LAYOUT), per_kind, seed=SEED)
+    names = only.split(",") if only else list(METHODS)
+    base, editor = (load_backbone(MODELS / n) for n in ("stable-diffusion", "instruct-pix2pix"))
+    header = ("editor", "did it", "layout kept", "error elsewhere", "rows", "s an edit")
+    row(*header, *sorted(KEEPING_LAYOUT))
+    row(*("---" for _ in (*header, *KEEPING_LAYOUT)))
+    shown = [[render(trial.before) for trial in trials], [render(t.expected) for t in trials]]
+    for name in names:
+        backbone = editor if name == "the trained editor" else base
+        begin = time.perf_counter()
+        with counted(backbone.unet) as rows:
+            found = METHODS[name](backbone).edit(requests_of(trials))
+        seconds = (time.perf_counter() - begin) / len(trials)
+        outputs = [(image.permute(1, 2, 0).numpy() + 1) / 2 for image in found]
+        outcomes = [measure(trial, one) for trial, one in zip(trials, outputs, strict=True)]
+        kept = [layout_kept(t.expected, o) for t, o in zip(trials, outputs, strict=True)]
+        by_kind = [
+            [o.right for t, o in zip(trials, outcomes, strict=True) if t.edit_type == kind]
+            for kind in sorted(KEEPING_LAYOUT)
+        ]
+        row(
+            name,
+            share([one.right for one in outcomes]),
+            share(kept),
+            f"{elsewhere(outcomes):.3f}",
+            f"{rows.evaluated / len(trials):.0f}",
+            f"{seconds:.2f}",
+            *(f"{np.mean(rights):.0%}" for rights in by_kind),
+        )
+        shown.append(outputs)
+    save_sheet(shown, output)
+
+
+def requests_of(trials: Sequence[Trial]) -> list[EditRequest]:
+    """What every editor gets: picture, instruction and both captions."""
+    return [
+        EditRequest(
+            image=from_numpy(render(trial.before)),
+            instruction=trial.instruction,
+            source=said(trial.before),
+            target=said(trial.expected),
+            seed=number,
+        )
+        for number, trial in enumerate(trials)
+    ]
+
+
+def said(scene: Scene) -> str:
+    """All that can be said of a scene."""
+    return caption(describe(scene, random.Random(0), detail=1.0))
+
+
+def layout_kept(wanted: Scene, output: Field) -> bool:
+    """Whether the likeliest reading has figures in the same places and sizes."""
+    found, due = (
+        sorted((one.column, one.row, one.size) for one in scene.figures)
+        for scene in (read(output).guess, wanted)
+    )
+    return found == due
+
+
+def elsewhere(outcomes: Sequence[Outcome]) -> float:
+    """Mean error over what the edits leave as it was."""
+    return float(np.mean([one.error_elsewhere for one in outcomes]))
+
+
+def share(hits: Sequence[bool]) -> str:
+    """A share in words, with its 95 % interval."""
+    low, high = wilson_interval(sum(hits), len(hits))
+    return f"{np.mean(hits):.1%} ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def save_sheet(rows: Sequence[Sequence[Field]], output: Path, columns: int = 20) -> None:
+    """A column an edit, evenly chosen: before, wanted, and what each method made of it."""
+    step = max(1, len(rows[0]) // columns)
+    chosen = [np.concatenate(list(pictures)[::step][:columns], axis=1) for pictures in rows]
+    pixels = (np.concatenate(chosen).clip(0, 1) * 255).astype(np.uint8)
+    output.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(output / "editors.png")
+
+
+def row(*cells: object) -> None:
+    """Print a row of the table."""
+    print(f"| {' | '.join(map(str, cells))} |")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)

@@ -1,0 +1,133 @@
+"""How well is a real picture drawn again? Every inversion and the ablations of Null-text inversion.
+
+    python scripts/bench/inversion.py            # 100 pictures; 25 minutes on one core
+    python scripts/bench/inversion.py --count 8 --ablations false
+
+Pictures of the shapes world that nothing was trained on, real ones to the model: rendered, not
+drawn by it. PSNR is that of the decoded picture, with its 95 % interval; the autoencoder's round
+trip is the bound. A Markdown table for `RESULTS.md`.
+"""
+
+import inference  # noqa: F401  # isort: skip  the torchvision guard, before diffusers
+
+import random
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+from counting import counted
+from jsonargparse import auto_cli
+from torch import Tensor
+
+from inference.backbone import Backbone, load_backbone
+from inference.images import from_numpy
+from inference.inversion.ddim import Ddim, Direct, NegativePrompt
+from inference.inversion.edit_friendly import EditFriendly
+from inference.inversion.inverted import Inversion, InversionRequest, reconstruct
+from inference.inversion.null_text import ABLATIONS, NullText
+from inference.shapes import MODELS
+from inference.shapes.captions import caption, describe
+from inference.shapes.render import render
+from inference.shapes.scene import random_scene
+
+SEED: Final = 24_000_000
+METHODS: Final[Mapping[str, Inversion]] = {
+    "DDIM": Ddim(),
+    "Negative-prompt": NegativePrompt(),
+    "Null-text": NullText(),
+    "Direct": Direct(),
+    "edit-friendly DDPM": EditFriendly(skip=0.0),
+}
+
+
+def main(
+    count: int = 100,
+    steps: int = 50,
+    guidance_scale: float = 7.5,
+    batch_size: int = 20,
+    ablations: bool = True,
+    model: Path = MODELS / "stable-diffusion",
+) -> None:
+    """Invert and draw again.
+
+    Args:
+        count: Pictures.
+        steps: Denoising steps.
+        guidance_scale: Of the way back.
+        batch_size: Pictures inverted at once.
+        ablations: Measure those of Null-text inversion too.
+        model: A text-to-image model of the shapes world.
+    """
+    backbone = load_backbone(model)
+    images, prompts = pictures(count)
+    print("| inversion | PSNR | rows | of them with gradient | s |")
+    print("|---|---|---|---|---|")
+    with torch.no_grad():
+        bound = [backbone.decode(backbone.encode_image(some)) for some in images.split(batch_size)]
+    row("autoencoder alone", psnr(torch.cat(bound), images), "", "", "")
+    methods = dict(METHODS)
+    if ablations:
+        methods |= {f"Null-text, {name}": knobs for name, knobs in ABLATIONS.items()}
+    methods["DDIM, no guidance"] = Ddim()
+    for name, method in methods.items():
+        scale = 1.0 if name == "DDIM, no guidance" else guidance_scale
+        measure(name, method, backbone, images, prompts, steps, scale, batch_size)
+
+
+def pictures(count: int) -> tuple[Tensor, list[str]]:
+    """(N, 3, 64, 64) rendered scenes in [-1, 1], and all that can be said of each."""
+    draw = random.Random(SEED)
+    scenes = [random_scene(draw) for _ in range(count)]
+    prompts = [caption(describe(scene, draw, detail=1.0)) for scene in scenes]
+    return torch.stack([from_numpy(render(scene)) for scene in scenes]), prompts
+
+
+def measure(
+    name: str,
+    method: Inversion,
+    backbone: Backbone,
+    images: Tensor,
+    prompts: list[str],
+    steps: int,
+    guidance_scale: float,
+    batch_size: int,
+) -> None:
+    """Print the row of one method."""
+    begin, again = time.perf_counter(), []
+    with counted(backbone.unet) as rows:
+        for start in range(0, len(images), batch_size):
+            inverted = method.invert(
+                InversionRequest(
+                    backbone=backbone,
+                    images=images[start : start + batch_size],
+                    prompts=tuple(prompts[start : start + batch_size]),
+                    steps=steps,
+                    guidance_scale=guidance_scale,
+                )
+            )
+            with torch.no_grad():
+                again.append(backbone.decode(reconstruct(backbone, inverted)))
+    seconds = (time.perf_counter() - begin) / len(images)
+    each = rows.evaluated / len(images), rows.with_gradient / len(images)
+    row(name, psnr(torch.cat(again), images), f"{each[0]:.0f}", f"{each[1]:.0f}", f"{seconds:.2f}")
+
+
+def psnr(found: Tensor, wanted: Tensor) -> str:
+    """Mean PSNR over pictures in [-1, 1], in dB, with its 95 % interval."""
+    errors = (found.float() - wanted).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
+    values = 10 * torch.log10(4 / errors)
+    half = 1.96 * values.std() / len(values) ** 0.5
+    return f"{values.mean():.2f} ({values.mean() - half:.2f} to {values.mean() + half:.2f})"
+
+
+def row(*cells: object) -> None:
+    """Print a row of the table."""
+    print(f"| {' | '.join(map(str, cells))} |")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)
