@@ -1,18 +1,17 @@
 """`python -m inference grid`: how an edit moves with a window of attention control."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from inference.commands.common import Device, Dtype, load_model, output_paths
 from inference.editors.editor import EditRequest
 from inference.editors.prompt_to_prompt import PromptToPrompt
-from inference.images import load_image, to_numpy
+from inference.grids import save_grid
+from inference.images import load_image
 from inference.shapes import MODELS
 
 
@@ -61,25 +60,7 @@ def grid(
         pairs = replace(method, **{vary: (0.0, fraction)}).edit_pairs(requests)  # type: ignore[arg-type]
         for row, (before, after) in zip(rows, pairs, strict=True):
             row += [after] if row else [before, after]
-    path.parent.mkdir(parents=True, exist_ok=True)
     titles = ["source", *(f"{vary} {fraction:g}" for fraction in fractions)]
     labels = [f"seed {request.seed}" if image is None else "" for request in requests]
     save_grid(path, rows, titles, labels)
     print(path)
-
-
-def save_grid(
-    path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[str], labels: Sequence[str]
-) -> None:
-    """Write pictures, (3, H, W) in [-1, 1], as a grid with titles above and labels at the left."""
-    figure = Figure(figsize=(1.5 * len(titles), 1.55 * len(rows) + 0.3), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), len(titles), squeeze=False)
-    for line, row, label in zip(axes, rows, labels, strict=True):
-        for place, picture in zip(line, row, strict=True):
-            place.imshow(to_numpy(picture), interpolation="nearest")
-            place.set(xticks=[], yticks=[])
-        line[0].set_ylabel(label)
-    for place, title in zip(axes[0], titles, strict=True):
-        place.set_title(title, fontsize=9)
-    figure.savefig(path, dpi=110)

@@ -13,6 +13,7 @@ import inference  # noqa: F401  # isort: skip  the torchvision guard, before dif
 
 import random
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,6 @@ from typing import Final
 import numpy as np
 from counting import counted
 from jsonargparse import auto_cli
-from PIL import Image
 
 from inference.backbone import Backbone, load_backbone
 from inference.editors.editor import Editor, EditRequest
@@ -29,6 +29,7 @@ from inference.editors.instruct import Instruct
 from inference.editors.plug_and_play import PlugAndPlay
 from inference.editors.prompt_to_prompt import PromptToPrompt
 from inference.editors.sdedit import SdEdit
+from inference.grids import save_grid
 from inference.images import from_numpy
 from inference.inversion.ddim import Ddim, Direct, NegativePrompt, Proximal
 from inference.inversion.edit_friendly import EditFriendly
@@ -97,13 +98,13 @@ METHODS: Final[Mapping[str, Make]] = {
 }
 
 
-def main(per_kind: int = 40, only: str = "", output: Path = Path("out/editors")) -> None:
+def main(per_kind: int = 40, only: str = "", picture: Path = Path("out/editors.png")) -> None:
     """Edit, and read what came out.
 
     Args:
         per_kind: Edits of each of the five types that leave figures where they are.
         only: Methods to run, with commas between; empty runs all.
-        output: Folder for `editors.png`: a row a method, under the pictures before.
+        picture: Where to write what they made: a row a method.
     """
     trials = draw_trials(sorted(KEEPING_LAYOUT), per_kind, seed=SEED)
     names = only.split(",") if only else list(METHODS)
@@ -111,7 +112,10 @@ def main(per_kind: int = 40, only: str = "", output: Path = Path("out/editors"))
     header = ("editor", "did it", "layout kept", "error elsewhere", "rows", "s an edit")
     row(*header, *sorted(KEEPING_LAYOUT))
     row(*("---" for _ in (*header, *KEEPING_LAYOUT)))
-    shown = [[render(trial.before) for trial in trials], [render(t.expected) for t in trials]]
+    shown = {
+        "before": [render(trial.before) for trial in trials],
+        "wanted": [render(trial.expected) for trial in trials],
+    }
     for name in names:
         backbone = editor if name == "the trained editor" else base
         begin = time.perf_counter()
@@ -134,8 +138,8 @@ def main(per_kind: int = 40, only: str = "", output: Path = Path("out/editors"))
             f"{seconds:.2f}",
             *(f"{np.mean(rights):.0%}" for rights in by_kind),
         )
-        shown.append(outputs)
-    save_sheet(shown, output)
+        shown[name] = outputs
+    save_picture(shown, [trial.instruction for trial in trials], picture)
 
 
 def requests_of(trials: Sequence[Trial]) -> list[EditRequest]:
@@ -177,13 +181,14 @@ def share(hits: Sequence[bool]) -> str:
     return f"{np.mean(hits):.1%} ({100 * low:.0f} to {100 * high:.0f})"
 
 
-def save_sheet(rows: Sequence[Sequence[Field]], output: Path, columns: int = 20) -> None:
-    """A column an edit, evenly chosen: before, wanted, and what each method made of it."""
-    step = max(1, len(rows[0]) // columns)
-    chosen = [np.concatenate(list(pictures)[::step][:columns], axis=1) for pictures in rows]
-    pixels = (np.concatenate(chosen).clip(0, 1) * 255).astype(np.uint8)
-    output.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(output / "editors.png")
+def save_picture(rows: Mapping[str, Sequence[Field]], asked: Sequence[str], path: Path) -> None:
+    """A column an edit, ten of them evenly chosen: before, wanted, and what each method made."""
+    chosen = range(0, len(asked), max(1, len(asked) // 10))[:10]
+    pictures = [
+        [from_numpy(fields[n].astype(np.float32)) for n in chosen] for fields in rows.values()
+    ]
+    titles = [textwrap.fill(asked[n], 18) for n in chosen]
+    save_grid(path, pictures, titles, [textwrap.fill(name, 16) for name in rows])
 
 
 def row(*cells: object) -> None:
