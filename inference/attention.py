@@ -14,7 +14,7 @@ Shapes: B rows of the UNet's batch, L positions, H heads, D channels a head.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +93,23 @@ class MapRecorder:
         self.total = mean if self.total is None else self.total + mean
 
 
+QueriesKeys = tuple[Tensor, Tensor]
+"""Queries and keys of one self-attention site, (B, H, L, D) each."""
+
+
+class QueryKeyRecorder:
+    """Takes down the queries and keys of some self-attention sites in a UNet call.
+
+    Attributes:
+        sites: Names of the sites.
+        found: What they had in the last call.
+    """
+
+    def __init__(self, sites: frozenset[str]) -> None:
+        self.sites = sites
+        self.found: dict[str, QueriesKeys] = {}
+
+
 SiteChoice = Callable[[str, int], bool]
 """Whether a site counts, by its name in the UNet and its number of latent positions."""
 
@@ -127,16 +144,35 @@ class RowSharing:
 class Hooks:
     """What the attention sites of one UNet do now.
 
-    Set `sharing` and `recorder` between UNet calls, as often as wanted: to switch them off (None),
-    or to other rows as the batch grows.
+    Set them between UNet calls, as often as wanted: to switch them off (None, or nothing given), or
+    to other rows as the batch grows.
+
+    Attributes:
+        sharing: Which rows attend as which.
+        recorder: Takes down cross-attention maps.
+        query_keys: Takes down queries and keys.
+        given: Site -> the queries and keys that it takes instead of its own, of (R, …) rows; a
+            batch of a multiple of R rows takes them again and again.
     """
 
     def __init__(self, sites: dict[str, Attention], sharing: RowSharing | None) -> None:
         self.sharing = sharing
         self.recorder: MapRecorder | None = None
+        self.query_keys: QueryKeyRecorder | None = None
+        self.given: Mapping[str, QueriesKeys] = {}
         self._sites = sites
         self._called = 0
         self._processors = {name: _SharingProcessor(self, name) for name in sites}
+
+    def _exchanged(self, site: str, q: Tensor, k: Tensor) -> QueriesKeys:
+        """The queries and keys with which a self-attention site is to go on."""
+        if self.query_keys is not None and site in self.query_keys.sites:
+            self.query_keys.found[site] = q, k
+        if site not in self.given:
+            return q, k
+        taken_q, taken_k = self.given[site]
+        again = (len(q) // len(taken_q), 1, 1, 1)
+        return taken_q.to(q).repeat(again), taken_k.to(k).repeat(again)
 
     def _install(self) -> None:
         for name, site in self._sites.items():
@@ -152,8 +188,8 @@ class Hooks:
         self._called = 0
 
     def _after_unet(self, *_: Any) -> None:
-        controls = self.sharing is not None or self.recorder is not None
-        if controls and self._called != len(self._sites):
+        controls = (self.sharing, self.recorder, self.query_keys, self.given or None)
+        if any(control is not None for control in controls) and self._called != len(self._sites):
             raise LostHook(
                 f"attention control was lost: {self._called} of {len(self._sites)} attention "
                 "sites were called"
@@ -227,6 +263,8 @@ class _SharingProcessor:
         k = k if attn.norm_k is None else attn.norm_k(k)
         mask = _mask(attn, attention_mask, context)
         is_cross = encoder_hidden_states is not None
+        if not is_cross:
+            q, k = self._hooks._exchanged(self._site, q, k)
         out = self._shared(attn, is_cross, q, k, v, mask)
         if is_cross:
             out = self._rewritten(attn, out, q, k, v, mask)

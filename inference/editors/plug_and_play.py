@@ -7,24 +7,29 @@ Rows of a UNet call for B requests: the source as its trajectory has it, the unc
 the conditional target, B each.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inference.attention import RowSharing, controlled
+from inference.attention import QueriesKeys, QueryKeyRecorder, RowSharing, controlled
 from inference.backbone import Backbone
 from inference.editors.editor import EditRequest, required
+from inference.editors.features import Features, load_features, save_features
 from inference.editors.sizes import Sizes, in_batches
 from inference.guidance import cfg
 from inference.inversion.ddim import Ddim
 from inference.inversion.inverted import InversionRequest, Inverted
-from inference.sampling import denoise
+from inference.inversion.saved import identity
+from inference.sampling import ddim, denoise
 from inference.text import Text
 
 _DECODER_ATTENTION = re.compile(r"up_blocks\.(\d+)\.attentions\.(\d+)\..*\.attn1$")
@@ -43,6 +48,8 @@ class PlugAndPlay:
         negative_prompt: What the picture is to be led away from.
         features: Fraction of the steps in which the decoder feature is the source's.
         attention: Fraction of the steps in which the target attends as the source does.
+        store: Folder that keeps what is taken from a picture, for its next edit: two thirds of the
+            UNet rows, but much disk. None takes it from the source as the target is drawn.
         batch_size: Most pictures edited at once.
         progress: Show a progress bar.
     """
@@ -53,6 +60,7 @@ class PlugAndPlay:
     negative_prompt: str = "ugly, blurry, black, low res, unrealistic"
     features: float = 0.8
     attention: float = 0.5
+    store: Path | None = None
     batch_size: int = 8
     progress: bool = False
 
@@ -77,9 +85,13 @@ class PlugAndPlay:
         with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
 
             def edited(rows: Sequence[int], resized: Tensor) -> Tensor:
-                inverted = self.invert(resized)
                 targets = [prompts[row] for row in rows]
-                return self.backbone.decode(self.denoise_targets(targets, inverted, bar.update))
+                if self.store is None:
+                    latents = self.denoise_targets(targets, self.invert(resized), bar.update)
+                else:
+                    features = self._stored(resized, self.store)
+                    latents = self.denoise_from(targets, features, bar.update)
+                return self.backbone.decode(latents)
 
             return in_batches(images, edited, Sizes.of(self.backbone, None), self.batch_size)
 
@@ -102,20 +114,14 @@ class PlugAndPlay:
     ) -> Tensor:
         """Clean latents of the targets of B inverted pictures, (B, C, h, w)."""
         backbone, count = self.backbone, len(targets)
-        text = Text.cat(
-            [
-                backbone.encode_text([""]).expand(count),
-                backbone.encode_text([self.negative_prompt]).expand(count),
-                backbone.encode_text(targets),
-            ]
-        )
+        text = Text.cat([backbone.encode_text([""]).expand(count), self._texts(targets)])
         pairs = tuple((row % count, row) for row in range(count, 3 * count))
         sites = attention_sites(backbone.unet)
         sharing = RowSharing(self_attention=pairs, self_sites=lambda name, _: name in sites)
 
         def predict(i: int, x: Tensor) -> Tensor:
-            hooks.sharing = sharing if i < int(self.attention * self.steps + 1e-6) else None
-            feature.copied = i < int(self.features * self.steps + 1e-6)
+            hooks.sharing = sharing if i < self._steps_of(self.attention) else None
+            feature.copied = i < self._steps_of(self.features)
             rows = torch.cat([inverted.trajectory[i].to(x), x, x])
             output = backbone.unet_output(rows, inverted.sampler.timesteps[i], text)
             _, uncond, cond = output.chunk(3)
@@ -128,6 +134,75 @@ class PlugAndPlay:
                 inverted.start,
                 callback=lambda *_: advance(count),
             )
+
+    def extract(self, images: Tensor) -> Features:
+        """What `denoise_from` needs of (B, 3, h, w) images."""
+        backbone, inverted = self.backbone, self.invert(images)
+        text = backbone.encode_text([""]).expand(len(images))
+        recorder = QueryKeyRecorder(attention_sites(backbone.unet))
+        decoder: list[Tensor] = []
+        query_keys: dict[str, list[QueriesKeys]] = {site: [] for site in sorted(recorder.sites)}
+        with controlled(backbone.unet) as hooks, copied_feature(backbone.unet) as feature:
+            hooks.query_keys = recorder
+            for i in range(self._steps_of(max(self.features, self.attention))):
+                backbone.unet_output(inverted.trajectory[i], inverted.sampler.timesteps[i], text)
+                if i < self._steps_of(self.features):
+                    decoder.append(feature.seen)
+                if i < self._steps_of(self.attention):
+                    for site, found in query_keys.items():
+                        found.append(recorder.found[site])
+        nothing = inverted.start.new_zeros(0, len(images), 1, 1, 1)
+        return Features(
+            start=inverted.start,
+            decoder=torch.stack(decoder) if decoder else nothing,
+            query_keys={
+                site: (torch.stack([q for q, _ in found]), torch.stack([k for _, k in found]))
+                for site, found in query_keys.items()
+                if found
+            },
+        )
+
+    def denoise_from(
+        self,
+        targets: Sequence[str],
+        features: Features,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> Tensor:
+        """As `denoise_targets`, from what was taken from the pictures before."""
+        backbone, sampler = self.backbone, ddim(self.backbone.scheduler, self.steps)
+        text = self._texts(targets)
+
+        def predict(i: int, x: Tensor) -> Tensor:
+            hooks.given, feature.given = features.query_keys_at(i), features.decoder_at(i)
+            output = backbone.unet_output(torch.cat([x, x]), sampler.timesteps[i], text)
+            uncond, cond = output.chunk(2)
+            return cfg(uncond, cond, self.guidance_scale)
+
+        with controlled(backbone.unet) as hooks, copied_feature(backbone.unet) as feature:
+            return denoise(
+                predict, sampler, features.start, callback=lambda *_: advance(len(targets))
+            )
+
+    def _stored(self, images: Tensor, folder: Path) -> Features:
+        """The features of some pictures, from the folder where they are there, else put there."""
+        parts = []
+        for image in images.split(1):
+            belongs = identity(self.backbone, image, [""])
+            knobs = [self.steps, self.features, self.attention, str(self.backbone.dtype)]
+            name = hashlib.sha256(json.dumps([belongs, knobs]).encode()).hexdigest()[:32]
+            path = folder / f"{name}.safetensors"
+            if not path.exists():
+                save_features(path, self.extract(image))
+            parts.append(load_features(path, self.backbone.device))
+        return Features.together(parts)
+
+    def _texts(self, targets: Sequence[str]) -> Text:
+        """Negative prompts, then targets."""
+        negative = self.backbone.encode_text([self.negative_prompt]).expand(len(targets))
+        return Text.cat([negative, self.backbone.encode_text(targets)])
+
+    def _steps_of(self, fraction: float) -> int:
+        return int(fraction * self.steps + 1e-6)
 
 
 def attention_sites(unet: UNet2DConditionModel) -> frozenset[str]:
@@ -152,13 +227,24 @@ def attention_sites(unet: UNet2DConditionModel) -> frozenset[str]:
 
 
 class CopiedFeature:
-    """Whether a decoder feature is copied in the UNet call to come."""
+    """What becomes of a decoder feature in the UNet call to come.
+
+    Attributes:
+        copied: Both targets, of rows [source, target, target], get the source's.
+        given: (B, C, h, w), which all rows get, again and again; None for their own.
+        seen: What it was in the last call, before any of that.
+    """
 
     def __init__(self) -> None:
         self.copied = False
+        self.given: Tensor | None = None
+        self.seen: Tensor
 
     def __call__(self, module: nn.Module, arguments: object, output: Tensor) -> Tensor | None:
-        """Give both targets, of rows [source, target, target], the source's feature."""
+        """The feature to go on with; None for the module's own."""
+        self.seen = output
+        if self.given is not None:
+            return self.given.to(output).repeat(len(output) // len(self.given), 1, 1, 1)
         return output.chunk(3)[0].repeat(3, 1, 1, 1) if self.copied else None
 
 

@@ -1,11 +1,13 @@
 """Options as lists, and every complaint in one sentence."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from inference.command_line import run
+from inference.command_line import chosen, flattened, run, spelled_out
 
 seen: list[tuple[object, ...]] = []
 
@@ -83,3 +85,77 @@ def test_an_unknown_key_of_a_recipe_is_named(
 def test_expected_errors_are_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("paint", "--images", "a", "--steps", "0") == 1
     assert capsys.readouterr().err == "error: steps is 0; expected at least 1\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brush:
+    """A brush.
+
+    Attributes:
+        width: Of its stroke, in pixels.
+        colours: Name -> share of the paint.
+        wet: Whether it is.
+    """
+
+    width: int = 2
+    colours: Mapping[str, float] = field(default_factory=dict)
+    wet: bool = False
+
+
+def stroke(knobs: Mapping[str, object], length: int = 5) -> None:
+    """Make a stroke.
+
+    Args:
+        knobs: Those of the brush.
+        length: In pixels.
+    """
+    seen.append((length, knobs))
+
+
+def call_stroke(*args: str) -> int:
+    seen.clear()
+    commands = {"stroke": flattened(stroke, Brush, fixed=("wet",))}
+    return run(commands, prog="python -m paint", args=["stroke", *args])
+
+
+def test_the_fields_of_a_dataclass_are_options_beside_a_command_s_own() -> None:
+    assert call_stroke("--width", "4", "--colours.red", "0.5", "--length=9") == 0
+    assert seen == [(9, {"width": 4, "colours": {"red": 0.5}})]
+    assert call_stroke() == 0
+    assert seen == [(5, {"width": 2, "colours": {}})]
+
+
+def test_the_help_of_both_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        call_stroke("--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in (
+        "Make a stroke.",
+        "In pixels. (type: int, default: 5)",
+        "Of its stroke, in pixels.",
+    ):
+        assert text in shown
+    assert "--wet" not in shown
+
+
+def test_an_option_is_not_had_twice() -> None:
+    def both(knobs: Mapping[str, object], width: int = 1) -> None:
+        """Both."""
+
+    with pytest.raises(TypeError, match="both and Brush both have an option width"):
+        flattened(both, Brush)
+
+
+@pytest.mark.parametrize("line", [["--brush", "flat"], ["--brush=flat"]])
+def test_a_short_name_is_spelled_out(line: list[str]) -> None:
+    whole = ["paint", *line, "--tip", "flat"]
+    assert chosen(whole, "brush", {"flat": Brush}) == "flat"
+    found = spelled_out(whole, "brush", {"flat": Brush})
+    path = f"{Brush.__module__}.Brush"
+    assert found in (
+        ["paint", "--brush", path, "--tip", "flat"],
+        ["paint", f"--brush={path}", "--tip", "flat"],
+    )
+    assert spelled_out(["paint"], "brush", {"flat": Brush}) == ["paint"]
+    with pytest.raises(ValueError, match="brush is 'flat'; expected one of round"):
+        chosen(whole, "brush", {"round": Brush})

@@ -1,14 +1,18 @@
 """Plug-and-Play: no injection is plain sampling, full injection of the same prompt the source."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
 from torch import Tensor
 
 from inference.backbone import Backbone
 from inference.editors.editor import EditRequest
+from inference.editors.features import load_features
 from inference.editors.plug_and_play import PlugAndPlay, attention_sites, copied_feature
 from inference.guidance import cfg
 from inference.noise import keyed_noise
@@ -71,6 +75,55 @@ def test_the_feature_of_both_targets_is_exactly_the_source_s(
     assert torch.equal(copied, plain[:2].repeat(3, 1, 1, 1))
     assert not torch.equal(plain[:2], plain[2:4])
     assert not conv._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("features", "attention"), [(0.8, 0.5), (0.0, 0.5), (0.8, 0.0), (0.0, 0.0)]
+)
+def test_stored_features_are_those_of_the_source(
+    tiny_backbone: Backbone, images: Tensor, features: float, attention: float
+) -> None:
+    editor = PlugAndPlay(
+        backbone=tiny_backbone,
+        steps=STEPS,
+        features=features,
+        attention=attention,
+        negative_prompt="big",
+    )
+    with torch.no_grad():
+        expected = editor.denoise_targets(TARGETS, editor.invert(images))
+        found = editor.denoise_from(TARGETS, editor.extract(images))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_second_edit_takes_a_picture_s_features_from_disk(
+    tiny_backbone: Backbone, images: Tensor, tmp_path: Path
+) -> None:
+    online = PlugAndPlay(backbone=tiny_backbone, steps=STEPS, negative_prompt="big")
+    stored, rows = replace(online, store=tmp_path), []
+    requests = [
+        EditRequest(image=image, target=target)
+        for image, target in zip(images, TARGETS, strict=True)
+    ]
+    expected = online.edit(requests)
+    handle = tiny_backbone.unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    for made in (True, False):
+        rows.clear()
+        for one, other in zip(stored.edit(requests), expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
+        # The inversion, the source for its first steps, then two rows a step.
+        once = STEPS + int(0.8 * STEPS)
+        assert sum(rows) == 2 * (2 * STEPS + made * once)
+    handle.remove()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_holds_no_features_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_text("hello")
+    save_file({"x": torch.zeros(1)}, tmp_path / "b.safetensors")
+    for name, text in (("a", "is not a safetensors file"), ("b", "holds no features")):
+        with pytest.raises(ValueError, match=text):
+            load_features(tmp_path / f"{name}.safetensors", torch.device("cpu"))
 
 
 def test_in_stable_diffusion_the_sites_are_those_of_the_paper() -> None:
