@@ -46,7 +46,7 @@ class ClipKnobs:
         seed: Of weights, pairs and batches.
     """
 
-    steps: int = 2000
+    steps: int = 4000
     batch: int = 48
     rate: float = 1e-3
     pairs: int = 16_000

@@ -1,7 +1,7 @@
 """Train the stable-diffusion of the shapes world: text tower first, then tower and UNet together.
 
 The autoencoder comes finished from `autoencoder`. The text tower is pretrained on text alone (see
-`sayings`) and keeps that task with a small weight while it learns to guide the UNet. Every other
+`sayings`) and keeps that task with a small weight while it learns to guide the UNet. Every third
 step trains on pairs with shared self-attention, so that its maps carry the layout (see `layout`).
 """
 
@@ -57,7 +57,7 @@ class DiffusionKnobs:
         seed: Of weights, scenes and batches.
     """
 
-    steps: int = 8000
+    steps: int = 15_600
     batch: int = 32
     rate: float = 1e-3
     text_steps: int = 800
@@ -69,7 +69,7 @@ class DiffusionKnobs:
     scenes: int = 40_000
     crowded: float = 0.7
     layout_pairs: int = 12_000
-    layout_every: int = 2
+    layout_every: int = 3
     preview_every: int = 500
     seed: int = 4
 
