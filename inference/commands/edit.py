@@ -14,7 +14,7 @@ from inference.editors.sdedit import SdEdit
 from inference.images import load_image, save_image
 from inference.shapes import MODELS
 
-EDITORS: Final[Mapping[str, type[Editor]]] = MappingProxyType(
+EDITORS: Final[Mapping[str, type[Any]]] = MappingProxyType(
     {
         "instruct": Instruct,
         "prompt_to_prompt": PromptToPrompt,
@@ -76,9 +76,8 @@ def edit(
     ]
     default = MODELS / ("instruct-pix2pix" if kind is Instruct else "stable-diffusion")
     backbone = load_model(model or default, device, dtype)
-    # One keyword of the knobs is missing in the interface: the model.
-    made: Any = kind
-    results = made(backbone=backbone, progress=True, **knobs).edit(requests)
+    method: Editor = kind(backbone=backbone, progress=True, **knobs)
+    results = method.edit(requests)
     for path, image in zip(outputs, results, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_image(path, image)

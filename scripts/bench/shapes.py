@@ -76,28 +76,32 @@ RECIPE: Final = Path("data_gen/recipes/shapes.yaml")
 SHARES: Final[tuple[Share, ...]] = ("self", "cross")
 
 
-def base(count: int = 500, model: Path = MODELS / "stable-diffusion") -> None:
+def base(
+    count: int = 500,
+    model: Path = MODELS / "stable-diffusion",
+    combinations: tuple[Combinations, ...] = ("held_out", "train"),
+) -> None:
     """The text-to-image model: captions read back from its pictures, and its autoencoder.
 
     Args:
         count: Captions of each kind.
         model: A diffusers folder.
+        combinations: Of shape and colour: never trained on, or others.
     """
     pipeline = StableDiffusionPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
     header("captions of", "combinations", "count", "shapes, colours, background", "all they say")
     agreement = {}
-    kinds: tuple[Combinations, ...] = ("held_out", "train")
-    for combinations in kinds:
+    for kind in combinations:
         for figures in (1, 2):
-            said = unseen_descriptions(count, figures, combinations, seed=SEED)
+            said = unseen_descriptions(count, figures, kind, seed=SEED)
             found = read_back(pipeline, said)
-            agreement[figures, combinations] = found.agreement
-            row(figures, combinations, count, share(found.essentials), share(found.right))
+            agreement[figures, kind] = found.agreement
+            row(figures, kind, count, share(found.essentials), share(found.right))
     print()
     header("captions of", "combinations", *next(iter(agreement.values())))
-    for (figures, combinations), shares in agreement.items():
-        row(figures, combinations, *(f"{value:.1%}" for value in shares.values()))
+    for (figures, kind), shares in agreement.items():
+        row(figures, kind, *(f"{value:.1%}" for value in shares.values()))
     scenes = draw_scenes(SEED, count)
     drawn = SceneSet(scenes=scenes, pictures=np.stack([picture(scene) for scene in scenes]))
     print(f"\nautoencoder: {psnr(pipeline.vae, drawn):.1f} dB PSNR on {count} scenes")
