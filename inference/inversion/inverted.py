@@ -35,7 +35,7 @@ class InversionRequest:
         guidance_scale: The guidance that edits of them will use.
 
     Raises:
-        ValueError: There are more or fewer prompts than images.
+        ValueError: There are more or fewer prompts than images, or the model cannot take their size.
     """
 
     backbone: Backbone
@@ -47,6 +47,11 @@ class InversionRequest:
     def __post_init__(self) -> None:
         if len(self.images) != len(self.prompts):
             raise ValueError(f"there are {len(self.images)} images and {len(self.prompts)} prompts")
+        (height, width), multiple = self.images.shape[2:], self.backbone.size_multiple
+        if height % multiple or width % multiple:
+            raise ValueError(
+                f"images are {width}x{height}; expected sides that are multiples of {multiple}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
     python scripts/bench/shapes.py base        # 13 minutes on one core
     python scripts/bench/shapes.py clip        # 1 minute
-    python scripts/bench/shapes.py writer      # 2 minutes
-    python scripts/bench/shapes.py pairs       # 1 hour
+    python scripts/bench/shapes.py writer      # 10 minutes
+    python scripts/bench/shapes.py pairs       # half an hour
     python scripts/bench/shapes.py editor      # 6 minutes
     python scripts/bench/shapes.py guidance    # 25 minutes
 
@@ -129,9 +129,9 @@ def writer(count: int = 500) -> None:
     """The language model, asked through its server by the `openai` client.
 
     Args:
-        count: Captions, each with one edit type.
+        count: Captions, each with every edit type.
     """
-    _, answers = asked(unseen_captions(count))
+    _, answers = asked(unseen_captions(count), edits_per_caption=len(EDIT_TYPES))
     ends: dict[str, Counter[str]] = defaultdict(Counter)
     ways: dict[str, set[str]] = defaultdict(set)
     for entry in answers:
@@ -287,9 +287,11 @@ def unseen_captions(count: int) -> list[Caption]:
     return [Caption.of(text) for text in texts]
 
 
-def asked(captions: Sequence[Caption]) -> tuple[list[EditTriplet], list[dict[str, Any]]]:
+def asked(
+    captions: Sequence[Caption], edits_per_caption: int = 1
+) -> tuple[list[EditTriplet], list[dict[str, Any]]]:
     """What the shipped writer's server makes of captions: the triplets, and all its answers."""
-    knobs = InstructionKnobs(model=str(MODELS / "writer"))
+    knobs = InstructionKnobs(model=str(MODELS / "writer"), edits_per_caption=edits_per_caption)
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "answers.jsonl"
         triplets = write_triplets(

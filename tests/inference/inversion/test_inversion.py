@@ -191,6 +191,13 @@ def test_a_sampler_that_adds_noise_cannot_be_inverted(tiny_backbone: Backbone) -
         ddim_invert(lambda _, x: x, sampler, torch.zeros(1, 4, 8, 8))
 
 
+def test_sizes_must_fit_and_need_not_be_square(tiny_backbone: Backbone) -> None:
+    with pytest.raises(ValueError, match="36x32; expected sides that are multiples of 8"):
+        request(tiny_backbone, torch.zeros(2, 3, 32, 36), PROMPTS)
+    _, errors = invert(Direct(), tiny_backbone, torch.zeros(2, 3, 24, 40))
+    assert errors.max() == 0
+
+
 def test_a_prompt_for_each_picture(tiny_backbone: Backbone, images: Tensor) -> None:
     with pytest.raises(ValueError, match="there are 2 images and 1 prompts"):
         request(tiny_backbone, images, PROMPTS[:1])
