@@ -35,7 +35,7 @@ class InversionRequest:
         guidance_scale: The guidance that edits of them will use.
 
     Raises:
-        ValueError: There are more or fewer prompts than images, or the model cannot take their size.
+        ValueError: There are more or fewer prompts than images, or their size does not fit.
     """
 
     backbone: Backbone
