@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from inference import attention
 from inference.attention import CrossMaps, RowSharing, controlled
 from inference.editors.prompt_to_prompt import SELF_POSITIONS
 
@@ -34,6 +35,7 @@ class _Shapes(TorchDispatchMode):
 @pytest.fixture(scope="module")
 def shapes_of() -> Iterator[Any]:
     """`shapes_of(sharing)`: of a call of Stable Diffusion 1.5's UNet, computed on no data."""
+    attention._row_index.cache_clear()  # what it keeps is real data, and would become unreal
     with FakeTensorMode():
         unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
         inputs = torch.empty(4, 4, 64, 64), torch.tensor(500), torch.empty(4, TOKENS, 768)
@@ -44,6 +46,7 @@ def shapes_of() -> Iterator[Any]:
             return shapes.seen
 
         yield shapes_of
+    attention._row_index.cache_clear()
 
 
 def maps(seen: set[tuple[int, ...]], columns: int) -> set[tuple[int, ...]]:
