@@ -153,7 +153,8 @@ class Backbone:
         ).to(self.device)
         uses_mask = getattr(encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask if uses_mask else None
-        return encoder(tokens.input_ids, attention_mask=mask, output_hidden_states=True)
+        two = self.text_encoder_2 is not None  # only then are inner layers looked at
+        return encoder(tokens.input_ids, attention_mask=mask, output_hidden_states=two)
 
     def unet_output(self, x: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
         """What the UNet says of N states, in float32 at least.

@@ -4,11 +4,10 @@ import json
 import sys
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from inference.captioning import NoCaption, captioner_of
-from inference.commands.common import Device
+from inference.commands.common import Device, place
 from inference.files import write_lines
 from inference.images import load_image
 
@@ -35,9 +34,7 @@ def caption(
     Raises:
         ValueError: No image has a caption.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    one = captioner_of(captioner, base_url, device)
+    one = captioner_of(captioner, base_url, place(device))
     lines = []
     for path in tqdm(images, desc="captions", unit="image", disable=len(images) < 2):
         try:

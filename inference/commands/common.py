@@ -14,11 +14,16 @@ Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-def load_model(folder: str | Path, device: Device, dtype: Dtype) -> Backbone:
-    """Load a diffusers folder where the user wants it; `auto` takes the GPU if there is one."""
+def place(device: Device) -> str:
+    """The device that the user wants; `auto` is the GPU if there is one."""
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_backbone(folder, device=device, dtype=getattr(torch, dtype))
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def load_model(folder: str | Path, device: Device, dtype: Dtype) -> Backbone:
+    """Load a diffusers folder where the user wants it (see `place`)."""
+    return load_backbone(folder, device=place(device), dtype=getattr(torch, dtype))
 
 
 def output_paths(paths: Sequence[Path], output: Path, suffix: str = ".png") -> list[Path]:

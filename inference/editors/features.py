@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from inference.attention import QueriesKeys
-from inference.files import written_atomically
+from inference.files import read_tensors, written_atomically
 
 FORMAT: Final = "emend features 1"
 
@@ -70,12 +69,7 @@ def load_features(path: Path, device: torch.device) -> Features:
     Raises:
         ValueError: The file holds something else.
     """
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            metadata = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    metadata, found = read_tensors(path, str(device))
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} holds no features: its format is {metadata.get('format')!r}")
     sites = [name.removeprefix("q ") for name in found if name.startswith("q ")]

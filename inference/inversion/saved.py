@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from inference.backbone import Backbone
-from inference.files import written_atomically
+from inference.files import read_tensors, written_atomically
 from inference.guidance import ProximalGuidance
 from inference.inversion.inverted import InversionRequest, Inverted
 from inference.sampling import Sampler, ddim, ddpm
@@ -70,12 +69,7 @@ def load_inversion(
         ValueError: The file is no inversion.
         FileNotFoundError: There is no such file.
     """
-    try:
-        with safe_open(path, framework="pt", device=str(backbone.device)) as file:
-            metadata = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    metadata, found = read_tensors(path, str(backbone.device))
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is not an inversion: its format is {metadata.get('format')!r}")
     about: dict[str, Any] = json.loads(metadata["about"])
