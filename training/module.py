@@ -191,7 +191,7 @@ class EditorTraining(pl.LightningModule):
 
     def _weights(self, edited: Tensor, condition: Tensor) -> Tensor:
         scale = self.backbone.vae.config.scaling_factor / self.backbone.settings.image_latent_scale
-        return latent_weights(edited, condition * scale, self.objective.changed_share)
+        return latent_weights(edited, condition * scale, self.objective)
 
     def _precision(self) -> AbstractContextManager[None]:
         """On a CPU, what Lightning's bf16 autocast lacks there: see `training.precision`."""

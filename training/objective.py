@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
@@ -22,10 +23,12 @@ Weighting = Literal["none", "min_snr", "clamped_inverse_alpha"]
 
 CHANGED: Final = 0.25
 """Mean difference over the channels from which on a latent counts as changed, in deviations."""
+DETAIL: Final = 0.3
+"""Mean difference over the channels to the mean of 3 by 3 from which on a latent is a detail."""
 LEAST_PART: Final = 0.05
-"""The changed and the unchanged latents are each weighted as this part of a picture at least."""
-FOCUS_MEAN, FOCUS_DEVIATION = -0.4, 0.9
-"""Of the logit-normal around 0.4 of the noise schedule, where shapes are settled."""
+"""Changed, unchanged and detailed latents are each weighted as this part of all at least."""
+FOCUS_DEVIATION: Final = 0.9
+"""Of the logit-normal, in logits: two thirds of 0.4 lie between 0.21 and 0.62."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +42,13 @@ class Objective:
         ceiling: The highest weight of `clamped_inverse_alpha`.
         focus: Share of the samples whose timestep is logit-normal (Esser et al. 2024, section 3.1)
             instead of uniform; in [0, 1].
+        focus_at: Median of those timesteps, as a part of the noise schedule, in (0, 1): shapes are
+            settled at 0.4, and what is to be copied or changed at all before that, at 0.7.
         changed_share: Share of each sample's error that latents make up which the edit changes, in
             (0, 1), however few or many they are; None counts all latents alike.
+        detail_share: Share of that, and of what latents make up which the edit leaves alone, of
+            those that differ from the latents around them, in (0, 1): outlines and patterns, not
+            bare surfaces. None counts all alike.
         dropout: Share of the samples that lose their instruction, as many lose their image, and as
             many lose both, so that guidance has its unconditional branches; in [0, 1/3].
     """
@@ -50,16 +58,20 @@ class Objective:
     min_snr_gamma: float = 5.0
     ceiling: float = 20.0
     focus: float = 0.0
+    focus_at: float = 0.4
     changed_share: float | None = None
+    detail_share: float | None = None
     dropout: float = 0.05
 
     def __post_init__(self) -> None:
         if not 0 <= self.focus <= 1:
             raise ValueError(f"objective.focus is {self.focus}, expected 0 to 1")
-        if self.changed_share is not None and not 0 < self.changed_share < 1:
-            raise ValueError(
-                f"objective.changed_share is {self.changed_share}, expected above 0 and below 1"
-            )
+        if not 0 < self.focus_at < 1:
+            raise ValueError(f"objective.focus_at is {self.focus_at}, expected above 0 and below 1")
+        for name in ("changed_share", "detail_share"):
+            found = getattr(self, name)
+            if found is not None and not 0 < found < 1:
+                raise ValueError(f"objective.{name} is {found}, expected above 0 and below 1")
         if not 0 <= self.dropout <= 1 / 3:
             raise ValueError(f"objective.dropout is {self.dropout}, expected 0 to 1/3")
 
@@ -103,7 +115,7 @@ def draw(
             np.random.default_rng(keyed_seed("draw", seed, epoch, position)),
             shape,
             timesteps,
-            knobs.focus,
+            knobs,
         )
         for epoch, position in zip(epochs, positions, strict=True)
     ]
@@ -118,13 +130,14 @@ def draw(
 
 
 def _draw_one(
-    rng: np.random.Generator, shape: Sequence[int], timesteps: int, focus: float
+    rng: np.random.Generator, shape: Sequence[int], timesteps: int, knobs: Objective
 ) -> tuple[int, float, Tensor]:
     timestep = int(rng.integers(timesteps))
     uniform = float(rng.random())
     noise = torch.from_numpy(rng.standard_normal(tuple(shape), dtype=np.float32))
-    if rng.random() < focus:
-        place = 1 / (1 + math.exp(-rng.normal(FOCUS_MEAN, FOCUS_DEVIATION)))
+    if rng.random() < knobs.focus:
+        middle = math.log(knobs.focus_at / (1 - knobs.focus_at))
+        place = 1 / (1 + math.exp(-rng.normal(middle, FOCUS_DEVIATION)))
         timestep = min(int(place * timesteps), timesteps - 1)
     return timestep, uniform, noise
 
@@ -179,26 +192,42 @@ def loss_weights(a: Tensor, prediction_type: PredictionType, knobs: Objective) -
     return of_epsilon if prediction_type == "epsilon" else of_epsilon * a
 
 
-def latent_weights(edited: Tensor, source: Tensor, changed_share: float | None) -> Tensor:
-    """Weight of each latent's error, with mean 1 in every sample but for those of tiny edits.
+def latent_weights(edited: Tensor, source: Tensor, knobs: Objective) -> Tensor:
+    """Weight of each latent's error, with mean 1 in every sample where no part is tiny.
 
     A plain mean hardly sees the recolouring of a small figure, nor, when the background changes,
-    the figures that must stay.
+    the figures that must stay; and of what must stay, it sees the bare parts.
 
     Args:
         edited: Latents of the edited images, (B, 4, h, w), scaled.
         source: Latents of the source images, in the same scale.
-        changed_share: See `Objective.changed_share`.
+        knobs: `changed_share` and `detail_share`.
 
     Returns:
         (B, 1, h, w).
     """
-    if changed_share is None:
-        return torch.ones_like(edited[:, :1])
-    changed = (edited - source).abs().mean(dim=1, keepdim=True) > CHANGED
-    part = changed.float().mean(dim=(1, 2, 3), keepdim=True)
+    weights = torch.ones_like(edited[:, :1])
+    halves = [weights > 0]
+    if knobs.changed_share is not None:
+        changed = (edited - source).abs().mean(dim=1, keepdim=True) > CHANGED
+        weights *= _shares(changed, knobs.changed_share, within=halves[0])
+        halves = [changed, ~changed]
+    if knobs.detail_share is not None:
+        around = F.avg_pool2d(edited, 3, stride=1, padding=1, count_include_pad=False)
+        detailed = (edited - around).abs().mean(dim=1, keepdim=True) > DETAIL
+        for half in halves:
+            weights = torch.where(
+                half, weights * _shares(detailed, knobs.detail_share, within=half), weights
+            )
+    return weights
+
+
+def _shares(chosen: Tensor, share: float, *, within: Tensor) -> Tensor:
+    """Weights (B, 1, h, w) by which chosen latents make up a share of those `within`."""
+    whole = within.float().mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-9)
+    part = (chosen & within).float().mean(dim=(1, 2, 3), keepdim=True) / whole
     part = part.clamp(LEAST_PART, 1 - LEAST_PART)
-    return torch.where(changed, changed_share / part, (1 - changed_share) / (1 - part))
+    return torch.where(chosen, share / part, (1 - share) / (1 - part))
 
 
 def edit_loss(

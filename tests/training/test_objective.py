@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from training.objective import (
+    Draws,
     Objective,
     add_noise,
     conditions_kept,
@@ -15,16 +16,19 @@ from training.objective import (
 )
 
 SHAPE = (4, 8, 8)
+HALF = Objective(changed_share=0.5)
 
 
-def some_draws(positions: list[int], *, seed: int = 7, epoch: int = 0, focus: float = 0.0):
+def some_draws(
+    positions: list[int], *, seed: int = 7, epoch: int = 0, focus: float = 0.0, at: float = 0.4
+) -> Draws:
     return draw(
         seed=seed,
         epochs=[epoch] * len(positions),
         positions=positions,
         shape=SHAPE,
         timesteps=1000,
-        knobs=Objective(focus=focus),
+        knobs=Objective(focus=focus, focus_at=at),
     )
 
 
@@ -53,13 +57,14 @@ def test_draws_are_spread_as_they_should_be() -> None:
     assert abs(draws.noise.std() - 1) < 0.01
 
 
-def test_focus_moves_timesteps_and_nothing_else() -> None:
-    plain, focused = some_draws(list(range(2000))), some_draws(list(range(2000)), focus=1.0)
+@pytest.mark.parametrize("at", [0.4, 0.7])
+def test_focus_moves_timesteps_and_nothing_else(at: float) -> None:
+    plain, focused = some_draws(list(range(2000))), some_draws(list(range(2000)), focus=1.0, at=at)
     for name in ("noise", "keep_text", "keep_image"):
         assert torch.equal(getattr(plain, name), getattr(focused, name))
     places = focused.timesteps.float() / 1000
-    assert abs(places.median() - 0.4) < 0.03  # the median of a logit-normal is that of its logit
-    assert ((places > 0.15) & (places < 0.6)).float().mean() > 0.7
+    assert abs(places.median() - at) < 0.03  # the median of a logit-normal is that of its logit
+    assert ((places - at).abs() < 0.25).float().mean() > 0.7
     assert focused.timesteps.min() >= 0
     assert focused.timesteps.max() < 1000
 
@@ -144,21 +149,38 @@ def test_a_changed_corner_makes_up_the_share_asked_for() -> None:
     edited = source.clone()
     edited[..., :2, :4] = 1.0  # 8 of 64 latents
     edited[..., 4:, 4:] = 0.1  # not enough to count
-    weights = latent_weights(edited, source, 0.5)
+    weights = latent_weights(edited, source, HALF)
     assert weights[..., :2, :4].mean() == pytest.approx(0.5 / (8 / 64))
     assert weights[..., 2:, :].unique() == pytest.approx(0.5 / (56 / 64))
     assert weights.mean() == pytest.approx(1)
-    assert torch.equal(weights, latent_weights(source, edited, 0.5))
-    assert latent_weights(edited, source, None).unique() == 1
+    assert torch.equal(weights, latent_weights(source, edited, HALF))
+    assert latent_weights(edited, source, Objective()).unique() == 1
 
 
 def test_a_tiny_change_does_not_drown_the_rest_nor_an_unchanged_picture_break() -> None:
     source = torch.zeros(2, *SHAPE)
     edited = source.clone()
     edited[0, :, 0, 0] = 1.0  # 1 of 64
-    weights = latent_weights(edited, source, 0.5)
+    weights = latent_weights(edited, source, HALF)
     assert weights[0, 0, 0, 0] == pytest.approx(0.5 / 0.05)
     assert weights[1].unique() == pytest.approx(0.5 / 0.95)
+
+
+def test_details_make_up_their_share_of_what_changes_and_of_what_stays() -> None:
+    knobs = Objective(changed_share=0.5, detail_share=0.75)
+    edited = torch.zeros(1, *SHAPE)
+    edited[..., 1, 1] = edited[..., 5, 2] = 3.0  # each is the only detail within reach
+    source = edited.clone()
+    source[..., 4:, :] += 1.0  # the lower half changes
+    weights = latent_weights(edited, source, knobs)
+    for half in (weights[..., :4, :], weights[..., 4:, :]):
+        # A latent and the eight around it differ from the mean of their surroundings.
+        detailed = half == half.max()
+        assert detailed.sum() == 9
+        assert half[detailed].sum() / 64 == pytest.approx(0.5 * 0.75)
+        assert half[~detailed].sum() / 64 == pytest.approx(0.5 * 0.25)
+    alone = latent_weights(edited, source, Objective(detail_share=0.75))
+    assert alone[weights == weights.max()].sum() / 64 == pytest.approx(0.75)
 
 
 def test_weights_count_errors_where_they_are() -> None:
@@ -190,7 +212,9 @@ def test_weights_count_errors_where_they_are() -> None:
     [
         ("dropout", 0.5, "0 to 1/3"),
         ("focus", 1.5, "0 to 1"),
+        ("focus_at", 1.0, "above 0 and below 1"),
         ("changed_share", 1.0, "above 0 and below 1"),
+        ("detail_share", 0.0, "above 0 and below 1"),
     ],
 )
 def test_a_knob_out_of_range_is_refused(knob: str, value: float, expected: str) -> None:
