@@ -1,14 +1,17 @@
 """Score rendered candidates with CLIP and decide which of them become training pairs.
 
 InstructPix2Pix's rule (``generate_img_dataset.py``): all four similarities must reach their
-threshold; of what passes, the candidates with the highest directional similarity are kept.
+threshold; of what passes, the candidates with the highest directional similarity are kept, or, as
+one may choose, those that change least: what changes beside the edit changes more.
 Candidates of one prefix tree share their source image, so only the best p of a seed competes.
 Every candidate leaves with a verdict: a rejected one carries its reason.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,11 +73,16 @@ class FilterKnobs:
         thresholds: What the similarities must reach; None takes those in the CLIP folder.
         best_p_per_seed: Let only the best p of each seed compete for ``keep``; the candidates of
             one seed share their source image.
+        prefer: Which of the candidates that reach all thresholds come first: those whose change is
+            most that of the captions, as InstructPix2Pix has it, or those whose pixels change
+            least, which leave the rest alone. The latter trusts the thresholds to turn down edits
+            that change nothing.
         keep: Pairs to keep of a triplet, at most.
     """
 
     thresholds: Thresholds | None = None
     best_p_per_seed: bool = True
+    prefer: Literal["direction", "closeness"] = "direction"
     keep: int = 4
 
     def __post_init__(self) -> None:
@@ -111,7 +119,8 @@ def select(pairs: Sequence[ImagePair], thresholds: Thresholds, knobs: FilterKnob
     """
     reasons = {pair.key: judge(_scores(pair), thresholds) for pair in pairs}
     passed = [pair for pair in pairs if reasons[pair.key] is None]
-    ranked = sorted(passed, key=lambda pair: (-_scores(pair).directional, pair.key))
+    rank = _distance if knobs.prefer == "closeness" else lambda pair: -_scores(pair).directional
+    ranked = sorted(passed, key=lambda pair: (rank(pair), pair.key))
     seeds: set[int] = set()
     kept = 0
     for pair in ranked:
@@ -189,6 +198,11 @@ def _features(images: list[ImageArray], scorer: ClipScorer) -> Tensor:
         some = [from_numpy(image) for image in images[first : first + IMAGES_AT_ONCE]]
         chunks.append(scorer.image(torch.stack(some)))
     return torch.cat(chunks)
+
+
+def _distance(pair: ImagePair) -> float:
+    """Mean absolute change of the pixels, in 8-bit steps."""
+    return float(np.abs(pair.source.astype(np.int16) - pair.edited).mean())
 
 
 def _scores(pair: ImagePair) -> Scores:

@@ -39,6 +39,7 @@ class RenderKnobs:
             Prompt-to-Prompt's cross-attention, which keeps more of the source, or both.
         steps: Steps of the sampler.
         seeds: Trees a triplet; each has its own noise and guidance scale.
+        seeds_of: Trees for single edit types: what seldom succeeds needs more to choose from.
         branches: Values of p a tree.
         p_range: Range of p; its equal parts, one a branch, are drawn from uniformly.
         p_ranges: Ranges for single edit types: what moves a figure needs a smaller p.
@@ -51,6 +52,7 @@ class RenderKnobs:
     share: Share = "self"
     steps: int = 25
     seeds: int = 4
+    seeds_of: Mapping[str, int] = field(default_factory=dict)
     branches: int = 4
     p_range: tuple[float, float] = (0.1, 0.9)
     p_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -61,8 +63,9 @@ class RenderKnobs:
 
     def __post_init__(self) -> None:
         least = {"steps": 2, "seeds": 1, "branches": 1, "batch_rows": 4}
-        for name, bound in least.items():
-            found = getattr(self, name)
+        numbers = [(name, getattr(self, name), bound) for name, bound in least.items()]
+        numbers += [(f"seeds_of.{kind}", found, 1) for kind, found in self.seeds_of.items()]
+        for name, found, bound in numbers:
             if found < bound:
                 raise ValueError(f"pairs.render.{name} must be at least {bound}, got {found}")
         ranges = {"p_range": self.p_range, "guidance_range": self.guidance_range}
@@ -72,6 +75,10 @@ class RenderKnobs:
                 raise ValueError(
                     f"pairs.render.{name} must be 0 <= low <= high, got [{low}, {high}]"
                 )
+
+    def seeds_for(self, triplet: EditTriplet) -> int:
+        """How many trees a triplet gets."""
+        return self.seeds_of.get(triplet.edit_type, self.seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,13 +157,15 @@ def render(
             or its precision does not suffice.
     """
     waiting: list[tuple[EditTriplet, str | None]] = []
-    # As many trees as a call holds states: two full calls at the first step, more at the later.
-    at_once = max(1, knobs.batch_rows // 2 // knobs.seeds)
+    trees = 0
     for triplet in triplets:
-        waiting.append((triplet, rejection(backbone, triplet)))
-        if sum(reason is None for _, reason in waiting) == at_once:
+        reason = rejection(backbone, triplet)
+        waiting.append((triplet, reason))
+        trees += 0 if reason else knobs.seeds_for(triplet)
+        # As many trees as a call holds states: two full calls at the first step, more at the later.
+        if trees >= knobs.batch_rows // 2:
             yield from _render_waiting(backbone, waiting, knobs, progress)
-            waiting = []
+            waiting, trees = [], 0
     yield from _render_waiting(backbone, waiting, knobs, progress)
 
 
@@ -170,11 +179,11 @@ def _render_waiting(
         draw_tree(triplet, seed_index, knobs)
         for triplet, reason in waiting
         if reason is None
-        for seed_index in range(knobs.seeds)
+        for seed_index in range(knobs.seeds_for(triplet))
     ]
     rendered = iter(render_trees(backbone, trees, knobs, progress=progress))
     for triplet, reason in waiting:
-        seeds = 0 if reason else knobs.seeds
+        seeds = 0 if reason else knobs.seeds_for(triplet)
         pairs = tuple(pair for _ in range(seeds) for pair in next(rendered))
         yield Rendered(triplet=triplet, pairs=pairs, reason=reason)
 

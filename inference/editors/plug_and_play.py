@@ -28,7 +28,7 @@ from inference.editors.sizes import Sizes, in_batches
 from inference.guidance import cfg
 from inference.inversion.ddim import Ddim
 from inference.inversion.inverted import InversionRequest, Inverted
-from inference.inversion.saved import identity
+from inference.inversion.saved import fingerprint, fingerprint_of_pixels
 from inference.sampling import ddim, denoise
 from inference.text import Text
 
@@ -185,11 +185,12 @@ class PlugAndPlay:
 
     def _stored(self, images: Tensor, folder: Path) -> Features:
         """The features of some pictures, from the folder where they are there, else put there."""
+        knobs = [self.steps, self.features, self.attention, str(self.backbone.dtype)]
+        model = fingerprint(self.backbone)
         parts = []
         for image in images.split(1):
-            belongs = identity(self.backbone, image, [""])
-            knobs = [self.steps, self.features, self.attention, str(self.backbone.dtype)]
-            name = hashlib.sha256(json.dumps([belongs, knobs]).encode()).hexdigest()[:32]
+            belongs = json.dumps([model, fingerprint_of_pixels(image), knobs])
+            name = hashlib.sha256(belongs.encode()).hexdigest()[:32]
             path = folder / f"{name}.safetensors"
             if not path.exists():
                 save_features(path, self.extract(image))

@@ -119,12 +119,17 @@ class Saved:
 
 def identity(backbone: Backbone, images: Tensor, prompts: Sequence[str]) -> dict[str, Any]:
     """What an inversion belongs to: `model`, `image` and `prompt`, JSON-able."""
-    pixels = images.detach().float().cpu().contiguous()
     return {
         "model": fingerprint(backbone),
-        "image": hashlib.sha256(pixels.numpy().tobytes()).hexdigest(),
+        "image": fingerprint_of_pixels(images),
         "prompt": list(prompts),
     }
+
+
+def fingerprint_of_pixels(images: Tensor) -> str:
+    """Hash of images in [-1, 1]."""
+    pixels = images.detach().float().cpu().contiguous()
+    return hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
 
 
 @torch.no_grad()

@@ -3,8 +3,8 @@
     python scripts/bench/shapes.py base        # 13 minutes on one core
     python scripts/bench/shapes.py clip        # 1 minute
     python scripts/bench/shapes.py writer      # 10 minutes
-    python scripts/bench/shapes.py pairs       # half an hour
-    python scripts/bench/shapes.py editor      # 6 minutes
+    python scripts/bench/shapes.py pairs       # an hour and a half
+    python scripts/bench/shapes.py editor      # 20 minutes
     python scripts/bench/shapes.py guidance    # 25 minutes
 
 Everything is drawn from the seeds below, on which nothing was trained or tuned. `everything` runs
@@ -20,7 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -168,22 +168,27 @@ def pairs(
     backbone, scorer = load_backbone(model, dtype=torch.bfloat16), load_clip(MODELS / "clip")
     for sharing in shares:
         knobs = replace(recipe_knobs(), share=sharing)
-        verdicts: list[tuple[ImagePair, str | None, bool]] = []
+        found: list[Candidate] = []
         for rendered in tqdm(
             render(backbone, triplets, knobs), total=len(triplets), desc=sharing, mininterval=10
         ):
-            for verdict in judged(rendered, scorer, FilterKnobs(keep=1)):
-                pair = verdict.pair
-                wrong = judge_pair(pair.source, pair.triplet.instruction, pair.edited)
-                verdicts.append((pair, verdict.reason, not wrong))
+            closest = judged(rendered, scorer, FilterKnobs(keep=1, prefer="closeness"))
+            likest = judged(rendered, scorer, FilterKnobs(keep=1, prefer="direction"))
+            for close, like in zip(closest, likest, strict=True):
+                wrong = judge_pair(
+                    close.pair.source, close.pair.triplet.instruction, close.pair.edited
+                )
+                found.append(Candidate(close.pair, not wrong, close.reason, like.reason))
         print(f"\nshare: {sharing}, {len(triplets)} triplets\n")
-        header("edit type", "candidates", "right", "passed", "right", "kept", "right")
+        header(
+            "edit type", "triplets", "candidates", "passed", "kept", "kept by direction", "survival"
+        )
         for name in (*EDIT_TYPES, "all"):
-            row(name, *survival([v for v in verdicts if v[0].triplet.edit_type in kinds_of(name)]))
-        for branch in range(knobs.branches):
-            mine = [verdict for verdict in verdicts if verdict[0].branch == branch]
-            ps = [pair.p for pair, *_ in mine]
-            row(f"p {min(ps):.2f} to {max(ps):.2f}", *survival(mine))
+            row(name, *survival([c for c in found if c.pair.triplet.edit_type in kinds_of(name)]))
+        for low in np.arange(0, 1, 0.2):
+            mine = [c for c in found if low <= c.pair.p < low + 0.2]
+            if mine:
+                row(f"p from {low:.1f}", *survival(mine))
 
 
 def editor(
@@ -258,6 +263,15 @@ def everything() -> None:
     for part in (base, clip, writer, pairs, editor, guidance):
         print(f"\n## {part.__name__}\n", flush=True)
         part()
+
+
+class Candidate(NamedTuple):
+    """A rendered pair, whether it is right, and why it was not kept, by what is preferred."""
+
+    pair: ImagePair
+    right: bool
+    closeness: str | None
+    direction: str | None
 
 
 # --- what is measured ----------------------------------------------------------------------------
@@ -358,14 +372,17 @@ def auc_interval(values: Similarities, resamples: int = 500) -> str:
     return f"{low:.3f} to {high:.3f}"
 
 
-def survival(verdicts: Sequence[tuple[ImagePair, str | None, bool]]) -> Iterator[object]:
-    """Number of candidates, and share of right ones: of all, of those that pass, of those kept."""
+def survival(candidates: Sequence[Candidate]) -> Iterator[object]:
+    """Triplets; how many of the candidates, of those that pass and of those kept are right."""
+    triplets = {one.pair.triplet.id for one in candidates}
+    yield len(triplets)
     # A candidate that lost to a better one of its triplet has passed the thresholds.
-    passed = [right for _, reason, right in verdicts if reason is None or "<" not in reason]
-    kept = [right for _, reason, right in verdicts if reason is None]
-    for rights in ([right for *_, right in verdicts], passed, kept):
-        yield len(rights)
-        yield share(rights)
+    passed = [one for one in candidates if one.closeness is None or "<" not in one.closeness]
+    kept = [one for one in candidates if one.closeness is None]
+    like = [one for one in candidates if one.direction is None]
+    for some in (candidates, passed, kept, like):
+        yield f"{share([one.right for one in some])} of {len(some)}"
+    yield f"{len(kept) / max(1, len(triplets)):.0%}"
 
 
 def draw_study(right: Field, changed: Field, path: Path) -> None:

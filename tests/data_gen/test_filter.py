@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,21 @@ def test_of_each_seed_the_best_p_and_of_these_the_best_are_kept() -> None:
     every_p = FilterKnobs(keep=3, best_p_per_seed=False)
     assert kept(select(pairs, THRESHOLDS, every_p)) == [(0, 1), (1, 0), (2, 0)]
     assert kept(select(pairs[:2], THRESHOLDS, every_p)) == [(0, 0), (0, 1)]
+
+
+def test_closeness_prefers_what_changes_least_of_what_passes() -> None:
+    changes = {(0, 0): 9, (0, 1): 5, (1, 0): 7, (1, 1): 1}
+    pairs = [
+        replace(
+            pair(seed, branch, scores(0.1 if change == 1 else change / 10)),
+            source=np.zeros((8, 8, 3), np.uint8),
+            edited=np.full((8, 8, 3), change, np.uint8),
+        )
+        for (seed, branch), change in changes.items()
+    ]
+    closest = FilterKnobs(keep=1, prefer="closeness")
+    assert kept(select(pairs, THRESHOLDS, closest)) == [(0, 1)]
+    assert kept(select(pairs, THRESHOLDS, FilterKnobs(keep=1))) == [(0, 0)]
 
 
 def test_a_better_candidate_that_fails_does_not_stand_in_the_way() -> None:

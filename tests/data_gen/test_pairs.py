@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -260,6 +261,18 @@ def test_a_triplet_does_not_depend_on_its_company(build_backbone: BuildBackbone)
             np.testing.assert_allclose(pair.edited.astype(int), wanted.edited.astype(int), atol=1)
 
 
+def test_an_edit_type_can_have_seeds_of_its_own(build_backbone: BuildBackbone) -> None:
+    backbone = build_backbone()
+    other = replace(OTHERS[0], edit_type="move")
+    knobs = replace(KNOBS, seeds_of={SWAP.edit_type: 3})
+    swapped, plain = render(backbone, [SWAP, other], knobs)
+    assert [pair.seed_index for pair in swapped.pairs] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert [pair.seed_index for pair in plain.pairs] == [0, 0, 0, 1, 1, 1]
+    [alone] = render(backbone, [SWAP], KNOBS)
+    for one, as_before in zip(swapped.pairs, alone.pairs, strict=False):
+        np.testing.assert_allclose(one.edited.astype(int), as_before.edited.astype(int), atol=1)
+
+
 def test_rendering_again_gives_the_same_bits(build_backbone: BuildBackbone) -> None:
     first, second = (list(render(build_backbone(), [SWAP, *OTHERS], KNOBS)) for _ in range(2))
     for one, other in zip(first, second, strict=True):
@@ -326,6 +339,7 @@ def test_images_that_are_not_finite_are_an_error(build_backbone: BuildBackbone) 
     [
         ({"steps": 1}, "pairs.render.steps must be at least 2, got 1"),
         ({"batch_rows": 2}, "pairs.render.batch_rows must be at least 4"),
+        ({"seeds_of": {"move": 0}}, "pairs.render.seeds_of.move must be at least 1, got 0"),
         ({"p_range": (0.9, 0.1)}, "pairs.render.p_range must be 0 <= low <= high"),
     ],
 )
