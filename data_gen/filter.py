@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from data_gen.records import ImageArray, ImagePair, Rendered, Scores, Verdict
+from data_gen.surprise import surprise
+from inference.backbone import Backbone
 from inference.clip import CaptionTooLong, ClipScorer, compare
 from inference.images import from_numpy
 
@@ -77,17 +79,24 @@ class FilterKnobs:
             most that of the captions, as InstructPix2Pix has it, or those whose pixels change
             least, which leave the rest alone. The latter trusts the thresholds to turn down edits
             that change nothing.
+        max_surprise: What the generator's own error on either picture may at most be (see
+            `surprise`), a number of that generator's; None does not ask it.
         keep: Pairs to keep of a triplet, at most.
     """
 
     thresholds: Thresholds | None = None
     best_p_per_seed: bool = True
     prefer: Literal["direction", "closeness"] = "direction"
+    max_surprise: float | None = None
     keep: int = 4
 
     def __post_init__(self) -> None:
         if self.keep < 1:
             raise ValueError(f"pairs.filter.keep must be at least 1, got {self.keep}")
+        if self.max_surprise is not None and not self.max_surprise > 0:
+            raise ValueError(
+                f"pairs.filter.max_surprise must be above 0 or null, got {self.max_surprise}"
+            )
 
 
 def judge(scores: Scores, thresholds: Thresholds) -> str | None:
@@ -115,9 +124,12 @@ def select(pairs: Sequence[ImagePair], thresholds: Thresholds, knobs: FilterKnob
         One verdict a candidate, in the order given. Equal candidates rank by key.
 
     Raises:
-        ValueError: A candidate has no scores.
+        ValueError: A candidate lacks a score.
     """
-    reasons = {pair.key: judge(_scores(pair), thresholds) for pair in pairs}
+    reasons = {
+        pair.key: judge(_scores(pair), thresholds) or _surprising(_scores(pair), knobs.max_surprise)
+        for pair in pairs
+    }
     passed = [pair for pair in pairs if reasons[pair.key] is None]
     rank = _distance if knobs.prefer == "closeness" else lambda pair: -_scores(pair).directional
     ranked = sorted(passed, key=lambda pair: (rank(pair), pair.key))
@@ -165,7 +177,31 @@ def score(pairs: Sequence[ImagePair], scorer: ClipScorer) -> list[ImagePair]:
     ]
 
 
-def judged(rendered: Rendered, scorer: ClipScorer, knobs: FilterKnobs) -> list[Verdict]:
+def with_surprise(pairs: Sequence[ImagePair], backbone: Backbone) -> list[ImagePair]:
+    """Score candidates by how surprised their generator is, each distinct picture once.
+
+    Args:
+        pairs: Candidates with scores.
+        backbone: What drew them.
+    """
+    images = {id(pair.source): (pair.source, pair.triplet.caption) for pair in pairs}
+    images |= {id(pair.edited): (pair.edited, pair.triplet.edited_caption) for pair in pairs}
+    pictures, captions = zip(*images.values(), strict=True)
+    found = dict(zip(images, surprise(backbone, pictures, captions), strict=True))
+    return [
+        replace(
+            pair,
+            scores=replace(
+                _scores(pair), surprise=max(found[id(pair.source)], found[id(pair.edited)])
+            ),
+        )
+        for pair in pairs
+    ]
+
+
+def judged(
+    rendered: Rendered, scorer: ClipScorer, knobs: FilterKnobs, backbone: Backbone | None = None
+) -> list[Verdict]:
     """Score and decide over what came of one triplet.
 
     A triplet whose captions the scorer cannot read is rejected as a whole, unscored.
@@ -174,13 +210,17 @@ def judged(rendered: Rendered, scorer: ClipScorer, knobs: FilterKnobs) -> list[V
         rendered: The candidates of one triplet; may be none.
         scorer: The CLIP model.
         knobs: How candidates are chosen.
+        backbone: What drew the candidates; it is asked where ``max_surprise`` is given.
 
     Returns:
         One verdict a candidate, in the order of ``rendered.pairs``.
 
     Raises:
-        ValueError: Neither the knobs nor the checkpoint's folder give all thresholds.
+        ValueError: Neither the knobs nor the checkpoint's folder give all thresholds, or the
+            backbone is missing.
     """
+    if knobs.max_surprise is not None and backbone is None:
+        raise ValueError("pairs.filter.max_surprise asks the generator, which was not given")
     thresholds = knobs.thresholds or Thresholds.of_checkpoint(scorer.thresholds)
     if not rendered.pairs:
         return []
@@ -189,7 +229,16 @@ def judged(rendered: Rendered, scorer: ClipScorer, knobs: FilterKnobs) -> list[V
     except CaptionTooLong:
         reason = f"a caption exceeds CLIP's {scorer.context_length} tokens"
         return [Verdict(pair=pair, reason=reason) for pair in rendered.pairs]
+    if knobs.max_surprise is not None and backbone is not None:
+        scored = with_surprise(scored, backbone)
     return select(scored, thresholds, knobs)
+
+
+def _surprising(scores: Scores, most: float | None) -> str | None:
+    """A reason where the generator's error is too large, is not a number, or is unknown."""
+    if most is None or (scores.surprise is not None and scores.surprise <= most):
+        return None
+    return f"surprise > {most:g}"
 
 
 def _features(images: list[ImageArray], scorer: ClipScorer) -> Tensor:

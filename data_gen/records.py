@@ -79,19 +79,22 @@ class EditTriplet:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """CLIP similarities of one pair, each in [-1, 1] (InstructPix2Pix, section 3.1).
+    """CLIP similarities of one pair, each in [-1, 1] (InstructPix2Pix, section 3.1), and more.
 
     Attributes:
         image_image: Source image against edited image.
         text_source: Source image against its caption.
         text_edited: Edited image against the edited caption.
         directional: Change between the images against change between the captions.
+        surprise: The generator's own error on the worse of the two, at least 0 (see `surprise`);
+            None where it was not asked.
     """
 
     image_image: float
     text_source: float
     text_edited: float
     directional: float
+    surprise: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +110,7 @@ class ImagePair:
         branch: Which p of that seed.
         p: Fraction of the steps with shared attention, in [0, 1].
         guidance: Classifier-free guidance scale of the rendering.
-        scores: CLIP scores; None until the pair has been scored.
+        scores: What it scored; None until the pair has been scored.
     """
 
     triplet: EditTriplet

@@ -46,7 +46,7 @@ class IndexRow:
         shard: Path of the tar, relative to the index, with forward slashes.
         edit_type: Kind of edit.
         seed_index, branch, p, guidance: As in `ImagePair`.
-        image_image, text_source, text_edited, directional: As in `Scores`.
+        image_image, text_source, text_edited, directional, surprise: As in `Scores`.
         input_offset, input_size: Where the source image's bytes lie in the tar.
         edited_offset, edited_size: The edited image's.
         json_offset, json_size: The description's.
@@ -64,6 +64,7 @@ class IndexRow:
     text_source: float
     text_edited: float
     directional: float
+    surprise: float | None
     input_offset: int
     input_size: int
     edited_offset: int
@@ -72,7 +73,12 @@ class IndexRow:
     json_size: int
 
 
-_ARROW_TYPES: dict[object, Any] = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+_ARROW_TYPES: dict[object, Any] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    float | None: pa.float64(),
+}
 INDEX_SCHEMA = pa.schema([(item.name, _ARROW_TYPES[item.type]) for item in fields(IndexRow)])
 
 
@@ -203,7 +209,7 @@ def _index_row(
         branch=pair["branch"],
         p=pair["p"],
         guidance=pair["guidance"],
-        **pair["scores"],
+        **asdict(Scores(**pair["scores"])),
         input_offset=source.offset_data,
         input_size=source.size,
         edited_offset=edited.offset_data,

@@ -25,7 +25,7 @@ from data_gen.units import Paint, UnitMaker, publish
 from inference.backbone import load_backbone
 from inference.clip import load_clip
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the same recipe and models would give other bytes than before."""
 
 _PRECISIONS = {
@@ -171,6 +171,6 @@ def painter(knobs: PairKnobs) -> Paint:
 
     def paint(triplets: Sequence[EditTriplet]) -> Iterator[tuple[Rendered, list[Verdict]]]:
         for rendered in render(backbone, triplets, knobs.render):
-            yield rendered, judged(rendered, scorer, knobs.filter)
+            yield rendered, judged(rendered, scorer, knobs.filter, backbone)
 
     return paint

@@ -48,6 +48,7 @@ CANDIDATE_SCHEMA = pa.schema(
         ("text_source", pa.float64()),
         ("text_edited", pa.float64()),
         ("directional", pa.float64()),
+        ("surprise", pa.float64()),
         ("reason", pa.string()),
     ]
 )

@@ -32,7 +32,7 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data_gen.filter import FilterKnobs, judged
+from data_gen.filter import FilterKnobs, Thresholds, judge, judged, select
 from data_gen.instructions import InstructionKnobs, write_triplets
 from data_gen.journal import Journal
 from data_gen.pairs import RenderKnobs, Share, render
@@ -70,7 +70,7 @@ from training.unet import widen
 SEED: Final = 20_000_000
 GUIDANCE_SEED: Final = 21_000_000
 """The guidance study chooses settings, so it may not see the edits that then measure them."""
-TEXT_SCALES: Final = (1.5, 2.5, 4.0, 6.0, 8.0)
+TEXT_SCALES: Final = (1.0, 1.5, 2.0, 3.0, 5.0, 7.5)
 IMAGE_SCALES: Final = (1.0, 1.25, 1.5, 2.0, 2.5)
 RECIPE: Final = Path("data_gen/recipes/shapes.yaml")
 SHARES: Final[tuple[Share, ...]] = ("self", "cross")
@@ -166,29 +166,38 @@ def pairs(
     """
     triplets, _ = asked(unseen_captions(count))
     backbone, scorer = load_backbone(model, dtype=torch.bfloat16), load_clip(MODELS / "clip")
+    thresholds = Thresholds.of_checkpoint(scorer.thresholds)
+    chosen_by = {
+        "direction": FilterKnobs(keep=1),
+        "closeness": FilterKnobs(keep=1, prefer="closeness"),
+        "recipe": recipe_filter(),
+    }
     for sharing in shares:
         knobs = replace(recipe_knobs(), share=sharing)
         found: list[Candidate] = []
         for rendered in tqdm(
             render(backbone, triplets, knobs), total=len(triplets), desc=sharing, mininterval=10
         ):
-            closest = judged(rendered, scorer, FilterKnobs(keep=1, prefer="closeness"))
-            likest = judged(rendered, scorer, FilterKnobs(keep=1, prefer="direction"))
-            for close, like in zip(closest, likest, strict=True):
-                wrong = judge_pair(
-                    close.pair.source, close.pair.triplet.instruction, close.pair.edited
-                )
-                found.append(Candidate(close.pair, not wrong, close.reason, like.reason))
+            pairs = [v.pair for v in judged(rendered, scorer, chosen_by["recipe"], backbone)]
+            kept = {
+                name: {v.pair.key for v in select(pairs, thresholds, how) if v.reason is None}
+                for name, how in chosen_by.items()
+            }
+            for pair in pairs:
+                wrong = judge_pair(pair.source, pair.triplet.instruction, pair.edited)
+                by = frozenset(name for name, keys in kept.items() if pair.key in keys)
+                passes = pair.scores is not None and judge(pair.scores, thresholds) is None
+                found.append(Candidate(pair, not wrong, passes, by))
         print(f"\nshare: {sharing}, {len(triplets)} triplets\n")
-        header(
-            "edit type", "triplets", "candidates", "passed", "kept", "kept by direction", "survival"
-        )
+        columns = ("candidates", "passed", *(f"kept by {name}" for name in chosen_by))
+        header("edit type", "triplets", *columns, "survive")
         for name in (*EDIT_TYPES, "all"):
-            row(name, *survival([c for c in found if c.pair.triplet.edit_type in kinds_of(name)]))
+            mine = [c for c in found if c.pair.triplet.edit_type in kinds_of(name)]
+            row(name, *survival(mine, tuple(chosen_by)))
         for low in np.arange(0, 1, 0.2):
             mine = [c for c in found if low <= c.pair.p < low + 0.2]
             if mine:
-                row(f"p from {low:.1f}", *survival(mine))
+                row(f"p from {low:.1f}", *survival(mine, tuple(chosen_by)))
 
 
 def editor(
@@ -266,12 +275,12 @@ def everything() -> None:
 
 
 class Candidate(NamedTuple):
-    """A rendered pair, whether it is right, and why it was not kept, by what is preferred."""
+    """A rendered pair: whether it is right, reaches CLIP's thresholds, and by whom it is kept."""
 
     pair: ImagePair
     right: bool
-    closeness: str | None
-    direction: str | None
+    passes: bool
+    kept_by: frozenset[str]
 
 
 # --- what is measured ----------------------------------------------------------------------------
@@ -288,6 +297,12 @@ def recipe_knobs() -> RenderKnobs:
     ranges = {name: tuple(recipe.pop(name)) for name in ("p_range", "guidance_range")}
     of_kinds = {kind: tuple(found) for kind, found in recipe.pop("p_ranges").items()}
     return RenderKnobs(**recipe, **ranges, p_ranges=of_kinds)
+
+
+def recipe_filter() -> FilterKnobs:
+    """How the recipe `shapes.yaml` chooses."""
+    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    return FilterKnobs(**recipe["pairs"]["filter"])
 
 
 def unseen_captions(count: int) -> list[Caption]:
@@ -372,17 +387,17 @@ def auc_interval(values: Similarities, resamples: int = 500) -> str:
     return f"{low:.3f} to {high:.3f}"
 
 
-def survival(candidates: Sequence[Candidate]) -> Iterator[object]:
-    """Triplets; how many of the candidates, of those that pass and of those kept are right."""
+def survival(candidates: Sequence[Candidate], chosen_by: Sequence[str]) -> Iterator[object]:
+    """Triplets; how many of the candidates, of those that pass and of those kept are right.
+
+    Last, the share of the triplets of which the last way of choosing keeps a pair.
+    """
     triplets = {one.pair.triplet.id for one in candidates}
     yield len(triplets)
-    # A candidate that lost to a better one of its triplet has passed the thresholds.
-    passed = [one for one in candidates if one.closeness is None or "<" not in one.closeness]
-    kept = [one for one in candidates if one.closeness is None]
-    like = [one for one in candidates if one.direction is None]
-    for some in (candidates, passed, kept, like):
+    kept = [[one for one in candidates if name in one.kept_by] for name in chosen_by]
+    for some in (candidates, [one for one in candidates if one.passes], *kept):
         yield f"{share([one.right for one in some])} of {len(some)}"
-    yield f"{len(kept) / max(1, len(triplets)):.0%}"
+    yield f"{len(kept[-1]) / max(1, len(triplets)):.0%}"
 
 
 def draw_study(right: Field, changed: Field, path: Path) -> None:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from data_gen.filter import FilterKnobs, Thresholds, judge, judged, score, select
 from data_gen.records import EditTriplet, ImagePair, Rendered, Scores, Verdict
+from data_gen.surprise import surprise
 from inference.clip import ClipScorer
+from tests.conftest import BuildBackbone
 
 TRIPLET = EditTriplet.of(
     caption="red",
@@ -175,6 +177,24 @@ def test_thresholds_come_from_the_recipe_or_else_from_the_checkpoint() -> None:
         judged(rendered, colour_scorer({"image_image": 0.5}), FilterKnobs())
 
 
+def test_what_surprises_its_generator_is_turned_down(build_backbone: BuildBackbone) -> None:
+    backbone = build_backbone()
+    triplet = replace(TRIPLET, caption="red", edited_caption="blue")
+    sides = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    candidate = replace(pair(0, 0), triplet=triplet, source=sides[0], edited=sides[1])
+    rendered = Rendered(triplet=triplet, pairs=(candidate,))
+    low = Thresholds(image_image=-1, text_source=-1, text_edited=-1, directional=-1)
+    found = max(surprise(backbone, sides, ["red", "blue"]))
+    for most, reason in ((1.01 * found, None), (0.99 * found, f"surprise > {0.99 * found:g}")):
+        knobs = FilterKnobs(thresholds=low, max_surprise=most)
+        [verdict] = judged(rendered, colour_scorer(), knobs, backbone)
+        assert verdict.reason == reason
+        assert verdict.pair.scores is not None
+        assert verdict.pair.scores.surprise == pytest.approx(found, rel=1e-4)
+    with pytest.raises(ValueError, match="max_surprise asks the generator, which was not given"):
+        judged(rendered, colour_scorer(), knobs)
+
+
 def test_a_caption_that_clip_cannot_read_rejects_its_candidates_only() -> None:
     rendered = Rendered(triplet=TRIPLET, pairs=(pair(0, 0), pair(0, 1)))
     verdicts = judged(rendered, colour_scorer(length=3), FilterKnobs(thresholds=THRESHOLDS))
@@ -191,3 +211,5 @@ def test_thresholds_and_counts_out_of_range_are_named() -> None:
         Thresholds(image_image=0.7, text_source=0.2, text_edited=0.2, directional=20)
     with pytest.raises(ValueError, match="pairs.filter.keep must be at least 1, got 0"):
         FilterKnobs(keep=0)
+    with pytest.raises(ValueError, match="pairs.filter.max_surprise must be above 0 or null"):
+        FilterKnobs(max_surprise=0)
