@@ -49,7 +49,7 @@ def surprise(
         errors = torch.zeros(len(some), device=latents.device)
         for i in LOOKED_AT:
             noise = keyed_noise("surprise", i, shape=latents.shape[1:]).to(latents)
-            x = sampler.signal[i] * latents + sampler.level[i] * noise
+            x = sampler.noised(i, latents, noise)
             output = backbone.unet_output(sampler.scale_input(i, x), sampler.timesteps[i], text)
             _, predicted = sampler.split(i, x, output)
             errors += (predicted - noise).square().mean(dim=(1, 2, 3)) / len(LOOKED_AT)

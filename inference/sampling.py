@@ -62,6 +62,10 @@ class Sampler:
         """The state as the model expects it, of unit variance: x / √(signal² + level²)."""
         return x / math.hypot(self.signal[i], self.level[i])
 
+    def noised(self, i: int, clean: Tensor, noise: Tensor) -> Tensor:
+        """The state before step `i` of clean latents with some noise: signal·x0 + level·ε."""
+        return self.signal[i] * clean + self.level[i] * noise
+
     def split(self, i: int, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
         """The model's estimate of the clean latents x0 and of the noise ε in `x`.
 
@@ -124,7 +128,7 @@ class Sampler:
         clean, noise = self._split(
             after.to(working), output.to(working), self.next_signal[i], self.next_level[i]
         )
-        return (self.signal[i] * clean + self.level[i] * noise).to(after.dtype)
+        return self.noised(i, clean, noise).to(after.dtype)
 
 
 def denoise(

@@ -179,7 +179,7 @@ class SdEdit:
         """The state before step i of known clean latents."""
         if i == sampler.steps:
             return clean
-        return sampler.signal[i] * clean + sampler.level[i] * noise
+        return sampler.noised(i, clean, noise)
 
     def _mask_at(self, latents: Tensor) -> Tensor:
         """(h, w) bool, the latents that may change: those that any such pixel reaches."""

@@ -63,4 +63,4 @@ class EditFriendly:
     def _noised(self, sampler: Sampler, i: int, clean: Tensor) -> Tensor:
         """The state before step i, (B, C, h, w), with noise of its own."""
         noise = keyed_noise("edit-friendly", self.seed, i, shape=clean.shape[1:]).to(clean)
-        return sampler.signal[i] * clean + sampler.level[i] * noise
+        return sampler.noised(i, clean, noise)

@@ -189,7 +189,7 @@ class _Way:
         """The pictures as they are before step i on the trajectory of a noise."""
         clean, sampler = self.inverted.trajectory[-1], self.inverted.sampler
         if i < sampler.steps:
-            return sampler.signal[i] * clean + sampler.level[i] * noise
+            return sampler.noised(i, clean, noise)
         return sampler.next_signal[-1] * clean + sampler.next_level[-1] * noise
 
 

@@ -12,7 +12,6 @@ on [-1, 1], over what the edit leaves as it was. A Markdown table for `RESULTS.m
 import inference  # noqa: F401  # isort: skip  the torchvision guard, before diffusers
 
 import random
-import sys
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Final
 import numpy as np
 from counting import counted
 from jsonargparse import auto_cli
+from tables import row, share
 
 from inference.backbone import Backbone, load_backbone
 from inference.editors.editor import Editor, EditRequest
@@ -37,7 +37,7 @@ from inference.inversion.inverted import Inversion
 from inference.inversion.null_text import NullText
 from inference.shapes import MODELS
 from inference.shapes.captions import caption, describe
-from inference.shapes.evaluation import Outcome, Trial, draw_trials, measure, wilson_interval
+from inference.shapes.evaluation import Outcome, Trial, draw_trials, measure
 from inference.shapes.reading import read
 from inference.shapes.render import Field, render
 from inference.shapes.scene import Scene
@@ -175,12 +175,6 @@ def elsewhere(outcomes: Sequence[Outcome]) -> float:
     return float(np.mean([one.error_elsewhere for one in outcomes]))
 
 
-def share(hits: Sequence[bool]) -> str:
-    """A share in words, with its 95 % interval."""
-    low, high = wilson_interval(sum(hits), len(hits))
-    return f"{np.mean(hits):.1%} ({100 * low:.0f} to {100 * high:.0f})"
-
-
 def save_picture(rows: Mapping[str, Sequence[Field]], asked: Sequence[str], path: Path) -> None:
     """A column an edit, ten of them evenly chosen: before, wanted, and what each method made."""
     chosen = range(0, len(asked), max(1, len(asked) // 10))[:10]
@@ -189,12 +183,6 @@ def save_picture(rows: Mapping[str, Sequence[Field]], asked: Sequence[str], path
     ]
     titles = [textwrap.fill(asked[n], 18) for n in chosen]
     save_grid(path, pictures, titles, [textwrap.fill(name, 16) for name in rows])
-
-
-def row(*cells: object) -> None:
-    """Print a row of the table."""
-    print(f"| {' | '.join(map(str, cells))} |")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

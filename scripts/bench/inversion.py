@@ -11,7 +11,6 @@ trip is the bound. A Markdown table for `RESULTS.md`.
 import inference  # noqa: F401  # isort: skip  the torchvision guard, before diffusers
 
 import random
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Final
 import torch
 from counting import counted
 from jsonargparse import auto_cli
+from tables import row
 from torch import Tensor
 
 from inference.backbone import Backbone, load_backbone
@@ -121,12 +121,6 @@ def psnr(found: Tensor, wanted: Tensor) -> str:
     values = 10 * torch.log10(4 / errors)
     half = 1.96 * values.std() / len(values) ** 0.5
     return f"{values.mean():.2f} ({values.mean() - half:.2f} to {values.mean() + half:.2f})"
-
-
-def row(*cells: object) -> None:
-    """Print a row of the table."""
-    print(f"| {' | '.join(map(str, cells))} |")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import yaml
 from diffusers import StableDiffusionPipeline
 from jsonargparse import auto_cli
 from matplotlib import pyplot as plt
-from numpy.typing import NDArray
+from tables import header, row, share
 from tqdm import tqdm
 
 from data_gen.filter import FilterKnobs, Thresholds, judge, judged, select
@@ -52,7 +52,6 @@ from inference.shapes.evaluation import (
     draw_trials,
     measure,
     summarise,
-    wilson_interval,
 )
 from inference.shapes.judging import judge_pair
 from inference.shapes.render import Field
@@ -356,25 +355,6 @@ def right_pairs(data: Path) -> dict[str, list[bool]]:
 
 
 # --- tables and pictures -------------------------------------------------------------------------
-
-
-def header(*names: object) -> None:
-    """Print the head of a Markdown table."""
-    row(*names)
-    row(*("---" for _ in names))
-
-
-def row(*cells: object) -> None:
-    """Print a row of a Markdown table."""
-    print(f"| {' | '.join(map(str, cells))} |", flush=True)
-
-
-def share(hits: Sequence[bool] | NDArray[np.bool_]) -> str:
-    """A share in words, with its 95 % interval."""
-    if len(hits) == 0:
-        return "-"
-    low, high = wilson_interval(int(np.sum(hits)), len(hits))
-    return f"{np.mean(hits):.1%} ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def auc_interval(values: Similarities, resamples: int = 500) -> str:
