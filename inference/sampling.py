@@ -15,7 +15,12 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import torch
-from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+)
 from torch import Tensor
 
 Predict = Callable[[int, Tensor], Tensor]
@@ -34,6 +39,8 @@ class Sampler:
         signal, level: The state before the step is `signal·x0 + level·ε`.
         next_signal, next_level: The same for the part of the state after it that is not new noise.
         fresh: Standard deviation of the noise that the step adds.
+        momentum: How much of the change of x0 since the step before the step adds; 0 where a step
+            looks at the state alone.
         init_scale: The first state is `init_scale` times standard normal noise.
         clip: Bound on |x0|, where the scheduler's configuration asks for one.
     """
@@ -46,6 +53,7 @@ class Sampler:
     next_level: tuple[float, ...]
     fresh: tuple[float, ...]
     init_scale: float
+    momentum: tuple[float, ...] = ()
     clip: float | None = None
 
     @property
@@ -57,6 +65,11 @@ class Sampler:
     def stochastic(self) -> bool:
         """Whether any step adds noise."""
         return any(self.fresh)
+
+    @property
+    def multistep(self) -> bool:
+        """Whether any step looks at the x0 that the step before it estimated."""
+        return any(self.momentum)
 
     def scale_input(self, i: int, x: Tensor) -> Tensor:
         """The state as the model expects it, of unit variance: x / √(signal² + level²)."""
@@ -87,7 +100,14 @@ class Sampler:
         alpha, sigma, unit = signal / norm, level / norm, x / norm
         return alpha * unit - sigma * output, alpha * output + sigma * unit
 
-    def step(self, i: int, x: Tensor, output: Tensor, noise: Tensor | None = None) -> Tensor:
+    def step(
+        self,
+        i: int,
+        x: Tensor,
+        output: Tensor,
+        noise: Tensor | None = None,
+        previous: Tensor | None = None,
+    ) -> Tensor:
         """The state after step `i`, in the dtype of `x` (computed in at least float32).
 
         Args:
@@ -95,6 +115,8 @@ class Sampler:
             x: State before the step, `(B, C, h, w)`.
             output: The guided model output of `prediction_type`, same shape.
             noise: Standard normal noise, broadcastable to `x`; needed where `fresh[i]` is not 0.
+            previous: The x0 that `split` gave at the step before, which `momentum` looks at. A
+                trajectory that begins here has none, and its first step goes without.
 
         Raises:
             ValueError: The step adds noise and none was given.
@@ -102,6 +124,8 @@ class Sampler:
         working = torch.promote_types(x.dtype, torch.float32)
         clean, epsilon = self.split(i, x.to(working), output.to(working))
         moved = self.next_signal[i] * clean + self.next_level[i] * epsilon
+        if self.multistep and self.momentum[i] and previous is not None:
+            moved = moved + self.momentum[i] * (clean - previous.to(moved))
         if self.fresh[i]:
             if noise is None:
                 raise ValueError(f"step {i} of this sampler adds noise, but no noise was given")
@@ -122,8 +146,10 @@ class Sampler:
         Raises:
             ValueError: The step adds noise, so there is no one state before.
         """
-        if self.fresh[i]:
-            raise ValueError("a sampler that adds noise cannot be inverted; expected ddim")
+        if self.fresh[i] or self.multistep:
+            raise ValueError(
+                "a sampler whose step needs more than the state cannot be inverted; expected ddim"
+            )
         working = torch.promote_types(after.dtype, torch.float32)
         clean, noise = self._split(
             after.to(working), output.to(working), self.next_signal[i], self.next_level[i]
@@ -160,10 +186,13 @@ def denoise(
     last = sampler.steps if stop is None else stop
     if not 0 <= start <= last <= sampler.steps:
         raise ValueError(f"steps {start} to {last} are not within the sampler's {sampler.steps}")
-    x = latents
+    x, previous = latents, None
     for i in range(start, last):
         output = predict(i, sampler.scale_input(i, x))
-        x = sampler.step(i, x, output, noise(i) if noise and sampler.fresh[i] else None)
+        before, drawn = x, noise(i) if noise and sampler.fresh[i] else None
+        x = sampler.step(i, before, output, drawn, previous)
+        if sampler.multistep:
+            previous, _ = sampler.split(i, before, output)
         if adjust:
             x = adjust(i, x)
         if callback:
@@ -282,10 +311,78 @@ def euler_ancestral(scheduler: Any, steps: int) -> Sampler:
     )
 
 
-SamplerName = Literal["ddim", "euler_ancestral"]
+def euler(scheduler: Any, steps: int) -> Sampler:
+    """Euler steps (Karras et al. 2022, algorithm 1 without its second order), as in diffusers.
+
+    Args:
+        scheduler: Any diffusers scheduler; only its configuration is read.
+        steps: Number of steps.
+
+    Raises:
+        ValueError: Too few or too many steps, or a configuration that this sampler does not know.
+    """
+    tables: Any = EulerDiscreteScheduler.from_config(_checked_config(scheduler, steps))
+    tables.set_timesteps(steps)
+    sigmas = _floats(tables.sigmas)
+    return Sampler(
+        prediction_type=tables.config.prediction_type,
+        timesteps=_floats(tables.timesteps),
+        signal=(1.0,) * steps,
+        level=sigmas[:-1],
+        next_signal=(1.0,) * steps,
+        next_level=sigmas[1:],
+        fresh=(0.0,) * steps,
+        init_scale=float(tables.init_noise_sigma),
+    )
+
+
+def dpmpp_2m(scheduler: Any, steps: int) -> Sampler:
+    """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2), step for step that of diffusers.
+
+    Its first-order step is DDIM's; of what x0 has changed since the step before it adds
+    α'(1 - e⁻ʰ) / 2r, where h is this step's change of log(α/σ) and r·h that of the step before.
+
+    Args:
+        scheduler: Any diffusers scheduler; only its configuration is read.
+        steps: Number of steps.
+
+    Raises:
+        ValueError: Too few or too many steps, or a configuration that this sampler does not know.
+    """
+    tables: Any = DPMSolverMultistepScheduler.from_config(
+        _checked_config(scheduler, steps),
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        solver_type="midpoint",
+        final_sigmas_type="zero",
+    )
+    tables.set_timesteps(steps)
+    sigmas = _floats(tables.sigmas)
+    signal = [1 / math.hypot(1, sigma) for sigma in sigmas]
+    # log(α/σ) = -log(sigma); the last is that of a clean state, which no step looks at.
+    lambdas = [-math.log(sigma) for sigma in sigmas[:-1]]
+    heights = [after - before for before, after in itertools.pairwise(lambdas)]
+    momentum = [0.0] * steps
+    for i in range(1, steps - 1):
+        ratio = heights[i - 1] / heights[i]
+        momentum[i] = signal[i + 1] * -math.expm1(-heights[i]) / (2 * ratio)
+    return Sampler(
+        prediction_type=tables.config.prediction_type,
+        timesteps=_floats(tables.timesteps),
+        signal=tuple(signal[:-1]),
+        level=tuple(a * sigma for a, sigma in zip(signal[:-1], sigmas[:-1], strict=True)),
+        next_signal=tuple(signal[1:]),
+        next_level=tuple(a * sigma for a, sigma in zip(signal[1:], sigmas[1:], strict=True)),
+        fresh=(0.0,) * steps,
+        init_scale=1.0,
+        momentum=tuple(momentum),
+    )
+
+
+SamplerName = Literal["ddim", "dpmpp_2m", "euler", "euler_ancestral"]
 
 SAMPLERS: Mapping[SamplerName, Callable[[Any, int], Sampler]] = MappingProxyType(
-    {"ddim": ddim, "euler_ancestral": euler_ancestral}
+    {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "euler": euler, "euler_ancestral": euler_ancestral}
 )
 
 

@@ -4,10 +4,25 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, PNDMScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+)
 from torch import Tensor
 
-from inference.sampling import Sampler, ddim, ddpm, denoise, euler_ancestral
+from inference.sampling import (
+    Sampler,
+    ddim,
+    ddim_invert,
+    ddpm,
+    denoise,
+    dpmpp_2m,
+    euler,
+    euler_ancestral,
+)
 
 COMMON = {"beta_start": 0.00085, "beta_end": 0.025, "beta_schedule": "scaled_linear"}
 SPACINGS = ["leading", "trailing", "linspace"]
@@ -96,7 +111,37 @@ def test_euler_ancestral_equals_diffusers(prediction: str, spacing: str, steps: 
         torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("make", [ddim, euler_ancestral])
+@pytest.mark.parametrize("steps", [1, 7, 20])
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize(
+    ("make", "scheduler_type"),
+    [(euler, EulerDiscreteScheduler), (dpmpp_2m, DPMSolverMultistepScheduler)],
+    ids=["euler", "dpmpp_2m"],
+)
+def test_what_adds_no_noise_equals_diffusers(
+    make: Any, scheduler_type: Any, prediction: str, spacing: str, steps: int
+) -> None:
+    scheduler = scheduler_type(
+        **COMMON, prediction_type=prediction, timestep_spacing=spacing, steps_offset=1
+    )
+    sampler = make(scheduler, steps)
+    scheduler.set_timesteps(steps)
+    assert sampler.timesteps == tuple(scheduler.timesteps.tolist())
+    start = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = start * float(scheduler.init_noise_sigma)
+
+    def predict(i: int, x: Tensor) -> Tensor:
+        return model(x, sampler.timesteps[i])
+
+    found = denoise(predict, sampler, start * sampler.init_scale)
+    for t in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(expected, t)
+        expected = scheduler.step(model(scaled, float(t)), t, expected).prev_sample
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [ddim, dpmpp_2m, euler, euler_ancestral])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_split_inverts_noising(make: Any, prediction: str) -> None:
     """A model that answers with the truth gets the clean latents back, at every step."""
@@ -176,5 +221,9 @@ def test_what_cannot_be_sampled_says_so() -> None:
     sampler = euler_ancestral(DDIMScheduler(), 5)
     with pytest.raises(ValueError, match="adds noise, but no noise was given"):
         denoise(lambda i, x: x, sampler, torch.ones(1, 4, 2, 2))
+    two = torch.ones(1, 4, 2, 2)
+    for make in (dpmpp_2m, euler_ancestral):
+        with pytest.raises(ValueError, match="needs more than the state cannot be inverted"):
+            ddim_invert(lambda i, x: x, make(DDIMScheduler(), 5), two)
     with pytest.raises(ValueError, match="steps 3 to 9 are not within"):
         denoise(lambda i, x: x, sampler, torch.ones(1, 4, 2, 2), start=3, stop=9)
