@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_gen.records import ImageArray, ImagePair, Rendered, Scores, Verdict
+from data_gen.records import ImageArray, ImagePair, Scores, Verdict
 from data_gen.surprise import surprise
 from inference.backbone import Backbone
-from inference.clip import CaptionTooLong, ClipScorer, compare
+from inference.clip import ClipScorer, compare
 from inference.images import from_numpy
 
 # Images that CLIP sees at once; its results move by rounding with it, so it is not a knob.
@@ -126,10 +126,7 @@ def select(pairs: Sequence[ImagePair], thresholds: Thresholds, knobs: FilterKnob
     Raises:
         ValueError: A candidate lacks a score.
     """
-    reasons = {
-        pair.key: judge(_scores(pair), thresholds) or _surprising(_scores(pair), knobs.max_surprise)
-        for pair in pairs
-    }
+    reasons = {pair.key: failing(_scores(pair), thresholds, knobs) for pair in pairs}
     passed = [pair for pair in pairs if reasons[pair.key] is None]
     rank = _distance if knobs.prefer == "closeness" else lambda pair: -_scores(pair).directional
     ranked = sorted(passed, key=lambda pair: (rank(pair), pair.key))
@@ -164,7 +161,7 @@ def score(pairs: Sequence[ImagePair], scorer: ClipScorer) -> list[ImagePair]:
     captions = [pair.triplet.caption for pair in pairs]
     edited_captions = [pair.triplet.edited_caption for pair in pairs]
     texts = scorer.text([*captions, *edited_captions])
-    features = _features(list(images.values()), scorer)
+    features = image_features(list(images.values()), scorer)
     values = compare(
         features[[rows[id(pair.source)] for pair in pairs]],
         features[[rows[id(pair.edited)] for pair in pairs]],
@@ -199,39 +196,43 @@ def with_surprise(pairs: Sequence[ImagePair], backbone: Backbone) -> list[ImageP
     ]
 
 
-def judged(
-    rendered: Rendered, scorer: ClipScorer, knobs: FilterKnobs, backbone: Backbone | None = None
-) -> list[Verdict]:
-    """Score and decide over what came of one triplet.
-
-    A triplet whose captions the scorer cannot read is rejected as a whole, unscored.
+def scored(
+    pairs: Sequence[ImagePair], scorer: ClipScorer, knobs: FilterKnobs, backbone: Backbone | None
+) -> list[ImagePair]:
+    """Score candidates by all that the knobs ask for.
 
     Args:
-        rendered: The candidates of one triplet; may be none.
+        pairs: Any candidates; those of one seed share one source array.
         scorer: The CLIP model.
         knobs: How candidates are chosen.
-        backbone: What drew the candidates; it is asked where ``max_surprise`` is given.
-
-    Returns:
-        One verdict a candidate, in the order of ``rendered.pairs``.
+        backbone: What drew them; it is asked where ``max_surprise`` is given.
 
     Raises:
-        ValueError: Neither the knobs nor the checkpoint's folder give all thresholds, or the
-            backbone is missing.
+        CaptionTooLong: A caption has more tokens than the scorer reads.
+        ValueError: The backbone is to be asked and missing.
     """
-    if knobs.max_surprise is not None and backbone is None:
-        raise ValueError("pairs.filter.max_surprise asks the generator, which was not given")
-    thresholds = knobs.thresholds or Thresholds.of_checkpoint(scorer.thresholds)
-    if not rendered.pairs:
+    if not pairs:
         return []
-    try:
-        scored = score(rendered.pairs, scorer)
-    except CaptionTooLong:
-        reason = f"a caption exceeds CLIP's {scorer.context_length} tokens"
-        return [Verdict(pair=pair, reason=reason) for pair in rendered.pairs]
-    if knobs.max_surprise is not None and backbone is not None:
-        scored = with_surprise(scored, backbone)
-    return select(scored, thresholds, knobs)
+    found = score(pairs, scorer)
+    if knobs.max_surprise is None:
+        return found
+    if backbone is None:
+        raise ValueError("pairs.filter.max_surprise asks the generator, which was not given")
+    return with_surprise(found, backbone)
+
+
+def thresholds_of(knobs: FilterKnobs, scorer: ClipScorer) -> Thresholds:
+    """The recipe's thresholds, or those in the CLIP folder.
+
+    Raises:
+        ValueError: Neither gives all.
+    """
+    return knobs.thresholds or Thresholds.of_checkpoint(scorer.thresholds)
+
+
+def failing(scores: Scores, thresholds: Thresholds, knobs: FilterKnobs) -> str | None:
+    """Why a candidate is not to be kept, however few others there are; None where it may be."""
+    return judge(scores, thresholds) or _surprising(scores, knobs.max_surprise)
 
 
 def _surprising(scores: Scores, most: float | None) -> str | None:
@@ -241,7 +242,8 @@ def _surprising(scores: Scores, most: float | None) -> str | None:
     return f"surprise > {most:g}"
 
 
-def _features(images: list[ImageArray], scorer: ClipScorer) -> Tensor:
+def image_features(images: Sequence[ImageArray], scorer: ClipScorer) -> Tensor:
+    """Encode images of one size each, (H, W, 3) uint8, as unit features (N, D)."""
     chunks = []
     for first in range(0, len(images), IMAGES_AT_ONCE):
         some = [from_numpy(image) for image in images[first : first + IMAGES_AT_ONCE]]

@@ -5,121 +5,77 @@ noise is attention, for the first fraction p of the steps. `share="self"` is wha
 code did (self-attention, everywhere, in both guidance branches), `share="cross"` what its paper
 says (Prompt-to-Prompt's word swap in cross-attention, in the conditional branch).
 
-Which states share and fork when is `prefix_tree`'s business; which pairs are good, `filter`'s.
+Which states share and fork when is `prefix_tree`'s business, what is random about a tree that of
+`trees`; which pairs are good, and which are not worth finishing, is said by others (`Watch`).
 """
 
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from data_gen.prefix_tree import Call, Plan, plan
-from data_gen.records import EditTriplet, ImageArray, ImagePair, Rendered
+from data_gen.records import EditTriplet, GivenUp, ImageArray, ImagePair
+from data_gen.trees import RenderKnobs, Tree
 from inference.alignment import Alignment, align, read_prompt
-from inference.attention import CrossMaps, Hooks, RowSharing, controlled
+from inference.attention import CrossMaps, RowSharing, controlled
 from inference.backbone import Backbone, PromptTooLong
 from inference.guidance import cfg
 from inference.images import to_numpy
-from inference.noise import keyed_noise, keyed_seed
-from inference.sampling import SAMPLERS, Sampler, SamplerName
+from inference.noise import keyed_noise
+from inference.sampling import SAMPLERS, Sampler
 from inference.text import Text
 
-Share = Literal["self", "cross", "both"]
+Progress = Callable[[int], object]
+"""Called after every UNet call with its number of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderKnobs:
-    """How pairs are rendered.
-
-    Attributes:
-        share: Attention that source and target share: InstructPix2Pix's self-attention, or
-            Prompt-to-Prompt's cross-attention, which keeps more of the source, or both.
-        steps: Steps of the sampler.
-        seeds: Trees a triplet; each has its own noise and guidance scale.
-        seeds_of: Trees for single edit types: what seldom succeeds needs more to choose from.
-        branches: Values of p a tree.
-        p_range: Range of p; its equal parts, one a branch, are drawn from uniformly.
-        p_ranges: Ranges for single edit types: what moves a figure needs a smaller p.
-        guidance_range: Range that the guidance scale of a tree is drawn from, uniformly.
-        sampler: Name of the sampler.
-        size: Side of the square images in pixels; None for what the model was made for.
-        batch_rows: UNet rows a call, at most. Two for each image in the making.
-    """
-
-    share: Share = "self"
-    steps: int = 25
-    seeds: int = 4
-    seeds_of: Mapping[str, int] = field(default_factory=dict)
-    branches: int = 4
-    p_range: tuple[float, float] = (0.1, 0.9)
-    p_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    guidance_range: tuple[float, float] = (7.5, 15.0)
-    sampler: SamplerName = "euler_ancestral"
-    size: int | None = None
-    batch_rows: int = 64
-
-    def __post_init__(self) -> None:
-        least = {"steps": 2, "seeds": 1, "branches": 1, "batch_rows": 4}
-        numbers = [(name, getattr(self, name), bound) for name, bound in least.items()]
-        numbers += [(f"seeds_of.{kind}", found, 1) for kind, found in self.seeds_of.items()]
-        for name, found, bound in numbers:
-            if found < bound:
-                raise ValueError(f"pairs.render.{name} must be at least {bound}, got {found}")
-        ranges = {"p_range": self.p_range, "guidance_range": self.guidance_range}
-        ranges |= {f"p_ranges.{kind}": found for kind, found in self.p_ranges.items()}
-        for name, (low, high) in ranges.items():
-            if not 0 <= low <= high:
-                raise ValueError(
-                    f"pairs.render.{name} must be 0 <= low <= high, got [{low}, {high}]"
-                )
-
-    def seeds_for(self, triplet: EditTriplet) -> int:
-        """How many trees a triplet gets."""
-        return self.seeds_of.get(triplet.edit_type, self.seeds)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tree:
-    """All candidates of one seed of a triplet.
+class Draft:
+    """A candidate in the making.
 
     Attributes:
         triplet: The texts.
-        seed_index: Which of the triplet's seeds; the noise is a function of the two.
-        guidance: Classifier-free guidance scale.
-        ps: One p a branch.
+        source: The finished source image, (H, W, 3) uint8.
+        edited: What the model expects the edited image to become, same shape.
     """
 
     triplet: EditTriplet
-    seed_index: int
-    guidance: float
-    ps: tuple[float, ...]
+    source: ImageArray
+    edited: ImageArray
 
 
-def draw_tree(triplet: EditTriplet, seed_index: int, knobs: RenderKnobs) -> Tree:
-    """Draw what is random about a tree; guidance = f(triplet, seed), p = f(triplet, seed, branch).
+class Watch(Protocol):
+    """Looks on while pairs are made, and says what is not worth going on with.
 
-    Branch b of k draws its p from the b-th of k equal parts of ``p_range``. Over the branches that
-    is InstructPix2Pix's uniform draw, but two branches seldom share the same number of steps, which
-    would give the same image twice.
+    Attributes:
+        draft_at: Fraction of the steps after which candidates are looked at; None for never.
     """
 
-    def uniform(low: float, high: float, *key: str | int) -> float:
-        return random.Random(keyed_seed(triplet.id, seed_index, *key)).uniform(low, high)
+    draft_at: float | None
 
-    low, high = knobs.p_ranges.get(triplet.edit_type, knobs.p_range)
-    part = (high - low) / knobs.branches
-    return Tree(
-        triplet=triplet,
-        seed_index=seed_index,
-        guidance=uniform(*knobs.guidance_range, "guidance"),
-        ps=tuple(
-            uniform(low + part * branch, low + part * (branch + 1), "p", branch)
-            for branch in range(knobs.branches)
-        ),
-    )
+    def sources(
+        self, triplets: Sequence[EditTriplet], images: Sequence[ImageArray]
+    ) -> Sequence[str | None]:
+        """Why the tree of each finished source is to be given up, before any of its suffixes."""
+
+    def drafts(self, drafts: Sequence[Draft]) -> Sequence[str | None]:
+        """Why each candidate is to be given up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grown:
+    """What became of a tree.
+
+    Attributes:
+        pairs: Its finished candidates, in the order of their p.
+        given_up: Those that a `Watch` gave up.
+    """
+
+    pairs: tuple[ImagePair, ...]
+    given_up: tuple[GivenUp, ...]
 
 
 def rejection(backbone: Backbone, triplet: EditTriplet) -> str | None:
@@ -131,80 +87,26 @@ def rejection(backbone: Backbone, triplet: EditTriplet) -> str | None:
     return None
 
 
-def render(
-    backbone: Backbone,
-    triplets: Sequence[EditTriplet],
-    knobs: RenderKnobs,
-    *,
-    progress: Callable[[int], object] | None = None,
-) -> Iterator[Rendered]:
-    """Render all candidates of the triplets.
-
-    Batches go across triplets, seeds and branches; how they are composed depends on the arguments
-    alone.
-
-    Args:
-        backbone: A text-to-image model.
-        triplets: What to render.
-        knobs: How.
-        progress: Called after every UNet call with its number of rows.
-
-    Yields:
-        The triplets in order, each with its candidates, or with the reason why it has none.
-
-    Raises:
-        ValueError: The backbone is not a text-to-image model, or cannot make images of the size,
-            or its precision does not suffice.
-    """
-    waiting: list[tuple[EditTriplet, str | None]] = []
-    trees = 0
-    for triplet in triplets:
-        reason = rejection(backbone, triplet)
-        waiting.append((triplet, reason))
-        trees += 0 if reason else knobs.seeds_for(triplet)
-        # As many trees as a call holds states: two full calls at the first step, more at the later.
-        if trees >= knobs.batch_rows // 2:
-            yield from _render_waiting(backbone, waiting, knobs, progress)
-            waiting, trees = [], 0
-    yield from _render_waiting(backbone, waiting, knobs, progress)
-
-
-def _render_waiting(
-    backbone: Backbone,
-    waiting: list[tuple[EditTriplet, str | None]],
-    knobs: RenderKnobs,
-    progress: Callable[[int], object] | None,
-) -> Iterator[Rendered]:
-    trees = [
-        draw_tree(triplet, seed_index, knobs)
-        for triplet, reason in waiting
-        if reason is None
-        for seed_index in range(knobs.seeds_for(triplet))
-    ]
-    rendered = iter(render_trees(backbone, trees, knobs, progress=progress))
-    for triplet, reason in waiting:
-        seeds = 0 if reason else knobs.seeds_for(triplet)
-        pairs = tuple(pair for _ in range(seeds) for pair in next(rendered))
-        yield Rendered(triplet=triplet, pairs=pairs, reason=reason)
-
-
+@torch.inference_mode()
 def render_trees(
     backbone: Backbone,
     trees: Sequence[Tree],
     knobs: RenderKnobs,
     *,
-    progress: Callable[[int], object] | None = None,
-) -> list[tuple[ImagePair, ...]]:
+    watch: Watch | None = None,
+    progress: Progress | None = None,
+) -> list[Grown]:
     """Render trees of any guidance and p, all of them in step.
 
     Args:
         backbone: A text-to-image model.
         trees: What to render; the latents of all are held at once.
         knobs: How; the numbers of seeds and branches and the ranges are not looked at.
-        progress: Called after every UNet call with its number of rows.
+        watch: Who says what is given up; None finishes all.
+        progress: Called after every UNet call.
 
     Returns:
-        For every tree one pair a branch, in order.
+        What became of each tree, in order.
 
     Raises:
         ValueError: The backbone is not a text-to-image model, or cannot make images of the size,
@@ -212,25 +114,61 @@ def render_trees(
     """
     if not trees:
         return []
-    planned, latents = denoise_trees(backbone, trees, knobs, progress=progress)
-    # A decoder's activations are several times a UNet's: an eighth of the rows at a time.
-    images = _decode(backbone, latents, max(1, knobs.batch_rows // 8))
+    rendering = _Rendering(backbone, trees, knobs, progress)
+    planned = rendering.plan
+    reasons: dict[int, str] = {}  # target -> why it is given up
+    rendering.grow_roots()
+    sources = rendering.images(planned.source_of)
+    if watch:
+        said = watch.sources([tree.triplet for tree in trees], sources)
+        for reason, targets in zip(said, planned.targets_of, strict=True):
+            reasons |= dict.fromkeys(targets, reason) if reason else {}
+    wanted = [target for target in planned.forks if target not in reasons]
+    reasons |= rendering.grow_targets(wanted, sources, watch)
+    finished = [target for target in wanted if target not in reasons]
+    edited = dict(zip(finished, rendering.images(finished), strict=True))
     return [
-        tuple(
-            ImagePair(
-                triplet=tree.triplet,
-                key=ImagePair.key_of(tree.triplet.id, tree.seed_index, branch),
-                source=images[source],
-                edited=images[target],
-                seed_index=tree.seed_index,
-                branch=branch,
-                p=p,
-                guidance=tree.guidance,
-            )
-            for branch, (p, target) in enumerate(zip(tree.ps, targets, strict=True))
-        )
-        for tree, source, targets in zip(trees, planned.source_of, planned.targets_of, strict=True)
+        _grown(tree, source, targets, edited, reasons)
+        for tree, source, targets in zip(trees, sources, planned.targets_of, strict=True)
     ]
+
+
+def _grown(
+    tree: Tree,
+    source: ImageArray,
+    targets: Sequence[int],
+    edited: dict[int, ImageArray],
+    reasons: dict[int, str],
+) -> Grown:
+    pairs, given_up = [], []
+    for branch, (p, target) in enumerate(zip(tree.ps, targets, strict=True)):
+        key = ImagePair.key_of(tree.triplet.id, tree.seed_index, branch)
+        if target in reasons:
+            given_up.append(
+                GivenUp(
+                    triplet=tree.triplet,
+                    key=key,
+                    seed_index=tree.seed_index,
+                    branch=branch,
+                    p=p,
+                    guidance=tree.guidance,
+                    reason=reasons[target],
+                )
+            )
+        else:
+            pairs.append(
+                ImagePair(
+                    triplet=tree.triplet,
+                    key=key,
+                    source=source,
+                    edited=edited[target],
+                    seed_index=tree.seed_index,
+                    branch=branch,
+                    p=p,
+                    guidance=tree.guidance,
+                )
+            )
+    return Grown(pairs=tuple(pairs), given_up=tuple(given_up))
 
 
 @torch.inference_mode()
@@ -239,9 +177,9 @@ def denoise_trees(
     trees: Sequence[Tree],
     knobs: RenderKnobs,
     *,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Plan, Tensor]:
-    """Denoise trees as ``render_trees`` does, without decoding.
+    """Denoise trees as ``render_trees`` does, all of them, without decoding.
 
     Returns:
         The plan, which says which state is what, and the clean latents of its N states,
@@ -250,10 +188,9 @@ def denoise_trees(
     Raises:
         ValueError: As ``render_trees``.
     """
-    rendering = _Rendering(backbone, trees, knobs)
-    with controlled(backbone.unet) as hooks:
-        for i in range(knobs.steps):
-            rendering.step(i, hooks, progress)
+    rendering = _Rendering(backbone, trees, knobs, progress)
+    rendering.grow_roots()
+    rendering.grow_targets(list(rendering.plan.forks))
     return rendering.plan, rendering.latents
 
 
@@ -263,15 +200,24 @@ class _Rendering:
     G trees, N states of latents (C, h, w), texts of L tokens and D channels.
     """
 
-    def __init__(self, backbone: Backbone, trees: Sequence[Tree], knobs: RenderKnobs) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        trees: Sequence[Tree],
+        knobs: RenderKnobs,
+        progress: Progress | None,
+    ) -> None:
         triplets = dict.fromkeys(tree.triplet for tree in trees)
         for triplet in triplets:
             if reason := rejection(backbone, triplet):
                 raise ValueError(f"triplet {triplet.id} cannot be rendered: {reason}")
-        self.backbone, self.trees, self.knobs = backbone, trees, knobs
+        self.backbone, self.trees, self.knobs, self.progress = backbone, trees, knobs, progress
+        self.guided = any(tree.guidance != 1 for tree in trees)
         self.sampler: Sampler = SAMPLERS[knobs.sampler](backbone.scheduler, knobs.steps)
         self.plan: Plan = plan(
-            [tree.ps for tree in trees], steps=knobs.steps, batch_rows=knobs.batch_rows
+            [tree.ps for tree in trees],
+            steps=knobs.steps,
+            capacity=knobs.batch_rows // (2 if self.guided else 1),
         )
         aligned = {t: _aligned(backbone, t) for t in triplets} if knobs.share != "self" else {}
         self.alignments = [aligned.get(tree.triplet) for tree in trees]
@@ -283,44 +229,107 @@ class _Rendering:
         self.null_text, self.texts, self.text_of = self._encode_texts()
         first = self._noise("start") * self.sampler.init_scale
         self.latents = first[self.tree_of]  # (N, C, h, w)
+        self.expected = torch.zeros_like(self.latents)  # x0, as last estimated
+        self.fresh, self.fresh_of = first, -1  # new noise, and the step that adds it
 
-    def step(self, i: int, hooks: Hooks, progress: Callable[[int], object] | None) -> None:
-        """Move every living state from before step i to after it."""
-        forks = self.plan.steps[i].forks
-        if forks:
-            trunks, suffixes = zip(*forks, strict=True)
-            self.latents[list(suffixes)] = self.latents[list(trunks)]
-        # One noise for all states of a tree: a pair is to differ by its captions alone.
-        noise = self._noise("step", i) if self.sampler.fresh[i] else None
-        for call in self.plan.steps[i].calls:
-            self._call(i, call, noise, hooks)
-            if progress:
-                progress(2 * len(call.states))
+    def grow_roots(self) -> None:
+        """Move the sources to their end, and the trunks to their last fork, leaving suffixes."""
+        with controlled(self.backbone.unet) as hooks:
+            for i in range(self.plan.steps):
+                if forks := list(self.plan.suffixes_of(i)):
+                    trunks, suffixes = map(list, zip(*forks, strict=True))
+                    for states in (self.latents, self.expected):
+                        states[suffixes] = states[trunks]
+                for call in self.plan.root_calls(i):
+                    hooks.sharing = self._sharing(call)
+                    self._move(i, call)
 
-    def _call(self, i: int, call: Call, noise: Tensor | None, hooks: Hooks) -> None:
+    def grow_targets(
+        self,
+        wanted: Sequence[int],
+        sources: Sequence[ImageArray] = (),
+        watch: Watch | None = None,
+    ) -> dict[int, str]:
+        """Move targets from their forks to their end; they share no longer.
+
+        Args:
+            wanted: Which.
+            sources: Source image of each tree, for the watch.
+            watch: Who may give some up.
+
+        Returns:
+            Target -> why it was given up.
+        """
+        reasons: dict[int, str] = {}
+        for i in range(self.plan.steps):
+            going = [target for target in wanted if target not in reasons]
+            for call in self.plan.target_calls(i, going):
+                self._move(i, call)
+            if watch is not None and watch.draft_at is not None:
+                due = self._due(going, i, watch.draft_at)
+                for target, reason in zip(due, self._said(due, sources, watch), strict=True):
+                    reasons |= {target: reason} if reason else {}
+        return reasons
+
+    def images(self, states: Sequence[int]) -> list[ImageArray]:
+        """Decode states."""
+        return self._decoded(self.latents[list(states)]) if states else []
+
+    def _due(self, going: Iterable[int], i: int, draft_at: float) -> list[int]:
+        """Targets to be looked at after step i: at that fraction, or once they have forked."""
+        first = min(int(draft_at * self.plan.steps), self.plan.steps - 1)
+        return [target for target in going if i == max(first, self.plan.forks[target])]
+
+    def _said(
+        self, due: Sequence[int], sources: Sequence[ImageArray], watch: Watch
+    ) -> Sequence[str | None]:
+        """What the watch says of the drafts of some targets."""
+        if not due:
+            return []
+        images = self._decoded(self.expected[list(due)])
+        trees = [self.plan.tree_of[target] for target in due]
+        return watch.drafts(
+            [
+                Draft(triplet=self.trees[tree].triplet, source=sources[tree], edited=image)
+                for tree, image in zip(trees, images, strict=True)
+            ]
+        )
+
+    def _move(self, i: int, call: Call) -> None:
+        """Move the states of a call past step i."""
         states = torch.tensor(call.states, device=self.backbone.device)
-        trees = self.tree_of[states]
-        x = self.latents[states]
-        hooks.sharing = self._sharing(call)
-        rows = self.sampler.scale_input(i, x).to(self.backbone.dtype).repeat(2, 1, 1, 1)
-        text = Text.cat([self.null_text.expand(len(x)), self.texts[self.text_of[states]]])
-        output = self.backbone.unet_output(rows, self.sampler.timesteps[i], text).to(self.dtype)
-        uncond, cond = output.chunk(2)
-        guided = cfg(uncond, cond, self.guidance[trees].view(-1, 1, 1, 1))
-        shared_noise = None if noise is None else noise[trees]
-        self.latents[states] = self.sampler.step(i, x, guided, shared_noise)
+        trees, x = self.tree_of[states], self.latents[states]
+        output = self._output(i, x, states, trees)
+        # One noise for all states of a tree: a pair is to differ by its captions alone.
+        noise = self._fresh(i)[trees] if self.sampler.fresh[i] else None
+        previous = self.expected[states] if i else None
+        self.latents[states] = self.sampler.step(i, x, output, noise, previous)
+        self.expected[states], _ = self.sampler.split(i, x, output)
+        if self.progress:
+            self.progress(len(states) * (2 if self.guided else 1))
+
+    def _output(self, i: int, x: Tensor, states: Tensor, trees: Tensor) -> Tensor:
+        """The guided output for some states; rows are all unconditional ones, then the others."""
+        scaled = self.sampler.scale_input(i, x).to(self.backbone.dtype)
+        timestep, text = self.sampler.timesteps[i], self.texts[self.text_of[states]]
+        if not self.guided:
+            return self.backbone.unet_output(scaled, timestep, text).to(self.dtype)
+        both = Text.cat([self.null_text.expand(len(x)), text])
+        output = self.backbone.unet_output(scaled.repeat(2, 1, 1, 1), timestep, both)
+        uncond, cond = output.to(self.dtype).chunk(2)
+        return cfg(uncond, cond, self.guidance[trees].view(-1, 1, 1, 1))
 
     def _sharing(self, call: Call) -> RowSharing | None:
         """What the rows of a call share: [unconditional of all states, conditional of all]."""
         if not call.sources:
             return None
-        conditional = len(call.states)
+        conditional = len(call.states) if self.guided else 0
         by_self, by_row, by_map = [], [], []
         for source, trunk in zip(call.sources, call.trunks, strict=True):
             alignment = self.alignments[self.plan.tree_of[call.states[source]]]
             rows = (conditional + source, conditional + trunk)
             if self.knobs.share != "cross":
-                by_self += [(source, trunk), rows]
+                by_self += [(source, trunk), rows] if self.guided else [rows]
             if alignment is not None and alignment.is_identity:
                 by_row.append(rows)
             elif alignment is not None:
@@ -339,6 +348,12 @@ class _Rendering:
         ]
         return torch.stack(drawn).to(self.backbone.device, self.dtype)
 
+    def _fresh(self, i: int) -> Tensor:
+        """The noise that step i adds, (G, C, h, w)."""
+        if self.fresh_of != i:
+            self.fresh, self.fresh_of = self._noise("step", i), i
+        return self.fresh
+
     def _encode_texts(self) -> tuple[Text, Text, Tensor]:
         """The null text, the distinct captions, and state -> caption (N,)."""
         sources = set(self.plan.source_of)
@@ -354,6 +369,19 @@ class _Rendering:
         text_of = torch.tensor([rows[text] for text in captions], device=self.backbone.device)
         return self.backbone.encode_text([""]), Text.cat(texts), text_of
 
+    def _decoded(self, latents: Tensor) -> list[ImageArray]:
+        images: list[ImageArray] = []
+        # A decoder's activations are several times a UNet's: an eighth of the rows at a time.
+        for some in latents.split(max(1, self.knobs.batch_rows // 8)):
+            decoded = self.backbone.decode(some)
+            if not decoded.isfinite().all():
+                raise ValueError(
+                    f"rendering in {self.backbone.dtype} gave pixels that are not finite; "
+                    "a wider precision is needed"
+                )
+            images += map(to_numpy, decoded)
+        return images
+
 
 def _aligned(backbone: Backbone, triplet: EditTriplet) -> Alignment:
     source, target = (
@@ -361,20 +389,6 @@ def _aligned(backbone: Backbone, triplet: EditTriplet) -> Alignment:
         for text in (triplet.caption, triplet.edited_caption)
     )
     return align(source, target, substitute=True)
-
-
-@torch.inference_mode()
-def _decode(backbone: Backbone, latents: Tensor, at_once: int) -> list[ImageArray]:
-    images: list[ImageArray] = []
-    for some in latents.split(at_once):
-        decoded = backbone.decode(some)
-        if not decoded.isfinite().all():
-            raise ValueError(
-                f"rendering in {backbone.dtype} gave pixels that are not finite; "
-                "a wider precision is needed"
-            )
-        images += map(to_numpy, decoded)
-    return images
 
 
 def _latent_shape(backbone: Backbone, size: int | None) -> tuple[int, int, int]:

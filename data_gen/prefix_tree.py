@@ -7,11 +7,15 @@ and two targets are the same until the smaller p. So all candidates are one tree
 the trunk at its own fork and never shares. A step then costs 2 + 2·p_max + 2·Σ(1 - pᵢ) UNet rows
 instead of 4k, for exactly the same images.
 
+A tree grows in two goes: first its *root*, the source to its end and the trunk to its last fork;
+then, from their forks on, the targets that are still wanted. What nobody wants once the source is
+seen costs nothing.
+
 Pure planning on integers; nothing here knows of models or images. A *state* is the latents of one
 trajectory, and costs two UNet *rows* a step: unconditional and conditional.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -20,9 +24,9 @@ def shared_steps(p: float, steps: int) -> int:
 
     Args:
         p: Fraction; above 1 shares all steps.
-        steps: At least 2.
+        steps: At least 1; where it is 1, any p above 0 shares it.
     """
-    return sum(i / (steps - 1) < p for i in range(steps))
+    return sum(i / max(1, steps - 1) < p for i in range(steps))
 
 
 def unet_rows(ps: Sequence[float], steps: int) -> int:
@@ -32,7 +36,7 @@ def unet_rows(ps: Sequence[float], steps: int) -> int:
 
     Args:
         ps: At least one.
-        steps: At least 2.
+        steps: At least 1.
     """
     forks = {shared_steps(p, steps) for p in ps}
     return 2 * steps + 2 * max(forks) + 2 * sum(steps - fork for fork in forks)
@@ -49,21 +53,8 @@ class Call:
     """
 
     states: tuple[int, ...]
-    sources: tuple[int, ...]
-    trunks: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """What happens at one step, in this order.
-
-    Attributes:
-        forks: Pairs (trunk, suffix) of states: the suffix becomes a copy of the trunk.
-        calls: UNet calls; together they move every living state once.
-    """
-
-    forks: tuple[tuple[int, int], ...]
-    calls: tuple[Call, ...]
+    sources: tuple[int, ...] = ()
+    trunks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,95 +62,86 @@ class Plan:
     """How several trees are rendered together, all at the same step.
 
     Attributes:
+        steps: Steps of the sampler.
         tree_of: State -> its tree.
         source_of: Tree -> state of its source.
+        trunk_of: Tree -> state of the target that shares longest.
         targets_of: Tree -> state of each of its p, in the order given; equal steps, equal state.
-        steps: What happens at each step.
+        forks: Target -> the step before which it leaves the trunk, or, if it is the trunk, before
+            which it no longer shares.
+        capacity: States a call, at most.
     """
 
+    steps: int
     tree_of: tuple[int, ...]
     source_of: tuple[int, ...]
+    trunk_of: tuple[int, ...]
     targets_of: tuple[tuple[int, ...], ...]
-    steps: tuple[Step, ...]
+    forks: Mapping[int, int]
+    capacity: int
 
-    @property
-    def rows(self) -> int:
-        """UNet rows of all calls."""
-        return sum(2 * len(call.states) for step in self.steps for call in step.calls)
+    def suffixes_of(self, i: int) -> Iterator[tuple[int, int]]:
+        """Pairs (trunk, suffix) of states: before step i the suffix becomes a copy of the trunk."""
+        for target, fork in self.forks.items():
+            trunk = self.trunk_of[self.tree_of[target]]
+            if fork == i and target != trunk:
+                yield trunk, target
+
+    def root_calls(self, i: int) -> Iterator[Call]:
+        """The UNet calls that move all sources, and the trunks that share, past step i."""
+        pairs, alone = [], []
+        for source, trunk in zip(self.source_of, self.trunk_of, strict=True):
+            if i < self.forks[trunk]:
+                pairs.append((source, trunk))
+            else:
+                alone.append(source)
+        yield from self._filled(pairs, alone)
+
+    def target_calls(self, i: int, wanted: Collection[int]) -> Iterator[Call]:
+        """The UNet calls that move the wanted targets that share no longer past step i."""
+        yield from self._filled([], [t for t in wanted if self.forks[t] <= i])
+
+    def _filled(self, pairs: list[tuple[int, int]], alone: list[int]) -> Iterator[Call]:
+        """Calls as full as may be: first what must stay together, then what goes anywhere."""
+        while pairs or alone:
+            together, pairs = pairs[: self.capacity // 2], pairs[self.capacity // 2 :]
+            room = self.capacity - 2 * len(together)
+            singles, alone = alone[:room], alone[room:]
+            yield Call(
+                states=tuple(state for pair in together for state in pair) + tuple(singles),
+                sources=tuple(range(0, 2 * len(together), 2)),
+                trunks=tuple(range(1, 2 * len(together), 2)),
+            )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Branches:
-    """One tree's states: the source, and one target for each distinct fork."""
-
-    source: int
-    targets: dict[int, int]
-
-    @property
-    def last_fork(self) -> int:
-        return max(self.targets)
-
-    @property
-    def trunk(self) -> int:
-        return self.targets[self.last_fork]
-
-
-def plan(trees: Sequence[Sequence[float]], *, steps: int, batch_rows: int) -> Plan:
+def plan(trees: Sequence[Sequence[float]], *, steps: int, capacity: int) -> Plan:
     """Plan the rendering of several trees, a function of the arguments alone.
 
     Args:
         trees: The values of p of each tree, at least one each.
-        steps: Steps of the sampler, at least 2.
-        batch_rows: UNet rows a call, at most; at least 4 (a source and its trunk, two rows each).
+        steps: Steps of the sampler, at least 1.
+        capacity: States a UNet call, at most; at least 2, a source and its trunk.
 
     Returns:
         The plan.
     """
-    branches: list[_Branches] = []
     tree_of: list[int] = []
+    sources, trunks, targets_of = [], [], []
+    forks: dict[int, int] = {}
     for tree, ps in enumerate(trees):
-        forks = sorted({shared_steps(p, steps) for p in ps})
-        first = len(tree_of)
-        targets = {fork: first + 1 + n for n, fork in enumerate(forks)}
-        branches.append(_Branches(source=first, targets=targets))
-        tree_of += [tree] * (1 + len(forks))
+        sources.append(len(tree_of))
+        distinct = sorted({shared_steps(p, steps) for p in ps})
+        states = {fork: sources[-1] + 1 + n for n, fork in enumerate(distinct)}
+        trunks.append(states[distinct[-1]])
+        targets_of.append(tuple(states[shared_steps(p, steps)] for p in ps))
+        forks |= {state: fork for fork, state in states.items()}
+        tree_of += [tree] * (1 + len(distinct))
     return Plan(
+        steps=steps,
         tree_of=tuple(tree_of),
-        source_of=tuple(tree.source for tree in branches),
-        targets_of=tuple(
-            tuple(tree.targets[shared_steps(p, steps)] for p in ps)
-            for tree, ps in zip(branches, trees, strict=True)
-        ),
-        steps=tuple(
-            Step(
-                forks=tuple(_forks(branches, i)),
-                calls=tuple(_calls(branches, i, batch_rows // 2)),
-            )
-            for i in range(steps)
-        ),
+        source_of=tuple(sources),
+        trunk_of=tuple(trunks),
+        targets_of=tuple(targets_of),
+        forks=forks,
+        capacity=capacity,
     )
-
-
-def _forks(branches: Iterable[_Branches], i: int) -> Iterator[tuple[int, int]]:
-    for tree in branches:
-        suffix = tree.targets.get(i)
-        if suffix is not None and suffix != tree.trunk:
-            yield tree.trunk, suffix
-
-
-def _calls(branches: Sequence[_Branches], i: int, capacity: int) -> Iterator[Call]:
-    """Fill calls of ``capacity`` states: first what must stay together, then what goes anywhere."""
-    sharing = [tree for tree in branches if i < tree.last_fork]
-    together = [(tree.source, tree.trunk) for tree in sharing]
-    alone = [tree.source for tree in branches if i >= tree.last_fork]
-    alone += [state for tree in branches for fork, state in tree.targets.items() if fork <= i]
-    pairs_a_call = capacity // 2
-    while together or alone:
-        pairs, together = together[:pairs_a_call], together[pairs_a_call:]
-        room = capacity - 2 * len(pairs)
-        singles, alone = alone[:room], alone[room:]
-        yield Call(
-            states=tuple(state for pair in pairs for state in pair) + tuple(singles),
-            sources=tuple(range(0, 2 * len(pairs), 2)),
-            trunks=tuple(range(1, 2 * len(pairs), 2)),
-        )

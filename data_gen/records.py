@@ -143,17 +143,37 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GivenUp:
+    """A candidate that was not rendered to its end.
+
+    Attributes:
+        triplet, key, seed_index, branch, p, guidance: As in `ImagePair`.
+        reason: Why it was given up, such as ``source: text_source < 0.2``.
+    """
+
+    triplet: EditTriplet
+    key: str
+    seed_index: int
+    branch: int
+    p: float
+    guidance: float
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """Everything that came of one triplet before the filter saw it.
+    """Everything that came of one triplet before the filter chose.
 
     Attributes:
         triplet: The triplet.
-        pairs: Its candidates, all seeds and branches; empty where it could not be rendered.
+        pairs: Its finished candidates; empty where it could not be rendered.
+        given_up: Those that were begun and not finished.
         reason: Why it could not be rendered, for example its captions' length; None otherwise.
     """
 
     triplet: EditTriplet
     pairs: tuple[ImagePair, ...]
+    given_up: tuple[GivenUp, ...] = ()
     reason: str | None = None
 
 

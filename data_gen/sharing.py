@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data_gen.pairs import RenderKnobs, Tree, draw_tree, render_trees
+from data_gen.pairs import render_trees
 from data_gen.records import EditTriplet, ImagePair
+from data_gen.trees import RenderKnobs, Tree, draw_tree
 from inference.backbone import Backbone
 
 Region = Callable[[ImagePair], NDArray[np.bool_] | None]
@@ -95,10 +96,10 @@ def study_sharing(
             for triplet in triplets[start : start + at_once]
             for drawn in [draw_tree(triplet, 0, knobs)]
         ]
-        for pairs in render_trees(backbone, trees, knobs):
-            where = region(pairs[0])
+        for grown in render_trees(backbone, trees, knobs):
+            where = region(grown.pairs[0])
             if where is not None and where.any():
-                rows.append([change(pair, where) for pair in pairs])
+                rows.append([change(pair, where) for pair in grown.pairs])
     if not rows:
         raise ValueError(f"the region to measure in is known for none of {len(triplets)} triplets")
     return SharingStudy(ps=tuple(ps), changes=np.array(rows), left_out=len(triplets) - len(rows))

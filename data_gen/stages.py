@@ -6,7 +6,7 @@ Each stage reads what the one before left in the output folder, so it runs alone
 chain, and each goes on where it was interrupted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,16 +16,17 @@ from tqdm import tqdm
 
 from data_gen.captions import CaptionKnobs, read_captions, write_captions
 from data_gen.executors import Executor, Partition, in_process
-from data_gen.filter import FilterKnobs, judged
+from data_gen.filter import FilterKnobs
 from data_gen.instructions import InstructionKnobs, read_triplets, write_triplets
-from data_gen.pairs import RenderKnobs, render
+from data_gen.painting import EarlyKnobs, Painter
 from data_gen.receipts import Outcome, Receipt, Unit, done_receipt, fingerprint, plan, tally
-from data_gen.records import EditTriplet, Rendered, Verdict
-from data_gen.units import Paint, UnitMaker, publish
+from data_gen.records import EditTriplet
+from data_gen.trees import RenderKnobs
+from data_gen.units import UnitMaker, publish
 from inference.backbone import load_backbone
 from inference.clip import load_clip
 
-FORMAT = 3
+FORMAT = 4
 """Raised when the same recipe and models would give other bytes than before."""
 
 _PRECISIONS = {
@@ -49,6 +50,7 @@ class PairKnobs:
         precision: Of the text-to-image model's weights.
         render: Sampling and attention sharing.
         filter: What is kept.
+        early: What is not rendered to its end.
         unit_size: Triplets a unit: what is lost, at most, when a run is killed.
         keep_rejected: Rejected pairs a unit keeps to be looked at.
     """
@@ -58,6 +60,7 @@ class PairKnobs:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     render: RenderKnobs = field(default_factory=RenderKnobs)
     filter: FilterKnobs = field(default_factory=FilterKnobs)
+    early: EarlyKnobs = field(default_factory=EarlyKnobs)
     unit_size: int = 32
     keep_rejected: int = 4
 
@@ -130,6 +133,7 @@ def plan_units(triplets: Sequence[EditTriplet], knobs: PairKnobs) -> list[Unit]:
         "precision": knobs.precision,
         "render": asdict(knobs.render),
         "filter": asdict(knobs.filter),
+        "early": asdict(knobs.early),
         "keep_rejected": knobs.keep_rejected,
     }
     recipe = fingerprint(settings, [knobs.model, knobs.clip])
@@ -163,14 +167,13 @@ def _failure(receipts: Sequence[Receipt]) -> str:
     return f"{len(receipts)} units failed, {dict(reasons)}: run again to make them again"
 
 
-def painter(knobs: PairKnobs) -> Paint:
+def painter(knobs: PairKnobs) -> Painter:
     """Load the models and return what renders and judges triplets with them."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    backbone = load_backbone(knobs.model, device=device, dtype=_PRECISIONS[knobs.precision])
-    scorer = load_clip(knobs.clip, device=device)
-
-    def paint(triplets: Sequence[EditTriplet]) -> Iterator[tuple[Rendered, list[Verdict]]]:
-        for rendered in render(backbone, triplets, knobs.render):
-            yield rendered, judged(rendered, scorer, knobs.filter, backbone)
-
-    return paint
+    return Painter(
+        backbone=load_backbone(knobs.model, device=device, dtype=_PRECISIONS[knobs.precision]),
+        scorer=load_clip(knobs.clip, device=device),
+        render=knobs.render,
+        filter=knobs.filter,
+        early=knobs.early,
+    )

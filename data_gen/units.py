@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from data_gen.files import locked, staged
 from data_gen.receipts import Outcome, Receipt, Unit, write_receipt
-from data_gen.records import EditTriplet, ImagePair, Rendered, Verdict
+from data_gen.records import EditTriplet, GivenUp, ImagePair, Rendered, Verdict
 from data_gen.shards import (
     INDEX_FILE,
     INDEX_SCHEMA,
@@ -52,7 +52,7 @@ CANDIDATE_SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
-"""A candidate: scores are null where it was not scored, the reason is null where it was kept."""
+"""A candidate: scores are null where it was given up, the reason is null where it was kept."""
 
 _FOLDERS = ("shards", "candidates", "rejected")
 _LIBRARIES = ("emend", "torch", "diffusers", "transformers", "pillow")
@@ -129,6 +129,7 @@ class UnitMaker:
                     if shown.pairs < self.keep_rejected:
                         shown.write(*_first_rejected(verdicts))
                     candidates.extend(map(_candidate, verdicts))
+                    candidates.extend(map(_given_up, rendered.given_up))
                     outcomes[rendered.triplet.id] = _outcome(rendered, verdicts)
                     self.on_prompt(outcomes[rendered.triplet.id])
             table = pa.Table.from_pylist(candidates, schema=CANDIDATE_SCHEMA)
@@ -161,6 +162,7 @@ def _first_rejected(verdicts: Iterable[Verdict]) -> list[ImagePair]:
 
 def _outcome(rendered: Rendered, verdicts: Sequence[Verdict]) -> Outcome:
     reasons = Counter(verdict.reason for verdict in verdicts if verdict.reason is not None)
+    reasons.update(lost.reason for lost in rendered.given_up)
     if rendered.reason is not None:
         reasons[rendered.reason] += 1
     kept = sum(verdict.reason is None for verdict in verdicts)
@@ -168,18 +170,23 @@ def _outcome(rendered: Rendered, verdicts: Sequence[Verdict]) -> Outcome:
 
 
 def _candidate(verdict: Verdict) -> dict[str, Any]:
-    pair = verdict.pair
-    scores = {} if pair.scores is None else asdict(pair.scores)
+    scores = {} if verdict.pair.scores is None else asdict(verdict.pair.scores)
+    return _drawn(verdict.pair) | scores | {"reason": verdict.reason}
+
+
+def _given_up(lost: GivenUp) -> dict[str, Any]:
+    return _drawn(lost) | {"reason": lost.reason}
+
+
+def _drawn(candidate: ImagePair | GivenUp) -> dict[str, Any]:
     return {
-        "key": pair.key,
-        "group": pair.triplet.id,
-        "edit_type": pair.triplet.edit_type,
-        "seed_index": pair.seed_index,
-        "branch": pair.branch,
-        "p": pair.p,
-        "guidance": pair.guidance,
-        "reason": verdict.reason,
-        **scores,
+        "key": candidate.key,
+        "group": candidate.triplet.id,
+        "edit_type": candidate.triplet.edit_type,
+        "seed_index": candidate.seed_index,
+        "branch": candidate.branch,
+        "p": candidate.p,
+        "guidance": candidate.guidance,
     }
 
 

@@ -30,10 +30,10 @@ from PIL import Image
 
 from data_gen.instructions import read_triplets
 from data_gen.journal import Journal
-from data_gen.pairs import RenderKnobs, Share
 from data_gen.shapes import draw_triplets, unconcerned_region
 from data_gen.shards import INDEX_FILE, ShardIndex, read_pair, scan_shard
 from data_gen.sharing import SharingStudy, study_sharing
+from data_gen.trees import RenderKnobs, Share
 from inference.backbone import Backbone, Settings, load_backbone, load_settings
 from inference.editors.instruct import Instruct
 from inference.shapes import MODELS

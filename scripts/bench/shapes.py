@@ -32,13 +32,14 @@ from matplotlib import pyplot as plt
 from tables import header, row, share
 from tqdm import tqdm
 
-from data_gen.filter import FilterKnobs, Thresholds, judge, judged, select
+from data_gen.filter import FilterKnobs, Thresholds, judge, select
 from data_gen.instructions import InstructionKnobs, write_triplets
 from data_gen.journal import Journal
-from data_gen.pairs import RenderKnobs, Share, render
+from data_gen.painting import Painter
 from data_gen.prompts import Question, parse_answer
 from data_gen.records import Caption, EditTriplet, ImagePair
 from data_gen.shards import ShardIndex
+from data_gen.trees import RenderKnobs, Share
 from inference.backbone import Backbone, load_backbone
 from inference.clip import load_clip
 from inference.editors.instruct import Instruct
@@ -174,10 +175,13 @@ def pairs(
     for sharing in shares:
         knobs = replace(recipe_knobs(), share=sharing)
         found: list[Candidate] = []
-        for rendered in tqdm(
-            render(backbone, triplets, knobs), total=len(triplets), desc=sharing, mininterval=10
+        painter = Painter(
+            backbone=backbone, scorer=scorer, render=knobs, filter=chosen_by["recipe"]
+        )
+        for _, verdicts in tqdm(
+            painter(triplets), total=len(triplets), desc=sharing, mininterval=10
         ):
-            pairs = [v.pair for v in judged(rendered, scorer, chosen_by["recipe"], backbone)]
+            pairs = [verdict.pair for verdict in verdicts]
             kept = {
                 name: {v.pair.key for v in select(pairs, thresholds, how) if v.reason is None}
                 for name, how in chosen_by.items()

@@ -21,9 +21,10 @@ import torch
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
-from data_gen.pairs import RenderKnobs, Share, Tree, draw_tree, render_trees
+from data_gen.pairs import render_trees
 from data_gen.records import ImagePair
 from data_gen.shapes import draw_triplets
+from data_gen.trees import RenderKnobs, Share, Tree, draw_tree
 from inference.backbone import Backbone, load_backbone
 from inference.shapes import MODELS
 
@@ -101,7 +102,7 @@ def render(backbone: Backbone, trees: Sequence[Tree], knobs: RenderKnobs) -> Mea
     # The pixels arrive on the CPU, so nothing is left running on a device.
     rendered = render_trees(backbone, trees, knobs, progress=counted.append)
     return Measured(
-        pairs=[pair for pairs in rendered for pair in pairs],
+        pairs=[pair for grown in rendered for pair in grown.pairs],
         rows=sum(counted),
         wall_seconds=time.perf_counter() - wall,
         cpu_seconds=time.process_time() - cpu,

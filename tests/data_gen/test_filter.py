@@ -10,8 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_gen.filter import FilterKnobs, Thresholds, judge, judged, score, select
-from data_gen.records import EditTriplet, ImagePair, Rendered, Scores, Verdict
+from data_gen.filter import (
+    FilterKnobs,
+    Thresholds,
+    judge,
+    score,
+    scored,
+    select,
+    thresholds_of,
+)
+from data_gen.records import EditTriplet, ImagePair, Scores, Verdict
 from data_gen.surprise import surprise
 from inference.clip import ClipScorer
 from tests.conftest import BuildBackbone
@@ -166,15 +174,12 @@ def test_scores_are_the_scorers_and_every_image_is_encoded_once() -> None:
 
 
 def test_thresholds_come_from_the_recipe_or_else_from_the_checkpoint() -> None:
-    rendered = Rendered(triplet=TRIPLET, pairs=(pair(0, 0),))
     low = dict.fromkeys(vars(THRESHOLDS), -1.0)
-    assert [v.reason for v in judged(rendered, colour_scorer(low), FilterKnobs())] == [None]
-    strict = FilterKnobs(thresholds=Thresholds(**{**low, "image_image": 1.0}))
-    [verdict] = judged(rendered, colour_scorer(low), strict)
-    assert verdict.reason == "image_image < 1"
-    assert verdict.pair.scores is not None
+    assert thresholds_of(FilterKnobs(), colour_scorer(low)) == Thresholds(**low)
+    strict = Thresholds(**{**low, "image_image": 1.0})
+    assert thresholds_of(FilterKnobs(thresholds=strict), colour_scorer(low)) == strict
     with pytest.raises(ValueError, match=r"expected \['directional'.*give pairs.filter.thresholds"):
-        judged(rendered, colour_scorer({"image_image": 0.5}), FilterKnobs())
+        thresholds_of(FilterKnobs(), colour_scorer({"image_image": 0.5}))
 
 
 def test_what_surprises_its_generator_is_turned_down(build_backbone: BuildBackbone) -> None:
@@ -182,28 +187,20 @@ def test_what_surprises_its_generator_is_turned_down(build_backbone: BuildBackbo
     triplet = replace(TRIPLET, caption="red", edited_caption="blue")
     sides = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     candidate = replace(pair(0, 0), triplet=triplet, source=sides[0], edited=sides[1])
-    rendered = Rendered(triplet=triplet, pairs=(candidate,))
     low = Thresholds(image_image=-1, text_source=-1, text_edited=-1, directional=-1)
     found = max(surprise(backbone, sides, ["red", "blue"]))
     for most, reason in ((1.01 * found, None), (0.99 * found, f"surprise > {0.99 * found:g}")):
         knobs = FilterKnobs(thresholds=low, max_surprise=most)
-        [verdict] = judged(rendered, colour_scorer(), knobs, backbone)
+        [verdict] = select(scored([candidate], colour_scorer(), knobs, backbone), low, knobs)
         assert verdict.reason == reason
         assert verdict.pair.scores is not None
         assert verdict.pair.scores.surprise == pytest.approx(found, rel=1e-4)
     with pytest.raises(ValueError, match="max_surprise asks the generator, which was not given"):
-        judged(rendered, colour_scorer(), knobs)
+        scored([candidate], colour_scorer(), knobs, None)
 
 
-def test_a_caption_that_clip_cannot_read_rejects_its_candidates_only() -> None:
-    rendered = Rendered(triplet=TRIPLET, pairs=(pair(0, 0), pair(0, 1)))
-    verdicts = judged(rendered, colour_scorer(length=3), FilterKnobs(thresholds=THRESHOLDS))
-    assert [verdict.reason for verdict in verdicts] == ["a caption exceeds CLIP's 3 tokens"] * 2
-
-
-def test_a_triplet_without_candidates_has_no_verdicts() -> None:
-    nothing = Rendered(triplet=TRIPLET, pairs=(), reason="a caption exceeds 32 tokens")
-    assert judged(nothing, colour_scorer(), FilterKnobs(thresholds=THRESHOLDS)) == []
+def test_nothing_is_scored_as_nothing() -> None:
+    assert scored([], colour_scorer(), FilterKnobs(max_surprise=0.1), None) == []
 
 
 def test_thresholds_and_counts_out_of_range_are_named() -> None:

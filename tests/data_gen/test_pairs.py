@@ -13,17 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from data_gen.pairs import (
-    RenderKnobs,
-    Share,
-    Tree,
-    denoise_trees,
-    draw_tree,
-    render,
-    render_trees,
-)
+from data_gen.pairs import Draft, denoise_trees, rejection, render_trees
 from data_gen.prefix_tree import plan, shared_steps, unet_rows
-from data_gen.records import EditTriplet
+from data_gen.records import EditTriplet, ImageArray, ImagePair
+from data_gen.trees import RenderKnobs, Share, Tree, draw_tree
 from inference.alignment import Alignment, align, read_prompt
 from inference.backbone import Backbone
 from inference.noise import keyed_noise
@@ -50,6 +43,7 @@ SWAP = triplet("a red fox", "a red dog")
 LONGER = triplet("a red fox", "a cat, a wolf")
 OTHERS = (triplet("a cat", "a red"), triplet("big", "dog"), triplet("a cat", "red cat"))
 KNOBS = RenderKnobs(steps=STEPS, batch_rows=12, seeds=2, branches=3)
+SAMPLER_NAMES: tuple[SamplerName, ...] = ("ddim", "dpmpp_2m", "euler", "euler_ancestral")
 
 
 def tree(of: EditTriplet = SWAP, ps: Sequence[float] = PS, seed_index: int = 0) -> Tree:
@@ -109,6 +103,7 @@ def render_independently(
     backbone: Backbone, of: Tree, p: float, share: Share, sampler_name: SamplerName
 ) -> tuple[Tensor, Tensor]:
     """One candidate alone, as the reference code renders it: latents of source and target."""
+    assert set(SAMPLER_NAMES) == set(SAMPLERS)
     sampler = SAMPLERS[sampler_name](backbone.scheduler, STEPS)
     captions = of.triplet.caption, of.triplet.edited_caption
     text = backbone.encode_text(["", "", *captions])
@@ -118,7 +113,7 @@ def render_independently(
     def noise(*what: str | int) -> Tensor:
         return keyed_noise(*key, *what, shape=shape[1:], dtype=backbone.dtype)[None]
 
-    x = sampler.init_scale * noise("start").expand(2, -1, -1, -1)
+    x, previous = sampler.init_scale * noise("start").expand(2, -1, -1, -1), None
     alignment = align(before, after, substitute=True)
     with copied_maps(backbone.unet, share, alignment) as maps:
         for i in range(STEPS):
@@ -127,7 +122,9 @@ def render_independently(
             rows = torch.cat([scaled, scaled])
             output = backbone.unet_output(rows, sampler.timesteps[i], text)
             uncond, cond = output.chunk(2)
-            x = sampler.step(i, x, uncond + of.guidance * (cond - uncond), noise("step", i))
+            guided = uncond + of.guidance * (cond - uncond)
+            before, x = x, sampler.step(i, x, guided, noise("step", i), previous)
+            previous, _ = sampler.split(i, before, guided)
     return x[0], x[1]
 
 
@@ -136,7 +133,7 @@ def render_independently(
     [("self", SWAP), ("cross", SWAP), ("cross", LONGER)],
     ids=["self", "cross", "longer"],
 )
-@pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["fp64", "fp32"]
 )
@@ -197,32 +194,40 @@ def test_p_shares_the_steps_that_the_reference_shares(p: float, steps: int, shar
 
 @given(
     st.lists(st.lists(st.floats(0, 1.2), min_size=1, max_size=9), min_size=1, max_size=6),
-    st.integers(2, 30),
-    st.integers(4, 40),
+    st.integers(1, 30),
+    st.integers(2, 20),
 )
 def test_a_plan_moves_every_state_once_a_step_and_no_call_is_too_large(
-    trees: list[list[float]], steps: int, batch_rows: int
+    trees: list[list[float]], steps: int, capacity: int
 ) -> None:
-    planned = plan(trees, steps=steps, batch_rows=batch_rows)
-    assert planned.rows == sum(unet_rows(ps, steps) for ps in trees)
-    alive = {planned.source_of[t] for t in range(len(trees))}
-    alive |= {max(states) for states in planned.targets_of}
-    for i, step in enumerate(planned.steps):
-        alive |= {suffix for _, suffix in step.forks}
-        moved = [state for call in step.calls for state in call.states]
-        assert sorted(moved) == sorted(alive)
-        assert all(2 * len(call.states) <= batch_rows for call in step.calls)
-        sharing = {
-            (call.states[source], call.states[trunk])
-            for call in step.calls
-            for source, trunk in zip(call.sources, call.trunks, strict=True)
-        }
-        assert sharing == {
-            (planned.source_of[t], max(planned.targets_of[t]))
-            for t, ps in enumerate(trees)
-            if i < max(shared_steps(p, steps) for p in ps)
-        }
-    assert alive == set(range(len(planned.tree_of)))
+    planned = plan(trees, steps=steps, capacity=capacity)
+    calls = [(i, call) for i in range(steps) for call in planned.root_calls(i)]
+    calls += [(i, call) for i in range(steps) for call in planned.target_calls(i, planned.forks)]
+    assert max(len(call.states) for _, call in calls) <= capacity
+    assert 2 * sum(len(call.states) for _, call in calls) == sum(
+        unet_rows(ps, steps) for ps in trees
+    )
+    copied = {suffix: (i, trunk) for i in range(steps) for trunk, suffix in planned.suffixes_of(i)}
+    moved = {(i, state) for i, call in calls for state in call.states}
+    for tree, ps in enumerate(trees):
+        source, trunk = planned.source_of[tree], planned.trunk_of[tree]
+        assert all((i, source) in moved for i in range(steps))
+        for p, target in zip(ps, planned.targets_of[tree], strict=True):
+            fork = shared_steps(p, steps)
+            assert copied.get(target, (fork, trunk)) == (fork, trunk)
+            assert all(
+                ((i, target) in moved) == (i >= fork or target == trunk) for i in range(steps)
+            )
+    sharing = {
+        (i, call.states[source], call.states[trunk])
+        for i, call in calls
+        for source, trunk in zip(call.sources, call.trunks, strict=True)
+    }
+    assert sharing == {
+        (i, planned.source_of[tree], planned.trunk_of[tree])
+        for tree, ps in enumerate(trees)
+        for i in range(max(shared_steps(p, steps) for p in ps))
+    }
 
 
 def test_at_p_0_source_and_target_are_two_generations_from_the_same_noise(
@@ -242,43 +247,108 @@ def test_at_p_0_source_and_target_are_two_generations_from_the_same_noise(
 def test_equal_captions_give_equal_images(build_backbone: BuildBackbone, share: Share) -> None:
     knobs = RenderKnobs(steps=STEPS, batch_rows=12, share=share)
     same = triplet(SWAP.caption, SWAP.caption)
-    [pairs] = render_trees(build_backbone(), [tree(same, [1.1, 0.5, 0.0])], knobs)
-    for pair in pairs:
+    [grown] = render_trees(build_backbone(), [tree(same, [1.1, 0.5, 0.0])], knobs)
+    for pair in grown.pairs:
         np.testing.assert_allclose(pair.source.astype(int), pair.edited.astype(int), atol=1)
 
 
-def test_a_triplet_does_not_depend_on_its_company(build_backbone: BuildBackbone) -> None:
+def test_a_tree_does_not_depend_on_its_company(build_backbone: BuildBackbone) -> None:
     backbone = build_backbone()
-    [alone] = render(backbone, [SWAP], KNOBS)
-    for triplets, batch_rows in (((*OTHERS, SWAP), 12), ((SWAP, *OTHERS), 32)):
-        knobs = RenderKnobs(steps=STEPS, batch_rows=batch_rows, seeds=2, branches=3)
-        rendered = list(render(backbone, triplets, knobs))
-        assert [one.triplet for one in rendered] == list(triplets)
-        found = next(one for one in rendered if one.triplet == SWAP)
-        assert [pair.key for pair in found.pairs] == [pair.key for pair in alone.pairs]
-        for pair, wanted in zip(found.pairs, alone.pairs, strict=True):
-            assert (pair.p, pair.guidance) == (wanted.p, wanted.guidance)
+    [alone] = render_trees(backbone, [tree()], KNOBS)
+    others = [tree(of, PS[n:]) for n, of in enumerate(OTHERS)]
+    for trees, batch_rows in (([*others, tree()], 12), ([tree(), *others], 32)):
+        knobs = replace(KNOBS, batch_rows=batch_rows)
+        grown = render_trees(backbone, trees, knobs)[trees.index(tree())]
+        for pair, wanted in zip(grown.pairs, alone.pairs, strict=True):
+            assert (pair.key, pair.p, pair.guidance) == (wanted.key, wanted.p, wanted.guidance)
             np.testing.assert_allclose(pair.edited.astype(int), wanted.edited.astype(int), atol=1)
 
 
-def test_an_edit_type_can_have_seeds_of_its_own(build_backbone: BuildBackbone) -> None:
-    backbone = build_backbone()
-    other = replace(OTHERS[0], edit_type="move")
-    knobs = replace(KNOBS, seeds_of={SWAP.edit_type: 3})
-    swapped, plain = render(backbone, [SWAP, other], knobs)
-    assert [pair.seed_index for pair in swapped.pairs] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert [pair.seed_index for pair in plain.pairs] == [0, 0, 0, 1, 1, 1]
-    [alone] = render(backbone, [SWAP], KNOBS)
-    for one, as_before in zip(swapped.pairs, alone.pairs, strict=False):
-        np.testing.assert_allclose(one.edited.astype(int), as_before.edited.astype(int), atol=1)
-
-
 def test_rendering_again_gives_the_same_bits(build_backbone: BuildBackbone) -> None:
-    first, second = (list(render(build_backbone(), [SWAP, *OTHERS], KNOBS)) for _ in range(2))
+    trees = [tree(of) for of in (SWAP, *OTHERS)]
+    first, second = (render_trees(build_backbone(), trees, KNOBS) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         for pair, again in zip(one.pairs, other.pairs, strict=True):
             assert (pair.source == again.source).all()
             assert (pair.edited == again.edited).all()
+
+
+class Watcher:
+    """Gives up what it is told to, and remembers what it was shown."""
+
+    def __init__(self, draft_at: float | None, keep: Callable[[Draft], bool]) -> None:
+        self.draft_at, self.keep = draft_at, keep
+        self.bad_sources: set[int] = set()
+        self.shown: list[Draft] = []
+
+    def sources(
+        self, triplets: Sequence[EditTriplet], images: Sequence[ImageArray]
+    ) -> list[str | None]:
+        return ["bad source" if n in self.bad_sources else None for n in range(len(images))]
+
+    def drafts(self, drafts: Sequence[Draft]) -> list[str | None]:
+        self.shown += drafts
+        return [None if self.keep(draft) else "bad draft" for draft in drafts]
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_what_is_given_up_changes_nothing_else(
+    build_backbone: BuildBackbone, sampler: SamplerName
+) -> None:
+    backbone = build_backbone()
+    knobs = replace(KNOBS, sampler=sampler)
+    trees = [tree(), tree(OTHERS[0]), tree(OTHERS[2])]
+    whole = render_trees(backbone, trees, knobs)
+    every_other = iter(range(1000))
+    watch = Watcher(0.5, keep=lambda _: next(every_other) % 2 == 0)
+    watch.bad_sources = {1}
+    rows: list[int] = []
+    grown = render_trees(backbone, trees, knobs, watch=watch, progress=rows.append)
+    assert not grown[1].pairs
+    assert {lost.reason for lost in grown[1].given_up} == {"bad source"}
+    finished = {pair.key: pair for one in grown for pair in one.pairs}
+    lost = {one.key: one for tree_ in grown for one in tree_.given_up}
+    assert {one.reason for one in lost.values()} == {"bad source", "bad draft"}
+    for pair in (pair for one in whole for pair in one.pairs):
+        assert (pair.key in finished) != (pair.key in lost)
+        found = finished.get(pair.key) or lost[pair.key]
+        assert (found.p, found.guidance, found.branch) == (pair.p, pair.guidance, pair.branch)
+        if isinstance(found, ImagePair):
+            np.testing.assert_allclose(found.edited.astype(int), pair.edited.astype(int), atol=1)
+            np.testing.assert_array_equal(found.source, pair.source)
+    # One source is given up before its targets, half of the other targets at their draft.
+    assert sum(rows) < 3 * unet_rows(PS, STEPS) - (unet_rows(PS, STEPS) - 4 * STEPS)
+    assert len(watch.shown) == 2 * len({shared_steps(p, STEPS) for p in PS})
+
+
+def test_a_late_draft_is_the_edited_image(build_backbone: BuildBackbone) -> None:
+    """At the last step the model expects what then comes; before, something on the way there."""
+    backbone = build_backbone()
+    [whole] = render_trees(backbone, [tree()], replace(KNOBS, sampler="ddim"))
+    errors = []
+    for draft_at in (0.3, 0.99):
+        watch = Watcher(draft_at, keep=lambda _: True)
+        render_trees(backbone, [tree(ps=[0.0])], replace(KNOBS, sampler="ddim"), watch=watch)
+        [draft] = watch.shown
+        np.testing.assert_array_equal(draft.source, whole.pairs[0].source)
+        difference = draft.edited.astype(int) - whole.pairs[0].edited
+        errors.append(float(np.abs(difference).mean()))
+    assert errors[1] < 0.1 < errors[0]
+
+
+def test_without_guidance_a_state_costs_one_row(build_backbone: BuildBackbone) -> None:
+    backbone = build_backbone()
+    knobs = RenderKnobs(steps=STEPS, batch_rows=12, guidance_range=(1.0, 1.0), sampler="ddim")
+    unguided = replace(tree(), guidance=1.0)
+    nearly = replace(tree(), guidance=1.0 + 1e-9)
+    results = []
+    for one, per_state in ((unguided, 1), (nearly, 2)):
+        rows: list[int] = []
+        results += render_trees(backbone, [one], knobs, progress=rows.append)
+        assert 2 * sum(rows) == per_state * unet_rows(PS, STEPS)
+        assert max(rows) <= knobs.batch_rows
+    for pair, other in zip(results[0].pairs, results[1].pairs, strict=True):
+        np.testing.assert_allclose(pair.edited.astype(int), other.edited.astype(int), atol=1)
 
 
 def test_draws_are_functions_of_triplet_seed_and_branch_within_their_ranges() -> None:
@@ -294,23 +364,42 @@ def test_draws_are_functions_of_triplet_seed_and_branch_within_their_ranges() ->
     assert np.abs(ps - uniform).max() < 0.03
 
 
-def test_what_cannot_be_rendered_is_passed_over_with_its_reason(
-    build_backbone: BuildBackbone,
-) -> None:
+def test_few_steps_leave_few_values_of_p_and_each_is_taken_once() -> None:
+    for steps, p_range, expected in (
+        (4, (0.1, 0.9), [1, 2, 3]),
+        (4, (0.0, 1.1), [0, 1, 2, 3, 4]),
+        (2, (0.3, 0.3), [1]),
+        (1, (0.0, 1.0), [0, 1]),
+    ):
+        knobs = RenderKnobs(steps=steps, branches=8, p_range=p_range)
+        ps = draw_tree(SWAP, 0, knobs).ps
+        assert [shared_steps(p, steps) for p in ps] == expected
+        assert all(p_range[0] <= p <= p_range[1] for p in ps)
+    many = draw_tree(SWAP, 0, RenderKnobs(steps=20, branches=8)).ps
+    assert len(many) == 8
+
+
+def test_a_distilled_model_takes_a_single_step(build_backbone: BuildBackbone) -> None:
+    knobs = RenderKnobs(steps=1, branches=4, p_range=(0, 1), guidance_range=(1, 1), batch_rows=4)
+    [grown] = render_trees(build_backbone(), [draw_tree(SWAP, 0, knobs)], knobs)
+    assert len(grown.pairs) == 2
+    assert grown.pairs[0].edited is not grown.pairs[1].edited
+
+
+def test_what_cannot_be_rendered_has_a_reason(build_backbone: BuildBackbone) -> None:
     backbone = build_backbone()
     long = triplet("cat " * 40, "a cat")
-    knobs = RenderKnobs(steps=2, seeds=1, branches=1, share="cross", batch_rows=4)
-    rendered = list(render(backbone, [SWAP, long, OTHERS[2]], knobs))
-    assert [one.reason for one in rendered] == [None, "a caption exceeds 32 tokens", None]
-    assert [len(one.pairs) for one in rendered] == [1, 0, 1]
+    assert rejection(backbone, SWAP) is None
+    assert rejection(backbone, long) == "a caption exceeds 32 tokens"
     with pytest.raises(ValueError, match="a caption exceeds 32 tokens"):
-        render_trees(backbone, [tree(long)], knobs)
+        render_trees(backbone, [tree(SWAP), tree(long)], KNOBS)
 
 
 def test_pairs_of_a_tree_share_their_source_and_equal_steps_their_image(
     build_backbone: BuildBackbone,
 ) -> None:
-    [pairs] = render_trees(build_backbone(), [tree(ps=[0.5, 0.2, 0.501])], KNOBS)
+    [grown] = render_trees(build_backbone(), [tree(ps=[0.5, 0.2, 0.501])], KNOBS)
+    pairs = grown.pairs
     assert {id(pair.source) for pair in pairs} == {id(pairs[0].source)}
     assert pairs[0].edited is pairs[2].edited is not pairs[1].edited
     assert pairs[0].source.shape == (32, 32, 3)
@@ -323,8 +412,8 @@ def test_a_model_or_size_that_does_not_fit_is_named(build_backbone: BuildBackbon
         render_trees(build_backbone(in_channels=8), [tree()], KNOBS)
     with pytest.raises(ValueError, match="multiple of 8 .*, got 36"):
         render_trees(build_backbone(), [tree()], RenderKnobs(size=36))
-    [[pair]] = render_trees(build_backbone(), [tree(ps=[0.5])], RenderKnobs(steps=2, size=48))
-    assert pair.edited.shape == (48, 48, 3)
+    [grown] = render_trees(build_backbone(), [tree(ps=[0.5])], RenderKnobs(steps=2, size=48))
+    assert grown.pairs[0].edited.shape == (48, 48, 3)
 
 
 def test_images_that_are_not_finite_are_an_error(build_backbone: BuildBackbone) -> None:
@@ -337,7 +426,7 @@ def test_images_that_are_not_finite_are_an_error(build_backbone: BuildBackbone) 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"steps": 1}, "pairs.render.steps must be at least 2, got 1"),
+        ({"steps": 0}, "pairs.render.steps must be at least 1, got 0"),
         ({"batch_rows": 2}, "pairs.render.batch_rows must be at least 4"),
         ({"seeds_of": {"move": 0}}, "pairs.render.seeds_of.move must be at least 1, got 0"),
         ({"p_range": (0.9, 0.1)}, "pairs.render.p_range must be 0 <= low <= high"),

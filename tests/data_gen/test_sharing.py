@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from data_gen.pairs import RenderKnobs, Share
 from data_gen.records import EditTriplet, ImagePair
 from data_gen.shapes import draw_triplets, unconcerned_region
 from data_gen.sharing import SharingStudy, change, study_sharing
+from data_gen.trees import RenderKnobs, Share
 from inference.backbone import load_backbone
 from inference.shapes import MODELS
 
