@@ -1,131 +1,37 @@
 """The prefix tree renders what independent rendering does, at the cost that its formula says."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers.models.attention_processor import Attention
+from diffusers import UNet2DConditionModel
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from data_gen.pairs import Draft, denoise_trees, rejection, render_trees
 from data_gen.prefix_tree import plan, shared_steps, unet_rows
 from data_gen.records import EditTriplet, ImageArray, ImagePair
-from data_gen.trees import RenderKnobs, Share, Tree, draw_tree
-from inference.alignment import Alignment, align, read_prompt
+from data_gen.trees import RenderKnobs, Share, draw_tree
 from inference.backbone import Backbone
-from inference.noise import keyed_noise
 from inference.sampling import SAMPLERS, SamplerName
+from tests.data_gen.reference_renderer import (
+    LONGER,
+    OTHERS,
+    PS,
+    STEPS,
+    SWAP,
+    render_independently,
+    tree,
+    triplet,
+)
 
 BuildBackbone = Callable[..., Backbone]
 
-PS = (0.0, 0.12, 0.31, 0.45, 0.46, 0.6, 0.83, 0.97)
-STEPS = 12
-
-
-def triplet(caption: str, edited_caption: str) -> EditTriplet:
-    return EditTriplet.of(
-        caption=caption,
-        instruction="change it",
-        edited_caption=edited_caption,
-        edit_type="recolour",
-        inverse_instruction="change it back",
-    )
-
-
-# The tiny tokenizer knows "red" and "cat"; other words are a token a letter.
-SWAP = triplet("a red fox", "a red dog")
-LONGER = triplet("a red fox", "a cat, a wolf")
-OTHERS = (triplet("a cat", "a red"), triplet("big", "dog"), triplet("a cat", "red cat"))
 KNOBS = RenderKnobs(steps=STEPS, batch_rows=12, seeds=2, branches=3)
-SAMPLER_NAMES: tuple[SamplerName, ...] = ("ddim", "dpmpp_2m", "euler", "euler_ancestral")
-
-
-def tree(of: EditTriplet = SWAP, ps: Sequence[float] = PS, seed_index: int = 0) -> Tree:
-    return Tree(triplet=of, seed_index=seed_index, guidance=5.0, ps=tuple(ps))
-
-
-class CopiedMaps:
-    """InstructPix2Pix's way: materialise the attention logits and copy those of the source.
-
-    Rows are [unconditional source, unconditional target, conditional source, conditional target].
-    Cross-attention maps move to the target's tokens as the alignment has it.
-    """
-
-    def __init__(self, share: Share, alignment: Alignment) -> None:
-        self.share = share
-        self.alignment = alignment
-        self.active = False
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        q, k, v = (
-            projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for projected in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
-        )
-        logits = q @ k.transpose(-1, -2) * attn.scale
-        is_cross = encoder_hidden_states is not None
-        if self.active and self.share == "self" and not is_cross:
-            logits = logits[[0, 0, 2, 2]]
-        maps = logits.softmax(-1)
-        if self.active and self.share == "cross" and is_cross:
-            taken = self.alignment.taken
-            maps[3][..., taken] = (maps[2] @ self.alignment.matrix.to(maps))[..., taken]
-        attended: Tensor = attn.to_out[0]((maps @ v).transpose(1, 2).flatten(2))
-        return attended
-
-
-@contextmanager
-def copied_maps(unet: Any, share: Share, alignment: Alignment) -> Iterator[CopiedMaps]:
-    former = dict(unet.attn_processors)
-    maps = CopiedMaps(share, alignment)
-    unet.set_attn_processor(maps)
-    try:
-        yield maps
-    finally:
-        unet.set_attn_processor(former)
-
-
-@torch.inference_mode()
-def render_independently(
-    backbone: Backbone, of: Tree, p: float, share: Share, sampler_name: SamplerName
-) -> tuple[Tensor, Tensor]:
-    """One candidate alone, as the reference code renders it: latents of source and target."""
-    assert set(SAMPLER_NAMES) == set(SAMPLERS)
-    sampler = SAMPLERS[sampler_name](backbone.scheduler, STEPS)
-    captions = of.triplet.caption, of.triplet.edited_caption
-    text = backbone.encode_text(["", "", *captions])
-    before, after = (read_prompt(backbone.tokenizer, t, backbone.text_length) for t in captions)
-    shape, key = (1, 4, 8, 8), (of.triplet.id, of.seed_index)
-
-    def noise(*what: str | int) -> Tensor:
-        return keyed_noise(*key, *what, shape=shape[1:], dtype=backbone.dtype)[None]
-
-    x, previous = sampler.init_scale * noise("start").expand(2, -1, -1, -1), None
-    alignment = align(before, after, substitute=True)
-    with copied_maps(backbone.unet, share, alignment) as maps:
-        for i in range(STEPS):
-            maps.active = i / (STEPS - 1) < p
-            scaled = sampler.scale_input(i, x)
-            rows = torch.cat([scaled, scaled])
-            output = backbone.unet_output(rows, sampler.timesteps[i], text)
-            uncond, cond = output.chunk(2)
-            guided = uncond + of.guidance * (cond - uncond)
-            before, x = x, sampler.step(i, x, guided, noise("step", i), previous)
-            previous, _ = sampler.split(i, before, guided)
-    return x[0], x[1]
+SAMPLER_NAMES = tuple(SAMPLERS)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +70,26 @@ def test_the_tree_equals_independent_rendering(
             for b, other in zip(PS, targets, strict=True):
                 same_steps = shared_steps(a, STEPS) == shared_steps(b, STEPS)
                 assert bool((one - other).abs().max() < 1e-6) == same_steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_the_tree_equals_independent_rendering_on_a_large_unet(
+    build_backbone: BuildBackbone, sampler: SamplerName
+) -> None:
+    """Stable Diffusion 1.5's UNet with random weights, a few steps of small latents."""
+    small = build_backbone()
+    torch.manual_seed(0)
+    width = small.unet.config.cross_attention_dim
+    unet = UNet2DConditionModel(cross_attention_dim=width, attention_head_dim=8)
+    backbone = replace(small, unet=unet.eval().requires_grad_(False))
+    knobs = RenderKnobs(steps=STEPS, batch_rows=16, share="self", sampler=sampler)
+    planned, latents = denoise_trees(backbone, [tree()], knobs)
+    targets = latents[list(planned.targets_of[0])]
+    for p, target in list(zip(PS, targets, strict=True))[::3]:
+        _, expected = render_independently(backbone, tree(), p, "self", sampler)
+        error = float((target - expected).abs().max() / expected.abs().max())
+        assert error < 1e-4
 
 
 def test_unet_rows_are_counted_as_the_formula_says(build_backbone: BuildBackbone) -> None:
@@ -209,10 +135,10 @@ def test_a_plan_moves_every_state_once_a_step_and_no_call_is_too_large(
     )
     copied = {suffix: (i, trunk) for i in range(steps) for trunk, suffix in planned.suffixes_of(i)}
     moved = {(i, state) for i, call in calls for state in call.states}
-    for tree, ps in enumerate(trees):
-        source, trunk = planned.source_of[tree], planned.trunk_of[tree]
+    for number, ps in enumerate(trees):
+        source, trunk = planned.source_of[number], planned.trunk_of[number]
         assert all((i, source) in moved for i in range(steps))
-        for p, target in zip(ps, planned.targets_of[tree], strict=True):
+        for p, target in zip(ps, planned.targets_of[number], strict=True):
             fork = shared_steps(p, steps)
             assert copied.get(target, (fork, trunk)) == (fork, trunk)
             assert all(
@@ -224,8 +150,8 @@ def test_a_plan_moves_every_state_once_a_step_and_no_call_is_too_large(
         for source, trunk in zip(call.sources, call.trunks, strict=True)
     }
     assert sharing == {
-        (i, planned.source_of[tree], planned.trunk_of[tree])
-        for tree, ps in enumerate(trees)
+        (i, planned.source_of[number], planned.trunk_of[number])
+        for number, ps in enumerate(trees)
         for i in range(max(shared_steps(p, steps) for p in ps))
     }
 
