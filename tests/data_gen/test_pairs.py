@@ -81,7 +81,7 @@ def test_the_tree_equals_independent_rendering_on_a_large_unet(
     small = build_backbone()
     torch.manual_seed(0)
     width = small.unet.config.cross_attention_dim
-    unet = UNet2DConditionModel(cross_attention_dim=width, attention_head_dim=8)
+    unet = UNet2DConditionModel(sample_size=8, cross_attention_dim=width, attention_head_dim=8)
     backbone = replace(small, unet=unet.eval().requires_grad_(False))
     knobs = RenderKnobs(steps=STEPS, batch_rows=16, share="self", sampler=sampler)
     planned, latents = denoise_trees(backbone, [tree()], knobs)
