@@ -23,7 +23,9 @@ class NullText:
 
     The null embedding of step i starts as that of the step before and is optimised until the guided
     step from where the way back has come arrives on the pivot, the DDIM trajectory. A picture
-    leaves the optimisation of a step as soon as it is close enough; the others go on. What is
+    leaves the optimisation of a step as soon as it is close enough; the others go on. Whether it is
+    is seen before an optimiser step, not after: where the embedding of the step before still does,
+    a step costs no gradient, and what was evaluated for the look is the step itself. What is
     optimised, and towards what, can be chosen for the paper's ablations (see `ABLATIONS`).
 
     Attributes:
@@ -65,14 +67,14 @@ class NullText:
         states, x, found = way.moving.states, way.inverted.trajectory[0], []
         for i in tqdm(range(way.steps), desc="null-text", disable=not self.progress):
             pivot = None if self.pivot == "none" else way.step(i, x, way.inverted.trajectory[i + 1])
-            states = self._optimised(
+            states, arrived = self._optimised(
                 partial(way.random_step, i) if pivot is None else partial(_always, pivot),
                 states,
                 updates=self.inner_steps,
                 rate=self.learning_rate * max(0.0, 1 - i / 100),
                 close=self.early_stop * (1 + 2 * i),
             )
-            x = pivot.after(states) if pivot else x
+            x = pivot.after(states, arrived) if pivot else x
             found.append(way.text(states))
         return Text.stack(found)
 
@@ -82,7 +84,7 @@ class NullText:
             way.step(i, trajectory[i], trajectory[i + 1])
             for i in (range(steps) if self.pivot != "none" else ())
         ]
-        states = self._optimised(
+        states, _ = self._optimised(
             lambda n: pivots[n % steps] if pivots else way.random_step(n % steps, n // steps),
             way.moving.states,
             updates=steps * self.inner_steps,
@@ -100,8 +102,8 @@ class NullText:
         updates: int,
         rate: float,
         close: float,
-    ) -> Tensor:
-        """Embeddings (B, L, D) with which B pictures come close to where steps should lead.
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Embeddings with which B pictures come close to where steps should lead.
 
         Args:
             step: Optimiser step -> the sampler step to look at.
@@ -109,22 +111,32 @@ class NullText:
             updates: Optimiser steps, at most.
             rate: Learning rate.
             close: Mean squared error below which a picture is left alone.
+
+        Returns:
+            (B, L, D) embeddings; and where the pictures that were close enough arrived with them.
         """
         rows = [torch.nn.Parameter(row.detach().clone()) for row in states]
         adam = torch.optim.Adam(rows, lr=rate)
-        active = list(range(len(rows)))
+        far, arrived = list(range(len(rows))), dict[int, Tensor]()
         for n in range(updates):
-            errors = step(n).errors(torch.stack([rows[row] for row in active]), active)
-            gradients = torch.autograd.grad(errors.sum(), [rows[row] for row in active])
+            looked_at = step(n)
+            after = looked_at.moved(torch.stack([rows[row] for row in far]), far)
+            errors = looked_at.errors(after, far)
+            is_far = errors.detach() >= close
+            arrived |= {
+                row: state
+                for row, state, on in zip(far, after.detach(), is_far, strict=True)
+                if not on
+            }
+            far = [row for row in far if row not in arrived]
+            if not far:
+                break
+            gradients = torch.autograd.grad(errors[is_far].sum(), [rows[row] for row in far])
             adam.zero_grad()  # Adam passes over those without a gradient
-            for row, gradient in zip(active, gradients, strict=True):
+            for row, gradient in zip(far, gradients, strict=True):
                 rows[row].grad = gradient
             adam.step()
-            far = (errors.detach() >= close).tolist()
-            active = [row for row, is_far in zip(active, far, strict=True) if is_far]
-            if not active:
-                break
-        return torch.stack([row.detach() for row in rows])
+        return torch.stack([row.detach() for row in rows]), arrived
 
 
 ABLATIONS: Mapping[str, NullText] = MappingProxyType(
@@ -201,17 +213,21 @@ class _Step:
         with torch.no_grad():
             self.fixed = way.output(i, x, way.fixed)
 
-    def after(self, states: Tensor) -> Tensor:
-        """The state after the step, (B, C, h, w)."""
-        with torch.no_grad():
-            return self._moved(states, list(range(len(self.x))))
+    def after(self, states: Tensor, arrived: Mapping[int, Tensor]) -> Tensor:
+        """The state after the step, (B, C, h, w); of some pictures it is known."""
+        missing = [row for row in range(len(self.x)) if row not in arrived]
+        found = dict(arrived)
+        if missing:
+            with torch.no_grad():
+                found |= dict(zip(missing, self.moved(states[missing], missing), strict=True))
+        return torch.stack([found[row] for row in range(len(self.x))])
 
-    def errors(self, states: Tensor, rows: Sequence[int]) -> Tensor:
-        """(R,) mean squared distances of some pictures to their goal, with gradients."""
-        difference = self._moved(states, rows) - self.goal[list(rows)]
-        return difference.square().mean(dim=(1, 2, 3))
+    def errors(self, after: Tensor, rows: Sequence[int]) -> Tensor:
+        """(R,) mean squared distances of where some pictures arrive to their goal."""
+        return (after - self.goal[list(rows)]).square().mean(dim=(1, 2, 3))
 
-    def _moved(self, states: Tensor, rows: Sequence[int]) -> Tensor:
+    def moved(self, states: Tensor, rows: Sequence[int]) -> Tensor:
+        """Where some pictures arrive with (R, L, D) embeddings, (R, C, h, w), with gradients."""
         chosen = list(rows)
         x, way = self.x[chosen], self.way
         moving, fixed = way.output(self.i, x, way.text(states, chosen)), self.fixed[chosen]
