@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from inference.backbone import Backbone
-from inference.guidance import cfg
 from inference.inversion.ddim import Ddim, Direct, NegativePrompt
 from inference.inversion.edit_friendly import EditFriendly
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted, reconstruct
@@ -180,27 +179,15 @@ def test_a_picture_that_is_close_stops_and_the_others_go_on(
 ) -> None:
     rows: list[int] = []
     handle = tiny_backbone.unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
-    NullText(early_stop=1e9).invert(request(tiny_backbone, images, PROMPTS))
+    near = NullText(early_stop=1e9).invert(request(tiny_backbone, images, PROMPTS))
     handle.remove()
     # On the way there 2 rows a step; on the way back conditional, and the null text's that is
     # looked at and found close, so that it is the step.
     assert sum(rows) == STEPS * (2 + 2 * 2)
-
-
-def test_all_that_stop_are_close(tiny_backbone: Backbone, images: Tensor) -> None:
-    """Whoever leaves early has arrived on the pivot as closely as asked; the way goes on there."""
-    knobs = NullText(early_stop=0.1, inner_steps=100)
-    inverted, _ = invert(knobs, tiny_backbone, images)
-    x = inverted.trajectory[0]
-    assert inverted.null is not None
-    prompts = tiny_backbone.encode_text(PROMPTS)
-    for i in range(STEPS):
-        timestep = inverted.sampler.timesteps[i]
-        uncond = tiny_backbone.unet_output(x, timestep, inverted.null[i])
-        cond = tiny_backbone.unet_output(x, timestep, prompts)
-        x = inverted.sampler.step(i, x, cfg(uncond, cond, 7.5))
-        errors = (x - inverted.trajectory[i + 1]).square().mean(dim=(1, 2, 3))
-        assert (errors <= 0.1 * (1 + 2 * i) * 1.001).all()
+    untouched = NullText(inner_steps=0).invert(request(tiny_backbone, images, PROMPTS))
+    assert near.null is not None
+    assert untouched.null is not None
+    assert torch.equal(near.null.states, untouched.null.states)
 
 
 def test_a_sampler_that_adds_noise_cannot_be_inverted(tiny_backbone: Backbone) -> None:
