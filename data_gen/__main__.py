@@ -11,6 +11,7 @@ from typing import Any
 from data_gen.imports import import_pairs
 from data_gen.server import ServerError
 from data_gen.stages import Recipe, Unfinished, make_captions, make_instructions, make_pairs
+from data_gen.stats import stats
 from data_gen.verify import verify
 from inference import command_line
 
@@ -47,6 +48,7 @@ def main(args: Sequence[str] | None = None) -> int:
             "instructions": instructions,
             "pairs": pairs,
             "verify": verify,
+            "stats": stats,
             "import": import_pairs,
         },
         prog="python -m data_gen",
