@@ -10,6 +10,7 @@ from typing import Any
 
 from data_gen.imports import import_pairs
 from data_gen.server import ServerError
+from data_gen.sheet import sheet
 from data_gen.stages import Recipe, Unfinished, make_captions, make_instructions, make_pairs
 from data_gen.stats import stats
 from data_gen.verify import verify
@@ -49,6 +50,7 @@ def main(args: Sequence[str] | None = None) -> int:
             "pairs": pairs,
             "verify": verify,
             "stats": stats,
+            "sheet": sheet,
             "import": import_pairs,
         },
         prog="python -m data_gen",
