@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_gen.imports import import_pairs
+from data_gen.push import push
 from data_gen.server import ServerError
 from data_gen.sheet import sheet
 from data_gen.stages import Recipe, Unfinished, make_captions, make_instructions, make_pairs
@@ -52,6 +53,7 @@ def main(args: Sequence[str] | None = None) -> int:
             "stats": stats,
             "sheet": sheet,
             "import": import_pairs,
+            "push": push,
         },
         prog="python -m data_gen",
         args=args,

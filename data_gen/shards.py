@@ -307,24 +307,36 @@ def read_pair(root: Path, row: IndexRow) -> ImagePair:
             images.
     """
     path = _shard_path(root, row.shard)
-    with path.open("rb") as file:
-        source = _member(file, path, f"{row.key}.input.jpg", row.input_offset, row.input_size)
-        edited = _member(file, path, f"{row.key}.edited.jpg", row.edited_offset, row.edited_size)
-        text = _member(file, path, f"{row.key}.json", row.json_offset, row.json_size)
-    pair = described(text, f"{path}, {row.key}")
+    members = read_members(root, row)
+    pair = described(members["json"], f"{path}, {row.key}")
     texts = {item.name: pair[item.name] or "" for item in fields(EditTriplet) if item.name != "id"}
     scored = any(score is not None for score in pair["scores"].values())
     return ImagePair(
         triplet=EditTriplet(id=row.group, **texts),
         key=row.key,
-        source=decode_image(source, f"{path}, {row.key}.input.jpg"),
-        edited=decode_image(edited, f"{path}, {row.key}.edited.jpg"),
+        source=decode_image(members["input.jpg"], f"{path}, {row.key}.input.jpg"),
+        edited=decode_image(members["edited.jpg"], f"{path}, {row.key}.edited.jpg"),
         seed_index=row.seed_index,
         branch=row.branch,
         p=row.p,
         guidance=row.guidance,
         scores=Scores(**pair["scores"]) if scored else None,
     )
+
+
+def read_members(root: Path, row: IndexRow) -> dict[str, bytes]:
+    """Read a pair's files as they stand in the shard, extension -> bytes; see `read_pair`."""
+    path = _shard_path(root, row.shard)
+    places = {
+        "input.jpg": (row.input_offset, row.input_size),
+        "edited.jpg": (row.edited_offset, row.edited_size),
+        "json": (row.json_offset, row.json_size),
+    }
+    with path.open("rb") as file:
+        return {
+            extension: _member(file, path, f"{row.key}.{extension}", offset, size)
+            for extension, (offset, size) in places.items()
+        }
 
 
 def _shard_path(root: Path, shard: str) -> Path:
