@@ -163,17 +163,14 @@ class JsonLines:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no UTF-8 text, or no line has the keys asked for.
+        ValueError: No line has the keys asked for.
     """
 
     def __init__(self, path: Path, columns: Columns) -> None:
         self.root = path.parent
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is no UTF-8 text: expected one JSON object a line") from error
+        lines = path.read_bytes().split(b"\n")
         self._rows = [
             (number, _object(line)) for number, line in enumerate(lines, 1) if line.strip()
         ]
@@ -208,7 +205,7 @@ class JsonLines:
         return []
 
 
-def _object(line: str) -> dict[str, Any] | None:
+def _object(line: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
