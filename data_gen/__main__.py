@@ -1,14 +1,20 @@
 """Make a data set from a recipe: ``python -m data_gen run --config data_gen/recipes/shapes.yaml``.
 
-Each stage also runs alone, with the same recipe: ``captions``, ``instructions``, ``pairs``.
+Each stage also runs alone, with the same recipe: ``captions``, ``instructions``, ``pairs``. Around
+a data set: ``verify``, ``stats``, ``sheet``, ``import`` and ``push``.
 """
 
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from data_gen.imports import import_pairs
+from data_gen.push import push
 from data_gen.server import ServerError
+from data_gen.sheet import sheet
 from data_gen.stages import Recipe, Unfinished, make_captions, make_instructions, make_pairs
+from data_gen.stats import stats
+from data_gen.verify import verify
 from inference import command_line
 
 
@@ -38,7 +44,17 @@ def pairs(**recipe: Any) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     return command_line.run(
-        {"run": run, "captions": captions, "instructions": instructions, "pairs": pairs},
+        {
+            "run": run,
+            "captions": captions,
+            "instructions": instructions,
+            "pairs": pairs,
+            "verify": verify,
+            "stats": stats,
+            "sheet": sheet,
+            "import": import_pairs,
+            "push": push,
+        },
         prog="python -m data_gen",
         args=args,
         expected=(ValueError, OSError, ServerError, Unfinished),

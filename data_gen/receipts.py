@@ -125,7 +125,7 @@ def done_receipt(root: Path, unit: Unit) -> Receipt | None:
     Raises:
         ValueError: What stands in place of a receipt is none.
     """
-    receipt = _read_receipt(_receipt_path(root, unit.name))
+    receipt = read_receipt(_receipt_path(root, unit.name))
     if receipt is None or receipt.fingerprint != unit.fingerprint or receipt.failed:
         return None
     return receipt if all((root / name).is_file() for name in receipt.files) else None
@@ -135,7 +135,12 @@ def _receipt_path(root: Path, unit: str) -> Path:
     return root / "receipts" / f"{unit}.json"
 
 
-def _read_receipt(path: Path) -> Receipt | None:
+def read_receipt(path: Path) -> Receipt | None:
+    """Read one receipt; None where there is no file.
+
+    Raises:
+        ValueError: What stands there is no receipt.
+    """
     try:
         fields = json.loads(path.read_text())
         prompts = {name: Outcome(**outcome) for name, outcome in fields.pop("prompts").items()}

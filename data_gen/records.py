@@ -40,8 +40,11 @@ class Caption:
 class EditTriplet:
     """What the language model wrote for one caption: the three texts of InstructPix2Pix and more.
 
+    An imported triplet may know its instruction alone; a text that is not known is empty.
+
     Attributes:
-        id: Hash of all the other fields; also the id of the *group* of pairs rendered from it.
+        id: Hash of all the other fields, and of the source image where an imported one has no
+            captions; also the id of the *group* of pairs rendered from it.
         caption: What the source image shows.
         instruction: What to do to it, in the imperative.
         edited_caption: What the edited image shows.
@@ -99,7 +102,7 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePair:
-    """One rendered candidate of a triplet.
+    """One rendered candidate of a triplet, or an imported pair.
 
     Attributes:
         triplet: The texts it was rendered from.
@@ -108,8 +111,8 @@ class ImagePair:
         edited: Edited image, (H, W, 3) uint8.
         seed_index: Which of the triplet's seeds; noise and guidance are functions of it.
         branch: Which p of that seed.
-        p: Fraction of the steps with shared attention, in [0, 1].
-        guidance: Classifier-free guidance scale of the rendering.
+        p: Fraction of the steps with shared attention, in [0, 1]; None where it is not known.
+        guidance: Classifier-free guidance scale of the rendering; None where it is not known.
         scores: What it scored; None until the pair has been scored.
     """
 
@@ -119,8 +122,8 @@ class ImagePair:
     edited: ImageArray
     seed_index: int
     branch: int
-    p: float
-    guidance: float
+    p: float | None
+    guidance: float | None
     scores: Scores | None = None
 
     @staticmethod

@@ -9,6 +9,7 @@ extracted or unpickled.
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,29 +17,31 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import webdataset
-from PIL import Image, UnidentifiedImageError
 
-from data_gen.records import EditTriplet, ImageArray, ImagePair, Scores
+from data_gen.members import (
+    BLOCK,
+    MAX_MEMBER_BYTES,
+    MEMBERS,
+    SCORES,
+    ShardError,
+    checked_name,
+    decode_image,
+    described,
+    encode_jpeg,
+    require_end,
+)
+from data_gen.records import EditTriplet, ImagePair, Scores
 
-MEMBERS = ("edited.jpg", "input.jpg", "json")
-MAX_MEMBER_BYTES = 64 * 2**20
-MAX_PIXELS = 2**26
 INDEX_FILE = "index.parquet"
-_BLOCK = 512
-
-
-class ShardError(ValueError):
-    """A shard or an index is damaged, or holds what it should not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexRow:
-    """One pair in the index.
+    """One pair in the index; None is what is not known of an imported pair.
 
     Attributes:
         key: The pair's key.
@@ -55,15 +58,15 @@ class IndexRow:
     key: str
     group: str
     shard: str
-    edit_type: str
+    edit_type: str | None
     seed_index: int
     branch: int
-    p: float
-    guidance: float
-    image_image: float
-    text_source: float
-    text_edited: float
-    directional: float
+    p: float | None
+    guidance: float | None
+    image_image: float | None
+    text_source: float | None
+    text_edited: float | None
+    directional: float | None
     surprise: float | None
     input_offset: int
     input_size: int
@@ -75,8 +78,8 @@ class IndexRow:
 
 _ARROW_TYPES: dict[object, Any] = {
     str: pa.string(),
+    str | None: pa.string(),
     int: pa.int64(),
-    float: pa.float64(),
     float | None: pa.float64(),
 }
 INDEX_SCHEMA = pa.schema([(item.name, _ARROW_TYPES[item.type]) for item in fields(IndexRow)])
@@ -112,29 +115,33 @@ class ShardWriter:
     def write(self, *pairs: ImagePair) -> None:
         """Append scored pairs."""
         for pair in pairs:
-            description = json.dumps(_description(pair, self._provenance), indent=1)
-            self._tar.write(
-                {
-                    "__key__": pair.key,
-                    "input.jpg": encode_jpeg(pair.source),
-                    "edited.jpg": encode_jpeg(pair.edited),
-                    "json": description.encode(),
-                }
-            )
-            self.pairs += 1
+            if pair.scores is None:
+                raise ValueError(
+                    f"pair {pair.key} has no scores: only scored pairs go into a shard"
+                )
+            description = _description(pair, self._provenance)
+            self._add(description, encode_jpeg(pair.source), encode_jpeg(pair.edited))
 
+    def write_imported(
+        self, pair: ImagePair, source: bytes, edited: bytes, provenance: Mapping[str, str]
+    ) -> None:
+        """Append a pair that others made: its images are JPEGs already, it may lack scores."""
+        self._add(_description(pair, {**self._provenance, **provenance}), source, edited)
 
-def encode_jpeg(image: ImageArray) -> bytes:
-    """Encode (H, W, 3) uint8 as JPEG, quality 95, no chroma subsampling (4:4:4)."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()
+    def copy(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append a pair as it stands in another shard: extension -> bytes."""
+        self._tar.write({"__key__": key, **members})
+        self.pairs += 1
+
+    def _add(self, description: Mapping[str, Any], source: bytes, edited: bytes) -> None:
+        content = json.dumps(description, indent=1, allow_nan=False).encode()
+        self.copy(description["key"], {"input.jpg": source, "edited.jpg": edited, "json": content})
 
 
 def _description(pair: ImagePair, provenance: Mapping[str, str]) -> dict[str, Any]:
-    if pair.scores is None:
-        raise ValueError(f"pair {pair.key} has no scores: only scored pairs go into a shard")
-    texts = asdict(pair.triplet)
+    """A pair's JSON: every field in every pair, null where it is not known or not a number."""
+    texts = {name: text or None for name, text in asdict(pair.triplet).items()}
+    found = asdict(pair.scores) if pair.scores else dict.fromkeys(SCORES)
     return {
         "key": pair.key,
         "group": texts.pop("id"),
@@ -143,7 +150,10 @@ def _description(pair: ImagePair, provenance: Mapping[str, str]) -> dict[str, An
         "branch": pair.branch,
         "p": pair.p,
         "guidance": pair.guidance,
-        "scores": asdict(pair.scores),
+        "scores": {
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in found.items()
+        },
         "provenance": dict(provenance),
     }
 
@@ -158,38 +168,18 @@ def scan_shard(path: Path, name: str) -> list[IndexRow]:
     Raises:
         ShardError: The tar is truncated, or holds anything but complete pairs.
     """
-    _require_complete(path)
+    require_end(path)
     members: dict[str, dict[str, tarfile.TarInfo]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                key, extension = _checked_name(member, path)
+                key, extension = checked_name(member, path)
                 if members.setdefault(key, {}).setdefault(extension, member) is not member:
                     raise ShardError(f"{path} holds {member.name} twice")
     except tarfile.TarError as error:
         raise ShardError(f"{path} is no tar: {error}") from error
     with path.open("rb") as file:
         return [_index_row(path, name, key, found, file) for key, found in members.items()]
-
-
-def _checked_name(member: tarfile.TarInfo, path: Path) -> tuple[str, str]:
-    key, _, extension = member.name.partition(".")
-    if not member.isreg() or extension not in MEMBERS or "/" in key or not key:
-        raise ShardError(
-            f"{path} holds {member.name!r}: expected regular files <key>.{{{','.join(MEMBERS)}}}"
-        )
-    if member.size > MAX_MEMBER_BYTES:
-        raise ShardError(f"{path}: {member.name} has {member.size} bytes, at most 64 MiB expected")
-    return key, extension
-
-
-def _require_complete(path: Path) -> None:
-    """Require a tar's end, two blocks of zeros: tar readers are content without it."""
-    with path.open("rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - 2 * _BLOCK))
-        if file.read() != bytes(2 * _BLOCK):
-            raise ShardError(f"{path} is truncated: its {size} bytes do not end as a tar does")
 
 
 def _index_row(
@@ -199,7 +189,7 @@ def _index_row(
         raise ShardError(f"{path}: {key} has {sorted(found)}, expected {sorted(MEMBERS)}")
     edited, source, description = (found[extension] for extension in MEMBERS)
     file.seek(description.offset_data)
-    pair = _described(file.read(description.size), f"{path}, {key}")
+    pair = described(file.read(description.size), f"{path}, {key}")
     return IndexRow(
         key=key,
         group=pair["group"],
@@ -209,7 +199,7 @@ def _index_row(
         branch=pair["branch"],
         p=pair["p"],
         guidance=pair["guidance"],
-        **asdict(Scores(**pair["scores"])),
+        **{score: pair["scores"].get(score) for score in SCORES},
         input_offset=source.offset_data,
         input_size=source.size,
         edited_offset=edited.offset_data,
@@ -317,23 +307,36 @@ def read_pair(root: Path, row: IndexRow) -> ImagePair:
             images.
     """
     path = _shard_path(root, row.shard)
-    with path.open("rb") as file:
-        source = _member(file, path, f"{row.key}.input.jpg", row.input_offset, row.input_size)
-        edited = _member(file, path, f"{row.key}.edited.jpg", row.edited_offset, row.edited_size)
-        text = _member(file, path, f"{row.key}.json", row.json_offset, row.json_size)
-    pair = _described(text, f"{path}, {row.key}")
-    texts = {item.name: pair[item.name] for item in fields(EditTriplet) if item.name != "id"}
+    members = read_members(root, row)
+    pair = described(members["json"], f"{path}, {row.key}")
+    texts = {item.name: pair[item.name] or "" for item in fields(EditTriplet) if item.name != "id"}
+    scored = any(score is not None for score in pair["scores"].values())
     return ImagePair(
         triplet=EditTriplet(id=row.group, **texts),
         key=row.key,
-        source=decode_image(source, f"{path}, {row.key}.input.jpg"),
-        edited=decode_image(edited, f"{path}, {row.key}.edited.jpg"),
+        source=decode_image(members["input.jpg"], f"{path}, {row.key}.input.jpg"),
+        edited=decode_image(members["edited.jpg"], f"{path}, {row.key}.edited.jpg"),
         seed_index=row.seed_index,
         branch=row.branch,
         p=row.p,
         guidance=row.guidance,
-        scores=Scores(**pair["scores"]),
+        scores=Scores(**pair["scores"]) if scored else None,
     )
+
+
+def read_members(root: Path, row: IndexRow) -> dict[str, bytes]:
+    """Read a pair's files as they stand in the shard, extension -> bytes; see `read_pair`."""
+    path = _shard_path(root, row.shard)
+    places = {
+        "input.jpg": (row.input_offset, row.input_size),
+        "edited.jpg": (row.edited_offset, row.edited_size),
+        "json": (row.json_offset, row.json_size),
+    }
+    with path.open("rb") as file:
+        return {
+            extension: _member(file, path, f"{row.key}.{extension}", offset, size)
+            for extension, (offset, size) in places.items()
+        }
 
 
 def _shard_path(root: Path, shard: str) -> Path:
@@ -347,10 +350,10 @@ def _shard_path(root: Path, shard: str) -> Path:
 
 def _member(file: io.BufferedReader, path: Path, name: str, offset: int, size: int) -> bytes:
     """Read a member's bytes, checking them against the tar header that precedes them."""
-    if not 0 <= size <= MAX_MEMBER_BYTES or offset < _BLOCK:
+    if not 0 <= size <= MAX_MEMBER_BYTES or offset < BLOCK:
         raise ShardError(f"the index gives {name} {size} bytes at {offset} of {path}")
-    file.seek(offset - _BLOCK)
-    block, content = file.read(_BLOCK), file.read(size)
+    file.seek(offset - BLOCK)
+    block, content = file.read(BLOCK), file.read(size)
     if len(content) < size:
         raise ShardError(f"{path} is truncated: {name} ends before its {size} bytes")
     try:
@@ -360,32 +363,3 @@ def _member(file: io.BufferedReader, path: Path, name: str, offset: int, size: i
     if not header.isreg() or (header.name, header.size) != (name, size):
         raise ShardError(f"{path} is not what was indexed: {header.name!r} where {name} should be")
     return content
-
-
-def decode_image(content: bytes, name: str) -> ImageArray:
-    """Decode a JPEG to (H, W, 3) uint8, looking at its size first.
-
-    Raises:
-        ShardError: It is no JPEG, is damaged, or is larger than 2^26 pixels.
-    """
-    try:
-        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ShardError(f"{name} has {image.width} x {image.height} pixels, too many")
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise ShardError(f"{name} is no JPEG, or is damaged: {error}") from error
-
-
-def _described(content: bytes, name: str) -> dict[str, Any]:
-    """Parse a pair's JSON and require what a reader needs of it."""
-    needed = {item.name for item in fields(EditTriplet)} - {"id"}
-    needed |= {"group", "seed_index", "branch", "p", "guidance", "scores"}
-    try:
-        found = dict(json.loads(content))
-        Scores(**found["scores"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise ShardError(f"{name}: its JSON describes no pair") from error
-    if missing := needed - set(found):
-        raise ShardError(f"{name}: its JSON lacks {sorted(missing)}")
-    return found

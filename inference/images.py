@@ -16,7 +16,7 @@ MAX_PIXELS = 50_000_000
 """Images with more pixels are not decoded: they would fill the memory."""
 
 _FORMAT_OF_SUFFIX = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def load_image(path: str | Path) -> Tensor:
@@ -38,7 +38,7 @@ def load_image(path: str | Path) -> Tensor:
         with Image.open(path, formats=FORMATS) as image:
             _check_header(path, image)
             image.load()
-            return from_numpy(np.asarray(_on_white(ImageOps.exif_transpose(image))))
+            return from_numpy(np.asarray(on_white(ImageOps.exif_transpose(image))))
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not an image; expected PNG, JPEG or WebP") from error
     except Image.DecompressionBombError as error:
@@ -95,11 +95,12 @@ def _check_header(path: Path, image: Image.Image) -> None:
         raise ValueError(
             f"{path} is {image.width}x{image.height}; expected at most {MAX_PIXELS:,} pixels"
         )
-    if image.mode not in _EIGHT_BIT_MODES:
+    if image.mode not in EIGHT_BIT_MODES:
         raise ValueError(f"{path} has pixels of mode {image.mode}; expected 8 bits a channel")
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
+    """Bring an image of 8 bits a channel to RGB, transparent parts laid on white."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -101,6 +101,11 @@ class Pairs(Dataset[Sample]):
     def _read(self, row: int, back: bool, rng: np.random.Generator) -> Sample:
         pair = self.index.read(row)
         source, edited = map(_tensor, frame((pair.source, pair.edited), self.framing, rng))
+        if back and not pair.triplet.inverse_instruction:
+            raise ValueError(
+                f"{pair.key} has no inverse instruction, so it cannot be learned backwards: "
+                "set data.backwards to 0"
+            )
         if back:
             return Sample(-1, -1, pair.triplet.inverse_instruction, source, edited)
         return Sample(-1, -1, pair.triplet.instruction, edited, source)

@@ -2,12 +2,22 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from data_gen.receipts import Outcome, Receipt, Unit, plan, write_receipt
 from data_gen.records import EditTriplet, ImageArray, ImagePair, Rendered, Scores, Verdict
-from data_gen.units import Paint
+from data_gen.shards import scan_shard, shard_writer, write_index
+from data_gen.units import CANDIDATE_SCHEMA, Paint, publish
+from inference.files import file_digest
+from inference.shapes import MODELS
+
+SHAPES_CLIP = str(MODELS / "clip")
 
 
 def _triplet(number: int) -> EditTriplet:
@@ -66,3 +76,59 @@ def _paint(triplets: Sequence[EditTriplet]) -> Iterator[tuple[Rendered, list[Ver
 def paint() -> Paint:
     """Noise pictures: four candidates a triplet, about half of them kept."""
     return _paint
+
+
+@pytest.fixture
+def published(tmp_path: Path, triplets: list[EditTriplet], paint: Paint) -> Path:
+    """A finished data set of two units: shards, rejected pairs, candidates, receipts, index."""
+    root = tmp_path / "set"
+    receipts = [_unit(root, unit, paint) for unit in plan(triplets, unit_size=5, recipe="none")]
+    publish(root, receipts)
+    return root
+
+
+def _unit(root: Path, unit: Unit, paint: Paint) -> Receipt:
+    verdicts = [verdict for _, some in paint(unit.triplets) for verdict in some]
+    for kind, chosen in (
+        ("shards", [one.pair for one in verdicts if one.reason is None]),
+        ("rejected", [one.pair for one in verdicts if one.reason][:2]),
+    ):
+        tar = root / kind / f"{unit.stem}.tar"
+        tar.parent.mkdir(parents=True, exist_ok=True)
+        with shard_writer(tar, {"clip": SHAPES_CLIP}) as writer:
+            writer.write(*chosen)
+        if kind == "shards":
+            write_index(tar.with_suffix(".parquet"), scan_shard(tar, f"shards/{tar.name}"))
+    rows = list(map(_candidate, verdicts))
+    table = root / "candidates" / f"{unit.stem}.parquet"
+    table.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=CANDIDATE_SCHEMA), table)
+    files = sorted(root.glob(f"*/{unit.stem}.*"))
+    receipt = Receipt(
+        unit=unit.name,
+        fingerprint=unit.fingerprint,
+        files={path.relative_to(root).as_posix(): file_digest(path) for path in files},
+        prompts={
+            triplet.id: Outcome(status="passed", kept=1, reasons={"directional": 1})
+            for triplet in unit.triplets
+        },
+        seconds={"total": 1.0},
+        versions={},
+    )
+    write_receipt(root, receipt)
+    return receipt
+
+
+def _candidate(verdict: Verdict) -> dict[str, object]:
+    pair = verdict.pair
+    return {
+        "key": pair.key,
+        "group": pair.triplet.id,
+        "edit_type": pair.triplet.edit_type,
+        "seed_index": pair.seed_index,
+        "branch": pair.branch,
+        "p": pair.p,
+        "guidance": pair.guidance,
+        "reason": verdict.reason,
+        **asdict(pair.scores),
+    }
