@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from data_gen.caption_sources import (
     Advance,
     Column,
@@ -31,8 +33,8 @@ class DatasetKnobs:
     """A Hugging Face data set.
 
     Attributes:
-        name: Its name on the Hub, such as ``jxie/flickr8k``, or a local folder: of data files, or
-            what ``save_to_disk`` wrote. Null for none.
+        name: Its name on the Hub, such as ``google-research-datasets/conceptual_captions``, or a
+            local folder: of data files, or what ``save_to_disk`` wrote. Null for none.
         config: Its configuration, where it has several.
         split: Which split.
         revision: Branch, tag or commit of a data set of the Hub; only a commit gives the same
@@ -68,13 +70,12 @@ def open_dataset(knobs: DatasetKnobs, column: str | None) -> Source:
 
     def read(advance: Advance) -> Iterator[Found]:
         first = 1
-        with _named(name):
-            for table in rows.iter(batch_size=_ROWS_PER_BATCH):
-                values = table.column(chosen.name)
-                check_type(values.type, chosen, name)
-                yield from found_in_arrow(name, first, values, chosen.path)
-                first += table.num_rows
-                advance(table.num_rows)
+        for table in _tables(rows, name):
+            values = table.column(chosen.name)
+            check_type(values.type, chosen, name)
+            yield from found_in_arrow(name, first, values, chosen.path)
+            first += table.num_rows
+            advance(table.num_rows)
 
     return Source(name=name, total=_length(rows, knobs.split), unit="row", read=read)
 
@@ -84,9 +85,15 @@ def _load(knobs: DatasetKnobs, **options: Any) -> "datasets.Dataset | datasets.I
 
     folder = Path(str(knobs.name))
     if (folder / "dataset_dict.json").is_file():
-        return datasets.load_from_disk(folder)[knobs.split]
+        splits = datasets.load_from_disk(folder)
+        if knobs.split not in splits:
+            raise ValueError(f"it has no split {knobs.split!r} but {', '.join(splits)}")
+        return splits[knobs.split]
     if (folder / "state.json").is_file():
-        return datasets.load_from_disk(folder)
+        rows = datasets.load_from_disk(folder)
+        if str(rows.split or "train") != knobs.split:
+            raise ValueError(f"it has no split {knobs.split!r} but {rows.split or 'one unnamed'}")
+        return rows
     return datasets.load_dataset(
         str(knobs.name),
         knobs.config,
@@ -110,6 +117,12 @@ def _first_columns(rows: Any) -> list[str]:
     """Columns of a data set that does not say which it has: those of its first row."""
     first = next(iter(rows.with_format("arrow").iter(batch_size=1)), None)
     return [] if first is None else list(first.column_names)
+
+
+def _tables(rows: Any, name: str) -> Iterator[pa.Table]:
+    """Batches of rows; whatever goes wrong on the way names the data set."""
+    with _named(name):
+        yield from rows.iter(batch_size=_ROWS_PER_BATCH)
 
 
 def _length(rows: Any, split: str) -> int | None:

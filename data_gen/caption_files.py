@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_gen.caption_sources import (
+    WITHOUT_COLUMN,
     Advance,
     Column,
     Found,
@@ -138,7 +139,7 @@ def _read_json_lines(path: Path, wanted: str | None, advance: Advance) -> Iterat
             if wanted is None or {wanted, wanted.split(".")[0]} & row.keys():
                 column = choose_column(wanted, list(row), f"{path}, line {number}")
         if column is None or column.name not in row:
-            yield Found(where, found.text, "without the column")
+            yield Found(where, found.text, WITHOUT_COLUMN)
             continue
         yield from found_at(where, row[column.name], column.path)
     if names and column is None:
@@ -157,30 +158,32 @@ def _read_csv(
     path: Path, wanted: str | None, advance: Advance, *, delimiter: str
 ) -> Iterator[Found]:
     """Rows below a header; a row with other than the header's number of fields is not trusted."""
-    too_long: list[int] = []
+    too_long: list[Found] = []
 
     def lines() -> Iterator[str]:
         for number, line in _lines(path, advance):
             if line is None:
-                too_long.append(number)
+                too_long.append(Found(f"{path}, line {number}", "", _TOO_LONG))
             else:
                 yield line.decode("utf-8", "surrogateescape")
 
-    rows = _csv_rows(csv.reader(lines(), delimiter=delimiter, strict=True))
-    header = next(rows, None)
-    if not isinstance(header, list):
-        return
-    column = choose_column(wanted, header, f"{path}, whose first line is its header,")
-    place = header.index(column.name)
-    for number, row in enumerate(rows, start=1):
+    column: Column | None = None
+    header: list[str] = []
+    for number, row in enumerate(_csv_rows(csv.reader(lines(), delimiter=delimiter, strict=True))):
         where = f"{path}, row {number}"
         if isinstance(row, csv.Error):
             yield Found(where, "", f"not a row of CSV: {row}")
-        elif row and len(row) != len(header):
+        elif not row:
+            continue  # an empty line
+        elif column is None:
+            header = row
+            column = choose_column(wanted, header, f"{path}, whose first line is its header,")
+        elif len(row) != len(header):
             yield Found(where, delimiter.join(row), "more or fewer fields than the header")
-        elif row:
-            yield decoded(where, row[place].encode("utf-8", "surrogateescape"))
-    yield from (Found(f"{path}, line {number}", "", _TOO_LONG) for number in too_long)
+        else:
+            text = row[header.index(column.name)]
+            yield decoded(where, text.encode("utf-8", "surrogateescape"))
+    yield from too_long
 
 
 def _csv_rows(reader: Iterator[list[str]]) -> Iterator[list[str] | csv.Error]:

@@ -1,8 +1,6 @@
 """Which captions are turned down, and why: what is no caption, is hostile, or repeats another.
 
-A caption goes into a prompt for a language model, into a data set and onto HTML pages, so markup,
-links and characters that do not show are turned down whatever the knobs say. Prompts over the
-tokenizer's limit are the pair stage's business: it knows the tokenizer.
+Prompts over the tokenizer's limit are the pair stage's business: it knows the tokenizer.
 """
 
 import re
@@ -11,15 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.hostile_text import hostile_part
+
 SHINGLE: Final = 4
 """Characters of the pieces that two captions are compared by."""
-
-_LINK = re.compile(r"\w://|www\.|\w@\w+\.\w|\w\.(?:com|net|org|info|edu|gov)\b", re.IGNORECASE)
-_MARKUP = re.compile(
-    r"<[^<>]*>|\]\(|&(?:#\w{1,8}|[a-z]{2,8});|```|\*\*|\{\{|\{%|<\||\[/?[A-Z]{3,}\]"
-)
-_JOINERS = "\u200c\u200d"
-"""Do not show and are still part of how Persian, Hindi and emoji are written."""
 
 _HASHES = 128
 _BANDS = 16
@@ -31,9 +27,9 @@ _SKETCH_SLACK = 0.1
 class CaptionFilterKnobs:
     """Which captions are kept. Captions of the web need 3 to 50 words, their language and 0.8.
 
-    Always turned down: what is empty or not text, has no letter, markup, links (addresses of sites
-    and mail too), or characters that do not show, such as control characters and changes of the
-    direction of writing. White space at the ends is cut and line breaks become spaces.
+    Always turned down: what is not text, is empty or without a letter, and what holds markup, links
+    or control characters, see `hostile_part`. White space at the ends is cut and line breaks become
+    spaces.
 
     Attributes:
         min_words: Fewest words.
@@ -42,9 +38,9 @@ class CaptionFilterKnobs:
         max_characters: Most characters; the instruction stage writes no edited caption over 400.
         languages: Codes such as ``[en]`` or ``[en, de]`` of the languages to keep; none keeps all.
             Needs the extra ``captions``.
-        language_confidence: Least probability, all named languages together. Names and short
-            captions look like many languages: of 50 short English ones 0.2 keeps 49, 0.5 keeps 41.
-        near_duplicates: Jaccard similarity, in (0, 1], of the 4-character pieces of two captions
+        language_confidence: Least probability that one of them must have, in (0, 1]. Names and
+            short captions look like many languages: of 50 English ones 0.2 keeps 49, 0.5 keeps 41.
+        near_duplicates: Jaccard similarity, in [0.8, 1], of the 4-character pieces of two captions
             from which the second is turned down. At 0.9 they differ by a full stop or a letter, at
             0.8 by a short word. Null keeps all. Needs the extra ``captions``.
     """
@@ -68,12 +64,16 @@ class CaptionFilterKnobs:
                 raise ValueError(
                     f"captions.filter must have 1 <= min_{name} <= max_{name}, got {least}, {most}"
                 )
-        shares = {"language_confidence": self.language_confidence}
-        if self.near_duplicates is not None:
-            shares["near_duplicates"] = self.near_duplicates
-        for name, share in shares.items():
-            if not 0 < share <= 1:
-                raise ValueError(f"captions.filter.{name} must be in (0, 1], got {share}")
+        if not 0 < self.language_confidence <= 1:
+            raise ValueError(
+                "captions.filter.language_confidence must be above 0 and at most 1, "
+                f"got {self.language_confidence}"
+            )
+        if self.near_duplicates is not None and not 0.8 <= self.near_duplicates <= 1:
+            raise ValueError(
+                "captions.filter.near_duplicates must be null or between 0.8 and 1 (below, the "
+                f"index misses too many), got {self.near_duplicates}"
+            )
 
 
 def cleaned(text: str) -> str:
@@ -95,12 +95,8 @@ def text_fault(text: str, knobs: CaptionFilterKnobs) -> str | None:
         return f"fewer than {knobs.min_characters} characters"
     if len(text) > knobs.max_characters:
         return f"more than {knobs.max_characters} characters"
-    if not text.isprintable() and any(map(_does_not_show, text)):
-        return "characters that do not show"
-    if _LINK.search(text):
-        return "a link"
-    if _MARKUP.search(text):
-        return "markup"
+    if (part := hostile_part(text)) is not None:
+        return part
     if not any(map(str.isalpha, text)):
         return "no letter"
     words = len(text.split())
@@ -109,15 +105,6 @@ def text_fault(text: str, knobs: CaptionFilterKnobs) -> str | None:
     if knobs.max_words is not None and words > knobs.max_words:
         return f"more than {knobs.max_words} words"
     return None
-
-
-def _does_not_show(character: str) -> bool:
-    """Control, format, surrogate and private-use characters, line and paragraph separators.
-
-    What Unicode has not assigned yet may be next year's emoji, and passes.
-    """
-    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
-    return hidden and character not in _JOINERS
 
 
 def language_fault(knobs: CaptionFilterKnobs) -> Callable[[str], str | None]:
@@ -143,10 +130,11 @@ def language_fault(knobs: CaptionFilterKnobs) -> Callable[[str], str | None]:
             f"captions.filter.languages: {', '.join(unknown)} is not among {', '.join(known)}"
         )
     reason = f"not in {' or '.join(knobs.languages)}"
+    most = int(1 / knobs.language_confidence)  # more cannot be that probable
 
     def fault(text: str) -> str | None:
-        wanted = [f["score"] for f in detector.detect(text, k=-1) if f["lang"] in knobs.languages]
-        return None if sum(wanted) >= knobs.language_confidence else reason
+        likely = detector.detect(text, k=most, threshold=knobs.language_confidence)
+        return None if any(one["lang"] in knobs.languages for one in likely) else reason
 
     return fault
 
@@ -159,7 +147,7 @@ class NearDuplicates:
     index misses one in twenty, at 0.9 one in ten thousand.
 
     Args:
-        threshold: Jaccard similarity, in (0, 1].
+        threshold: Jaccard similarity, in [0.8, 1].
 
     Raises:
         ValueError: The library is not installed.
@@ -172,26 +160,32 @@ class NearDuplicates:
             raise ValueError(_missing("near_duplicates", "rensa")) from error
         self._threshold = threshold
         self._sketch = rensa.RMinHash
-        self._index = rensa.RMinHashDeduplicator(
-            threshold=max(0.0, threshold - _SKETCH_SLACK),
-            num_perm=_HASHES,
-            use_lsh=True,
-            num_bands=_BANDS,
-        )
+        self._index = rensa.RMinHashLSH(threshold=threshold, num_perm=_HASHES, num_bands=_BANDS)
         self._kept: list[str] = []
+        self._sketches: NDArray[np.uint8] = np.empty((_BANDS, _HASHES), np.uint8)
 
     def twin(self, text: str) -> str | None:
         """Return the kept caption that a text nearly repeats; where there is none, keep it."""
         pieces = shingles(text)
         sketch = self._sketch(num_perm=_HASHES, seed=0)
         sketch.update(list(pieces))
-        for key in sorted(self._index.get_duplicates(sketch), key=int):
-            kept = self._kept[int(key)]
+        row = np.array(sketch.digest(), np.uint32).astype(np.uint8)  # 128 bytes a caption suffice
+        for number in self._similar(np.array(self._index.query(sketch), np.intp), row):
+            kept = self._kept[number]
             if jaccard(pieces, shingles(kept)) >= self._threshold:
                 return kept
-        self._index.add(str(len(self._kept)), sketch)
+        number = len(self._kept)
+        if number == len(self._sketches):
+            self._sketches = np.concatenate([self._sketches, np.empty_like(self._sketches)])
+        self._sketches[number] = row
+        self._index.insert(number, sketch)
         self._kept.append(text)
         return None
+
+    def _similar(self, numbers: NDArray[np.intp], row: NDArray[np.uint8]) -> list[int]:
+        """Those of some kept captions whose sketches are about as similar as it takes, sorted."""
+        alike = (self._sketches[numbers] == row).mean(axis=1)
+        return sorted(numbers[alike >= self._threshold - _SKETCH_SLACK].tolist())
 
 
 def shingles(text: str) -> set[str]:

@@ -15,6 +15,7 @@ USUAL_COLUMNS = ("caption", "captions", "text", "prompt")
 """Taken for the captions where no column is named, small letters or capitals."""
 
 NOT_UTF8 = "not UTF-8 text"
+WITHOUT_COLUMN = "without the column"
 _NAMES_SHOWN = 20
 
 Advance = Callable[[int], object]
@@ -98,16 +99,19 @@ def found_at(where: str, value: object, path: Sequence[str] = ()) -> Iterator[Fo
         path: Fields that lead from it to the captions.
     """
     for item in value if isinstance(value, list) else [value]:
-        if path and isinstance(item, dict):
-            yield from found_at(where, item.get(path[0]), path[1:])
+        if path:
+            if isinstance(item, dict) and path[0] in item:
+                yield from found_at(where, item[path[0]], path[1:])
+            else:
+                yield Found(where, repr(item), WITHOUT_COLUMN)
         elif item is None:
             yield Found(where, "")
         elif isinstance(item, bytes):
             yield decoded(where, item)
-        elif isinstance(item, str) and not path:
+        elif isinstance(item, str):
             yield Found(where, item)
         else:
-            yield Found(where, f"a {type(item).__name__}", "not text")
+            yield Found(where, repr(item), "not text")
 
 
 def decoded(where: str, text: bytes) -> Found:

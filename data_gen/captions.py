@@ -173,8 +173,11 @@ def _fingerprint(knobs: CaptionKnobs) -> str:
 def _is_done(path: Path, receipt: Path, recipe: str) -> bool:
     if not (path.is_file() and receipt.is_file()):
         return False
-    facts: dict[str, Any] = json.loads(receipt.read_text(encoding="utf-8"))
-    return (facts["recipe"], facts["captions_sha256"]) == (recipe, file_digest(path))
+    try:
+        facts: dict[str, Any] = json.loads(receipt.read_text(encoding="utf-8"))
+        return (facts["recipe"], facts["captions_sha256"]) == (recipe, file_digest(path))
+    except (ValueError, KeyError, TypeError):  # no receipt of ours
+        return False
 
 
 def _collect(knobs: CaptionKnobs, dropped: Dropped) -> list[str]:

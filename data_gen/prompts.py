@@ -9,13 +9,13 @@ import heapq
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from openai.types.chat import ChatCompletionMessageParam
 
+from data_gen.hostile_text import hostile_part
 from data_gen.records import EditTriplet, content_id
 
 ANSWER_FIELDS = ("instruction", "edited_caption", "inverse_instruction")
@@ -33,8 +33,6 @@ changes nothing; \
 "inverse_instruction": what to do to the edited image to get the original back."""
 
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
-_LINK = re.compile(r"https?://|www\.", re.IGNORECASE)
-_MARKUP = re.compile(r"<[^>]*>|\]\(")
 
 
 class Rejected(Exception):
@@ -125,12 +123,8 @@ def _text(value: object) -> str:
         raise Rejected("a text is empty")
     if len(value) > MAX_CHARACTERS:
         raise Rejected(f"a text is longer than {MAX_CHARACTERS} characters")
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-        raise Rejected("a text has control characters")
-    if _LINK.search(value):
-        raise Rejected("a text has a link")
-    if _MARKUP.search(value):
-        raise Rejected("a text has markup")
+    if (part := hostile_part(value)) is not None:
+        raise Rejected(f"a text has {part}")
     return value
 
 
