@@ -3,9 +3,9 @@
     python scripts/bench/captions.py
 
 Makes 450,000 captions of 6 to 16 words (one in ten nearly repeats one before, one in 37 repeats it
-in capitals) and takes all that pass, each time in a process of its own: as it is, with the language,
-with near-duplicates. There are 132 words in all, so captions are more alike than people's are, which
-makes looking for near-duplicates slower. About three minutes.
+in capitals) and takes all that pass, each time in a process of its own: with the default filter,
+with the language, with near-duplicates. There are 132 words in all, so captions are more alike than
+people's are, which makes looking for near-duplicates slower. About three minutes.
 """
 
 import multiprocessing
