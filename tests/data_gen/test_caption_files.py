@@ -198,21 +198,23 @@ def test_a_wrong_column_of_parquet_is_an_error(tmp_path: Path, column: str, said
         ("c.txt.gz", "no gzip", None, "c.txt.gz cannot be read: Not a gzipped file"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_one_sentence(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    name: str,
-    content: str,
-    column: str | None,
-    said: str,
+def test_a_file_that_cannot_be_used_is_an_error(
+    tmp_path: Path, name: str, content: str, column: str | None, said: str
 ) -> None:
     (tmp_path / name).write_text(content)
-    line = ["captions", "--output", str(tmp_path), "--captions.file", str(tmp_path / name)]
-    assert __main__.main([*line, *(["--captions.column", column] if column else [])]) == 1
-    (error,) = capsys.readouterr().err.strip().splitlines()
     with pytest.raises(ValueError, match=said):
-        raise ValueError(error)
+        found_in(tmp_path / name, column)
+
+
+def test_such_an_error_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.csv").write_text("url,alt\nx,a cat\n")
+    line = ["captions", "--output", str(tmp_path), "--captions.file", str(tmp_path / "c.csv")]
+    assert __main__.main([*line, "--captions.column", "caption"]) == 1
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("error: ")
+    assert "has no column 'caption'; its columns are 'url', 'alt'" in error
     assert not (tmp_path / "captions.jsonl").exists()
+    assert __main__.main([*line, "--captions.column", "alt"]) == 0
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
