@@ -9,12 +9,13 @@ people's are, which makes looking for near-duplicates slower. About three minute
 """
 
 import io
-import multiprocessing
 import random
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ def main(count: int = 450_000) -> None:
         folder = Path(name)
         (folder / "captions.txt").write_text("\n".join(made(count)))
         for about, filters in FILTERS.items():
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                kept, seconds, peak = pool.apply(measured, (folder, filters))
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                kept, seconds, peak = pool.submit(measured, folder, filters).result()
             rate = f"{count / seconds:,.0f}"
             row(about, f"{count:,}", f"{kept:,}", f"{seconds:.1f}", rate, peak)
 
