@@ -238,7 +238,7 @@ def _screened(
             if reason is None:
                 yield text
             else:
-                dropped.add(reason, where=where, text=found)
+                dropped.add(reason, where=where, text=text)
 
 
 def _distinct(texts: Iterable[str], dropped: Dropped) -> Iterator[str]:
