@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from data_gen.files import staged
+from data_gen.hostile_text import text_fault
 from data_gen.layouts import TEXTS, Columns, JsonLines, Layout, Refused, Said, Table
 from data_gen.pictures import BadPicture, as_jpeg
-from data_gen.plain_text import text_fault
 from data_gen.receipts import Outcome, Receipt, Unit, done_receipt, plan, write_receipt
 from data_gen.records import EditTriplet, ImageArray, ImagePair, content_id
 from data_gen.seeds_folder import SeedsFolder

@@ -15,7 +15,7 @@ from typing import Any
 
 from openai.types.chat import ChatCompletionMessageParam
 
-from data_gen.plain_text import text_fault
+from data_gen.hostile_text import text_fault
 from data_gen.records import EditTriplet, content_id
 
 ANSWER_FIELDS = ("instruction", "edited_caption", "inverse_instruction")
