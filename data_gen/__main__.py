@@ -3,12 +3,15 @@
 Each stage also runs alone, with the same recipe: ``captions``, ``instructions``, ``pairs``.
 """
 
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from data_gen.server import ServerError
 from data_gen.stages import Recipe, Unfinished, make_captions, make_instructions, make_pairs
+from data_gen.workers import WorkerError
 from inference import command_line
 
 
@@ -37,12 +40,23 @@ def pairs(**recipe: Any) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
-    return command_line.run(
-        {"run": run, "captions": captions, "instructions": instructions, "pairs": pairs},
-        prog="python -m data_gen",
-        args=args,
-        expected=(ValueError, OSError, ServerError, Unfinished),
-    )
+    with _terminated_politely():
+        return command_line.run(
+            {"run": run, "captions": captions, "instructions": instructions, "pairs": pairs},
+            prog="python -m data_gen",
+            args=args,
+            expected=(ValueError, OSError, ServerError, Unfinished, WorkerError),
+        )
+
+
+@contextmanager
+def _terminated_politely() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, as Ctrl-C does, so that workers and servers end with us."""
+    former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ be a function of an id. Nothing here reads or writes files (see ``shards``).
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -150,11 +150,14 @@ class Rendered:
         triplet: The triplet.
         pairs: Its candidates, all seeds and branches; empty where it could not be rendered.
         reason: Why it could not be rendered, for example its captions' length; None otherwise.
+        seconds: What took how long, ``render`` and ``score``. The first triplet of a batch bears
+            the batch's rendering.
     """
 
     triplet: EditTriplet
     pairs: tuple[ImagePair, ...]
     reason: str | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def caption_to_json(caption: Caption) -> str:

@@ -6,20 +6,29 @@ Each stage reads what the one before left in the output folder, so it runs alone
 chain, and each goes on where it was interrupted.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from tqdm import tqdm
 
 from data_gen.captions import CaptionKnobs, read_captions, write_captions
-from data_gen.executors import Executor, Partition, in_process
+from data_gen.executors import Executor, ExecutorKnobs, Partition, executor_of
 from data_gen.filter import FilterKnobs, judged
 from data_gen.instructions import InstructionKnobs, read_triplets, write_triplets
 from data_gen.pairs import RenderKnobs, render
-from data_gen.receipts import Outcome, Receipt, Unit, done_receipt, fingerprint, plan, tally
+from data_gen.receipts import (
+    Receipt,
+    Unit,
+    done_receipt,
+    fingerprint,
+    plan,
+    tally,
+    write_receipt,
+)
 from data_gen.records import EditTriplet, Rendered, Verdict
 from data_gen.units import Paint, UnitMaker, publish
 from inference.backbone import load_backbone
@@ -76,6 +85,7 @@ class Recipe:
         instructions: The instruction stage.
         pairs: The pair stage.
         partition: The share of the units that this process makes, i/n; for array jobs.
+        executor: Who makes them: this process, several, or a cluster.
     """
 
     output: Path
@@ -83,6 +93,7 @@ class Recipe:
     instructions: InstructionKnobs = field(default_factory=InstructionKnobs)
     pairs: PairKnobs = field(default_factory=PairKnobs)
     partition: str = "0/1"
+    executor: ExecutorKnobs = field(default_factory=ExecutorKnobs)
 
 
 def make_captions(recipe: Recipe) -> None:
@@ -100,11 +111,12 @@ def make_instructions(recipe: Recipe) -> None:
     )
 
 
-def make_pairs(recipe: Recipe, *, executor: Executor = in_process) -> None:
+def make_pairs(recipe: Recipe) -> None:
     """Make this partition's units that are not done, and publish once all partitions' are.
 
     Raises:
         Unfinished: Prompts failed.
+        WorkerError: There are no workers, or they cannot start.
         ValueError: A file or a knob is wrong.
     """
     knobs, root = recipe.pairs, recipe.output
@@ -113,7 +125,7 @@ def make_pairs(recipe: Recipe, *, executor: Executor = in_process) -> None:
     todo = [unit for unit in mine if done_receipt(root, unit) is None]
     print(f"pairs: {len(mine) - len(todo)} of {len(mine)} units are done")
     if todo:
-        _make_units(todo, knobs, root, executor)
+        _make_units(todo, knobs, root, executor_of(recipe.executor))
     receipts = [receipt for unit in units if (receipt := done_receipt(root, unit))]
     if len(receipts) < len(units):
         print(f"pairs: {len(units) - len(receipts)} units are left to other partitions")
@@ -137,25 +149,59 @@ def plan_units(triplets: Sequence[EditTriplet], knobs: PairKnobs) -> list[Unit]:
 
 
 def _make_units(units: Sequence[Unit], knobs: PairKnobs, root: Path, executor: Executor) -> None:
+    """Have units made and write their receipts, which only this process does."""
+    failed: list[Receipt] = []
+    kept = 0
     with tqdm(total=sum(len(unit.triplets) for unit in units), desc="pairs", unit="prompt") as bar:
-        kept = 0
-
-        def on_prompt(outcome: Outcome) -> None:
-            nonlocal kept
-            kept += outcome.kept
-            bar.set_postfix(kept=kept, refresh=False)
-            bar.update()
-
-        maker = UnitMaker(
-            root=root,
-            paint=painter(knobs),
-            provenance={"model": knobs.model, "clip": knobs.clip, "precision": knobs.precision},
-            keep_rejected=knobs.keep_rejected,
-            on_prompt=on_prompt,
-        )
-        failed = [receipt for receipt in executor(maker, units) if receipt.failed]
+        for made in executor(PairWork.of(knobs, root), units):
+            if isinstance(made, Receipt):
+                write_receipt(root, made)
+                failed += [made] if made.failed else []
+            else:
+                kept += made.kept
+                bar.set_postfix(kept=kept, refresh=False)
+                bar.update()
     if failed:
         raise Unfinished(_failure(failed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairWork:
+    """All that a worker must know, on this machine or another: a `Start` that can be pickled.
+
+    Attributes:
+        knobs: The recipe of the pairs, its models where they lie.
+        root: The data set's folder, absolute.
+        provenance: What every pair says about where it comes from.
+    """
+
+    knobs: PairKnobs
+    root: Path
+    provenance: Mapping[str, str]
+
+    @classmethod
+    def of(cls, knobs: PairKnobs, root: Path) -> Self:
+        """Describe the work so that it can be done in any folder."""
+        model, clip = (_located(name) for name in (knobs.model, knobs.clip))
+        return cls(
+            knobs=replace(knobs, model=model, clip=clip),
+            root=root.resolve(),
+            provenance={"model": knobs.model, "clip": knobs.clip, "precision": knobs.precision},
+        )
+
+    def __call__(self) -> UnitMaker:
+        """Load the models."""
+        return UnitMaker(
+            root=self.root,
+            paint=painter(self.knobs),
+            provenance=self.provenance,
+            keep_rejected=self.knobs.keep_rejected,
+        )
+
+
+def _located(model: str) -> str:
+    """A model's folder as an absolute path; what is no folder here is a name on a hub."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _failure(receipts: Sequence[Receipt]) -> str:
@@ -170,7 +216,13 @@ def painter(knobs: PairKnobs) -> Paint:
     scorer = load_clip(knobs.clip, device=device)
 
     def paint(triplets: Sequence[EditTriplet]) -> Iterator[tuple[Rendered, list[Verdict]]]:
+        begun = time.perf_counter()
         for rendered in render(backbone, triplets, knobs.render):
-            yield rendered, judged(rendered, scorer, knobs.filter, backbone)
+            drawn = time.perf_counter()
+            verdicts = judged(rendered, scorer, knobs.filter, backbone)
+            scored = time.perf_counter()
+            seconds = {"render": drawn - begun, "score": scored - drawn}
+            yield replace(rendered, seconds=seconds), verdicts
+            begun = time.perf_counter()
 
     return paint
