@@ -1,6 +1,7 @@
 """Make a data set from a recipe: ``python -m data_gen run --config data_gen/recipes/shapes.yaml``.
 
 Each stage also runs alone, with the same recipe: ``captions``, ``instructions``, ``pairs``.
+``estimate`` tells what a run will need.
 """
 
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from data_gen.estimate import report
 from data_gen.server import ServerError
 from data_gen.stages import Recipe, Unfinished, make_captions, make_instructions, make_pairs
 from data_gen.workers import WorkerError
@@ -38,11 +40,30 @@ def pairs(**recipe: Any) -> None:
     make_pairs(Recipe(**recipe))
 
 
+def estimate(rates: dict[str, float] | None = None, measure: bool = False, **recipe: Any) -> None:
+    """Tell what the run of a recipe will need: requests, UNet rows, hours and disk.
+
+    Args:
+        rates: Device -> UNet rows a second of the pair stage, such as '{"H200": 900}'; what
+            --measure says there.
+        measure: Also time the recipe's models on this machine, for a few seconds.
+        recipe: The recipe.
+    """
+    for line in report(Recipe(**recipe), rates or {}, measure=measure):
+        print(line)
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     with _terminated_politely():
         return command_line.run(
-            {"run": run, "captions": captions, "instructions": instructions, "pairs": pairs},
+            {
+                "run": run,
+                "captions": captions,
+                "instructions": instructions,
+                "pairs": pairs,
+                "estimate": estimate,
+            },
             prog="python -m data_gen",
             args=args,
             expected=(ValueError, OSError, ServerError, Unfinished, WorkerError),

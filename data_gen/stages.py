@@ -31,8 +31,8 @@ from data_gen.receipts import (
 )
 from data_gen.records import EditTriplet, Rendered, Verdict
 from data_gen.units import Paint, UnitMaker, publish
-from inference.backbone import load_backbone
-from inference.clip import load_clip
+from inference.backbone import Backbone, load_backbone
+from inference.clip import ClipScorer, load_clip
 
 FORMAT = 3
 """Raised when the same recipe and models would give other bytes than before."""
@@ -209,11 +209,16 @@ def _failure(receipts: Sequence[Receipt]) -> str:
     return f"{len(receipts)} units failed, {dict(reasons)}: run again to make them again"
 
 
-def painter(knobs: PairKnobs) -> Paint:
-    """Load the models and return what renders and judges triplets with them."""
+def load_models(knobs: PairKnobs) -> tuple[Backbone, ClipScorer]:
+    """Load what renders and what scores, on the GPU where there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     backbone = load_backbone(knobs.model, device=device, dtype=_PRECISIONS[knobs.precision])
-    scorer = load_clip(knobs.clip, device=device)
+    return backbone, load_clip(knobs.clip, device=device)
+
+
+def painter(knobs: PairKnobs) -> Paint:
+    """Load the models and return what renders and judges triplets with them."""
+    backbone, scorer = load_models(knobs)
 
     def paint(triplets: Sequence[EditTriplet]) -> Iterator[tuple[Rendered, list[Verdict]]]:
         begun = time.perf_counter()
