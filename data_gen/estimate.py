@@ -7,6 +7,7 @@ measured, and a report that is printed.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -29,18 +30,17 @@ from data_gen.stages import PairKnobs, Recipe, load_models
 
 MEASURED_STEPS = 4
 """Steps of the rendering that is timed."""
-BYTES_A_PIXEL = 0.6
-"""Of a photograph as JPEG, quality 95, 4:4:4; flat pictures need half as much."""
+BYTES_A_PIXEL = 1.1
+"""Of a picture full of detail as JPEG, quality 95, 4:4:4; flat ones need a third."""
 BYTES_A_PAIR = 4096
 """What else a pair takes: three tar headers, padding, its description, rows in two tables."""
 
 
 @torch.inference_mode()
 def measured_rate(triplets: Sequence[EditTriplet], knobs: PairKnobs, work: Work) -> float:
-    """Time the recipe's own models here, for a few seconds.
+    """Time the recipe's own models here, on a few steps of one batch.
 
-    A few steps of one batch are timed row by row, and apart from them what comes once an image:
-    decoding, scoring, judging.
+    What comes once an image (decoding, scoring, judging) is timed apart from the rows.
 
     Args:
         triplets: What to render; as many as fill a batch.
@@ -68,7 +68,8 @@ def measured_rate(triplets: Sequence[EditTriplet], knobs: PairKnobs, work: Work)
     )
     for one in rendered:
         judged(one, scorer, knobs.filter, backbone)
-    seconds_a_row, seconds_an_image = (drawn - begun) / rows, (time.perf_counter() - drawn) / images
+    seconds_a_row = (drawn - begun) / rows
+    seconds_an_image = (time.perf_counter() - drawn) / images
     return work.rows / (work.drawing * seconds_a_row + work.images * seconds_an_image)
 
 
@@ -103,6 +104,9 @@ def report(recipe: Recipe, rates: Mapping[str, float], *, measure: bool) -> Iter
 
 def request_lines(recipe: Recipe) -> Iterator[str]:
     """What is still to be asked of the language model."""
+    if (recipe.output / "triplets.jsonl").is_file():
+        yield "requests:  none to the language model, triplets.jsonl is there"
+        return
     captions, count, _ = planned_captions(recipe)
     asked = plan_questions(captions, recipe.instructions)
     journal = recipe.output / "instructions.jsonl"
@@ -123,8 +127,8 @@ def hour_lines(
         known["what made the units so far"] = so_far
     if measure and found.left.rows:
         knobs = recipe.pairs
-        batch = _examples(recipe)[: max(1, knobs.render.batch_rows // 2 // knobs.render.seeds)]
-        known["this machine"] = measured_rate(batch, knobs, found.left)
+        count = max(1, knobs.render.batch_rows // 2 // knobs.render.seeds)
+        known["this machine"] = measured_rate(_examples(recipe, count), knobs, found.left)
     for device, rate in known.items():
         hours = found.left.rows / rate / 3600
         yield f"hours:     {hours:,.2f} of one worker on {device}, at {rate:,.0f} rows a second"
@@ -132,12 +136,12 @@ def hour_lines(
         yield "hours:     unknown; --measure times this machine, --rates '{\"H200\": 900}' tells"
 
 
-def _examples(recipe: Recipe) -> list[EditTriplet]:
+def _examples(recipe: Recipe, count: int) -> list[EditTriplet]:
+    """So many triplets that can be rendered, or what stands for them."""
     path = recipe.output / "triplets.jsonl"
-    if path.is_file():
-        fits = fitting(Path(recipe.pairs.model))
-        return list(filter(fits, read_triplets(path)))
-    return stand_ins(planned_captions(recipe)[0], recipe)
+    if not path.is_file():
+        return stand_ins(planned_captions(recipe)[0][:count], recipe)
+    return list(islice(filter(fitting(Path(recipe.pairs.model)), read_triplets(path)), count))
 
 
 def disk_bytes(recipe: Recipe, left: Work) -> float:

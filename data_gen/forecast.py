@@ -100,7 +100,8 @@ class Forecast:
     Attributes:
         basis: What it was told from, in words.
         left: What is still to be made.
-        done: What has been made, and by which receipts.
+        done: What has been made.
+        receipts: Those of what has been made.
     """
 
     basis: str
@@ -143,11 +144,7 @@ def planned_captions(recipe: Recipe) -> tuple[list[Caption], int, str]:
     path = recipe.output / "captions.jsonl"
     if path.is_file():
         captions = read_captions(path)
-        return (
-            captions,
-            len(captions),
-            "every question may be answered; captions from captions.jsonl",
-        )
+        return captions, len(captions), "every question of captions.jsonl may be answered"
     count = recipe.captions.count
     drawn = [Caption.of(f"caption {number}") for number in range(min(count, STAND_INS))]
     return drawn, count, f"there may be {count:,} captions and every question may be answered"

@@ -181,6 +181,8 @@ class Crew(Generic[W]):
             case Receipt():
                 place.unit = None
                 yield message
+                if message.failed and self._todo:  # a GPU lost once is lost for the process
+                    self._replace(place, f"unit {message.unit} failed")
             case Raised(error) if place.ready:
                 raise error
             case Raised(error):

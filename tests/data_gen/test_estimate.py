@@ -108,26 +108,29 @@ def test_very_many_triplets_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None
     assert sampled.rows == pytest.approx(exact.rows, rel=0.05)
 
 
-def test_the_command_tells_hours_and_requests(
+def test_the_command_tells_before_and_after_the_text(
     recipe: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pairs = recipe.pairs
+    pairs = PairKnobs(model=recipe.pairs.model, clip=recipe.pairs.clip, render=RenderKnobs(steps=4))
+    recipe = replace(recipe, pairs=pairs)
     line = ["estimate", "--output", str(recipe.output), "--captions.count", "50"]
     line += ["--pairs.model", pairs.model, "--pairs.clip", pairs.clip]
-    line += ["--pairs.render.steps", "4", "--measure", "true", "--rates", '{"H200": 0.5}']
-    assert __main__.main(line) == 0
+    line += ["--pairs.render.steps", "4"]
+    assert __main__.main([*line, "--measure", "true", "--rates", '{"H200": 0.5}']) == 0
     said = capsys.readouterr().out
-    assert "requests:  50 to the language model, 0 are answered" in said
+    told = forecast(recipe).left.rows
+    assert "requests:  none to the language model" in said
     assert "10 triplets to render (from triplets.jsonl, 0 of 1 units done)" in said
-    told = forecast(
-        replace(
-            recipe, pairs=PairKnobs(model=pairs.model, clip=pairs.clip, render=RenderKnobs(steps=4))
-        )
-    ).left.rows
     assert f"UNet rows: {told:,.0f}" in said
     assert f"{told / 0.5 / 3600:,.2f} of one worker on H200" in said
     assert "on this machine, at" in said
-    assert not (recipe.output / "receipts").exists()
+    (recipe.output / "triplets.jsonl").unlink()
+    assert __main__.main([*line, "--instructions.edits_per_caption", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "requests:  100 to the language model, 0 are answered" in said
+    assert "100 triplets to render (at most: there may be 50 captions" in said
+    assert "hours:     unknown; --measure" in said
+    assert list(recipe.output.iterdir()) == []
     assert __main__.main([*line[:3], "--rates", '{"H200": 0}']) == 1
     assert "above 0" in capsys.readouterr().err
 

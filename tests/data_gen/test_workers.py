@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from data_gen.receipts import Outcome, Receipt, Unit, plan
+from data_gen.receipts import Outcome, Receipt, Unit, failure, plan
 from data_gen.records import EditTriplet
 from data_gen.workers import (
     MAX_DEATHS,
@@ -117,6 +117,18 @@ def test_a_unit_that_kills_all_its_workers_fails_and_the_rest_is_made(units: lis
     ]
     (reason,) = made[0].prompts[units[0].triplets[0].id].reasons
     assert "3 workers died of it, the last: its machine was lost" in reason
+
+
+def test_who_failed_a_unit_makes_no_other(units: list[Unit]) -> None:
+    agency = Agency([(Ready(), None)])
+    crew = Crew(staff=agency, size=1).work(units)
+    next(crew)
+    says = agency.hired[0].says
+    says.clear()
+    says.append(failure(units[0], "CUDA error: device-side assert triggered", {}))
+    receipts = [made for made in crew if isinstance(made, Receipt)]
+    assert [receipt.failed for receipt in receipts] == [True, False, False, False]
+    assert [worker.made for worker in agency.hired] == [1, 3]
 
 
 def test_starts_that_fail_now_and_then_are_forgiven(units: list[Unit]) -> None:
