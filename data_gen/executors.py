@@ -5,21 +5,21 @@
 each of which runs it on its share; all may share one output folder.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self
 
 import torch
 
 from data_gen.processes import Processes
-from data_gen.receipts import Outcome, Receipt, Unit
-from data_gen.workers import Start
+from data_gen.receipts import Unit
+from data_gen.workers import Made, Start
 
 
 class Executor(Protocol):
     """Makes units, an idempotent thing to do."""
 
-    def __call__(self, start: Start, units: Sequence[Unit]) -> Iterator[Outcome | Receipt]:
+    def __call__(self, start: Start, units: Sequence[Unit]) -> Made:
         """Make the units.
 
         Args:
@@ -28,7 +28,7 @@ class Executor(Protocol):
 
         Yields:
             The outcome of each prompt as it is done, and the receipt of each unit once its files
-            are complete. Writing the receipt is for the caller.
+            are complete. Writing the receipt is for the caller. Closing ends all workers.
         """
 
 
@@ -76,7 +76,7 @@ def executor_of(knobs: ExecutorKnobs) -> Executor:
     return in_process
 
 
-def in_process(start: Start, units: Sequence[Unit]) -> Iterator[Outcome | Receipt]:
+def in_process(start: Start, units: Sequence[Unit]) -> Made:
     """Make units one after the other in this process."""
     make = start()
     for unit in units:

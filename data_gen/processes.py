@@ -16,8 +16,8 @@ from multiprocessing.context import SpawnProcess
 
 import torch
 
-from data_gen.receipts import Outcome, Receipt, Unit
-from data_gen.workers import Crew, Died, Message, Start, messages
+from data_gen.receipts import Unit
+from data_gen.workers import Crew, Died, Made, Message, Start, messages
 
 ENDING_S = 5.0
 """Seconds that a worker has to end before it is killed."""
@@ -36,7 +36,7 @@ class Processes:
     workers: int | None = None
     threads: int | None = None
 
-    def __call__(self, start: Start, units: Sequence[Unit]) -> Iterator[Outcome | Receipt]:
+    def __call__(self, start: Start, units: Sequence[Unit]) -> Made:
         """Make the units; see `Crew.work` for what it raises."""
         gpus = _visible_gpus()
         workers = self.workers or len(gpus) or torch.get_num_threads()

@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from tqdm import tqdm
 
 from data_gen.receipts import Outcome, Receipt, Unit
-from data_gen.workers import Crew, Died, Make, Message, Raised, Ready, Start, WorkerError
+from data_gen.workers import Crew, Died, Made, Make, Message, Raised, Ready, Start, WorkerError
 
 PATIENCE_S = 60.0
 """Seconds without a word from any worker after which one is told that nothing is heard."""
@@ -40,7 +40,7 @@ class RayActors:
     workers: int | None = None
     threads: int | None = None
 
-    def __call__(self, start: Start, units: Sequence[Unit]) -> Iterator[Outcome | Receipt]:
+    def __call__(self, start: Start, units: Sequence[Unit]) -> Made:
         """Make the units; see `Crew.work` for what it raises.
 
         Raises:

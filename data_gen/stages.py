@@ -8,6 +8,7 @@ chain, and each goes on where it was interrupted.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -152,8 +153,12 @@ def _make_units(units: Sequence[Unit], knobs: PairKnobs, root: Path, executor: E
     """Have units made and write their receipts, which only this process does."""
     failed: list[Receipt] = []
     kept = 0
-    with tqdm(total=sum(len(unit.triplets) for unit in units), desc="pairs", unit="prompt") as bar:
-        for made in executor(PairWork.of(knobs, root), units):
+    prompts = sum(len(unit.triplets) for unit in units)
+    with (
+        tqdm(total=prompts, desc="pairs", unit="prompt") as bar,
+        closing(executor(PairWork.of(knobs, root), units)) as all_made,
+    ):
+        for made in all_made:
             if isinstance(made, Receipt):
                 write_receipt(root, made)
                 failed += [made] if made.failed else []

@@ -10,7 +10,7 @@ import pickle
 import sys
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -24,8 +24,11 @@ MAX_STARTS = 3
 MAX_DEATHS = 3
 """A unit that has cost so many workers fails: it may well be what kills them."""
 
+Made = Generator[Outcome | Receipt, None, None]
+"""What comes of units: the outcome of each prompt as it is done, a receipt for each unit."""
+
 Make = Callable[[Unit], Iterator[Outcome | Receipt]]
-"""Makes a unit: yields the outcome of each prompt as it is done, and at the end the receipt."""
+"""Makes a unit: yields the outcome of each prompt, and at the end the receipt."""
 
 Start = Callable[[], Make]
 """Loads what units are made with. It can be pickled: it is called where the units are made."""
@@ -146,7 +149,7 @@ class Crew(Generic[W]):
     _told: Counter[str] = field(default_factory=Counter, init=False)
     _deaths: Counter[str] = field(default_factory=Counter, init=False)
 
-    def work(self, units: Sequence[Unit]) -> Iterator[Outcome | Receipt]:
+    def work(self, units: Sequence[Unit]) -> Made:
         """Make the units, yielding outcomes and receipts in the order in which they come.
 
         Raises:
