@@ -69,6 +69,8 @@ def executor_of(knobs: ExecutorKnobs) -> Executor:
         try:
             from data_gen.ray_actors import RayActors
         except ModuleNotFoundError as error:
+            if error.name != "ray":
+                raise
             raise ValueError("executor.kind ray needs Ray: pip install 'emend[ray]'") from error
         return RayActors(address=knobs.address, workers=knobs.workers, threads=knobs.threads)
     if knobs.threads is not None:

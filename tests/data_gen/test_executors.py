@@ -68,6 +68,21 @@ def test_processes_make_the_same_set_even_where_one_is_killed(
         assert contents(root / kind) == contents(whole / kind)
 
 
+def test_without_ray_one_is_told_what_to_install(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "data_gen.ray_actors", raising=False)
+    with pytest.raises(ValueError, match=r"pip install 'emend\[ray\]'"):
+        make_pairs(replace(recipe, executor=ExecutorKnobs(kind="ray")))
+
+
+@pytest.mark.parametrize("name", ["workers", "threads"])
+def test_nobody_is_no_executor(name: str) -> None:
+    with pytest.raises(ValueError, match=f"executor.{name} must be at least 1 or null, got 0"):
+        ExecutorKnobs(**{name: 0})
+
+
 ROOT = Path(__file__).parents[2]
 
 LIGHT_DRIVER = """

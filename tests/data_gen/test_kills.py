@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from data_gen.stages import Recipe
 
 ROOT = Path(__file__).parents[2]
 Stage = Literal["text", "rendering", "writing"]
+Contents = Callable[[Path], dict[str, bytes]]
 
 LAUNCHER = """
 import json, os, sys
@@ -224,17 +225,15 @@ def seconds_a_unit(root: Path) -> float:
     return float(sum(receipt["seconds"]["total"] for receipt in found) / len(found))
 
 
-def assert_same(
-    root: Path, whole: Path, captions: int, contents: Callable[[Path], dict[str, bytes]]
-) -> None:
+def assert_same(root: Path, whole: Path, captions: int, contents: Contents) -> None:
     one, other = contents(root), contents(whole)
     journal = "instructions.jsonl"  # of no consequence, and free to hold the order of answers
     assert one | {journal: b""} == other | {journal: b""}
     index = ShardIndex(root)
-    assert len({index[position].key for position in range(len(index))}) == len(index) > captions / 2
-    triplets = [
-        json.loads(line)["id"] for line in (root / "triplets.jsonl").read_text().split("\n")[:-1]
-    ]
+    keys = [index[position].key for position in range(len(index))]
+    assert len(set(keys)) == len(keys) > captions / 2
+    lines = (root / "triplets.jsonl").read_text().splitlines()
+    triplets = [json.loads(line)["id"] for line in lines]
     receipts = [json.loads(path.read_text()) for path in (root / "receipts").glob("*.json")]
     prompts = [prompt for receipt in receipts for prompt in receipt["prompts"]]
     assert sorted(prompts) == triplets
@@ -245,8 +244,8 @@ def kill_and_compare(
     launcher: Launcher,
     endpoint: Endpoint,
     tmp_path: Path,
-    contents: Callable[[Path], dict[str, bytes]],
-    stages: Iterator[Stage],
+    contents: Contents,
+    stages: Sequence[Stage],
     rng: random.Random,
 ) -> Counter[Stage | None]:
     """Kill a run once a stage named, finish it, and compare; what the kills interrupted."""
@@ -259,16 +258,14 @@ def kill_and_compare(
     for stage in stages:
         before, found = finished(root), stamps(root)
         delay = rng.uniform(0, delays[stage])
-        answered, asked = journal_lines(root), endpoint.asked.total()
         assert run_and_kill(launcher, root, stage, delay, rng) == -signal.SIGKILL
         assert before.items() <= finished(root).items(), "a unit was made after its receipt"
-        # One question may have been on its way.
-        assert endpoint.asked.total() - asked <= journal_lines(root) - answered + 1
         hit[interrupted(root, found)] += 1
     before = finished(root)
     launcher.start(root)
     assert launcher.wait() == 0
     assert before.items() <= finished(root).items()
+    # Each kill may have cost the answer that was on its way; what the journal has is not asked.
     assert endpoint.asked.total() <= launcher.captions + hit["text"]
     assert_same(root, whole, launcher.captions, contents)
     return hit
@@ -278,10 +275,10 @@ def test_killed_in_each_stage_it_comes_out_the_same(
     launcher: Launcher,
     endpoint: Endpoint,
     tmp_path: Path,
-    contents: Callable[[Path], dict[str, bytes]],
+    contents: Contents,
 ) -> None:
     stages: tuple[Stage, ...] = ("text", "rendering", "writing")
-    hit = kill_and_compare(launcher, endpoint, tmp_path, contents, iter(stages), random.Random(0))
+    hit = kill_and_compare(launcher, endpoint, tmp_path, contents, stages, random.Random(0))
     assert hit["text"] == 1
 
 
@@ -292,13 +289,13 @@ def test_killed_twenty_times_it_comes_out_the_same(
     launcher: Launcher,
     endpoint: Endpoint,
     tmp_path: Path,
-    contents: Callable[[Path], dict[str, bytes]],
+    contents: Contents,
 ) -> None:
     rng = random.Random(1)
     late: list[Stage] = ["rendering", "writing"] * 7
     rng.shuffle(late)
     stages: list[Stage] = ["text"] * 6 + late
-    hit = kill_and_compare(launcher, endpoint, tmp_path, contents, iter(stages), rng)
+    hit = kill_and_compare(launcher, endpoint, tmp_path, contents, stages, rng)
     assert hit.total() == 20
     assert hit["text"] == 6
     assert hit["rendering"] >= 3
@@ -310,7 +307,7 @@ def test_killed_twenty_times_it_comes_out_the_same(
 def test_the_whole_command_by_partitions_gives_the_same_set(
     launcher: Launcher,
     tmp_path: Path,
-    contents: Callable[[Path], dict[str, bytes]],
+    contents: Contents,
 ) -> None:
     for count in (1, 2, 5):
         for index in range(count):
