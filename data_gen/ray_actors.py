@@ -23,7 +23,7 @@ from data_gen.receipts import Outcome, Receipt, Unit
 from data_gen.workers import Crew, Died, Made, Make, Message, Raised, Ready, Start, WorkerError
 
 PATIENCE_S = 60.0
-"""Seconds without a word from any worker after which one is told that nothing is heard."""
+"""Seconds after which one is told, again and again, that no worker has started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def _attached(address: str) -> Iterator[None]:
         return
     handler = signal.getsignal(signal.SIGTERM)
     ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    with suppress(ValueError):  # of a thread; Ray has put its own handler there only if it could
+    with suppress(ValueError):  # only the main thread has handlers, and only there Ray sets its own
         signal.signal(signal.SIGTERM, handler)
     try:
         yield
@@ -90,10 +90,10 @@ class _Recruiter:
     def listen(self, workers: Sequence["_Hired"]) -> list[tuple["_Hired", Message]]:
         by_stream = {worker.stream: worker for worker in workers if worker.stream is not None}
         spoke, _ = ray.wait(list(by_stream), timeout=PATIENCE_S)
-        if not spoke:
+        if not spoke and not any(worker.started for worker in workers):
             tqdm.write(
-                f"no word from {len(by_stream)} workers for {PATIENCE_S:.0f} s; `ray status` says "
-                "whether the cluster has room for them",
+                f"none of {len(workers)} workers has started yet; `ray status` says whether the "
+                "cluster has room for them",
                 file=sys.stderr,
             )
         heard = [(by_stream[stream], by_stream[stream].hear()) for stream in spoke]
@@ -123,13 +123,16 @@ class _Hired:
 
     Attributes:
         stream: What it is saying at present; None while it has nothing to do.
+        started: Whether it has ever been given a unit.
     """
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
         self.stream: Any = actor.start.remote()
+        self.started = False
 
     def make(self, unit: Unit) -> None:
+        self.started = True
         self.stream = self._actor.make.remote(unit)
 
     def hear(self) -> Message | None:
