@@ -1,13 +1,17 @@
 """Make a data set from a recipe: ``python -m data_gen run --config data_gen/recipes/shapes.yaml``.
 
-Each stage also runs alone, with the same recipe: ``captions``, ``instructions``, ``pairs``. Around
-a data set: ``verify``, ``stats``, ``sheet``, ``import`` and ``push``.
+Each stage also runs alone, with the same recipe: ``captions``, ``instructions``, ``pairs``;
+``estimate`` tells what a run will need. Around a data set: ``verify``, ``stats``, ``sheet``,
+``import`` and ``push``.
 """
 
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from data_gen.estimate import report
 from data_gen.imports import import_pairs
 from data_gen.push import push
 from data_gen.server import ServerError
@@ -15,6 +19,7 @@ from data_gen.sheet import sheet
 from data_gen.stages import Recipe, Unfinished, make_captions, make_instructions, make_pairs
 from data_gen.stats import stats
 from data_gen.verify import verify
+from data_gen.workers import WorkerError
 from inference import command_line
 
 
@@ -41,24 +46,49 @@ def pairs(**recipe: Any) -> None:
     make_pairs(Recipe(**recipe))
 
 
+def estimate(rates: dict[str, float] | None = None, measure: bool = False, **recipe: Any) -> None:
+    """Tell what the run of a recipe will need: requests, UNet rows, hours and disk.
+
+    Args:
+        rates: Device -> UNet rows a second of the pair stage, such as '{"H200": 900}'; what
+            --measure says there.
+        measure: Also time the recipe's models on this machine, for a few seconds.
+        recipe: The recipe.
+    """
+    for line in report(Recipe(**recipe), rates or {}, measure=measure):
+        print(line)
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
-    return command_line.run(
-        {
-            "run": run,
-            "captions": captions,
-            "instructions": instructions,
-            "pairs": pairs,
-            "verify": verify,
-            "stats": stats,
-            "sheet": sheet,
-            "import": import_pairs,
-            "push": push,
-        },
-        prog="python -m data_gen",
-        args=args,
-        expected=(ValueError, OSError, ServerError, Unfinished),
-    )
+    with _terminated_politely():
+        return command_line.run(
+            {
+                "run": run,
+                "captions": captions,
+                "instructions": instructions,
+                "pairs": pairs,
+                "estimate": estimate,
+                "verify": verify,
+                "stats": stats,
+                "sheet": sheet,
+                "import": import_pairs,
+                "push": push,
+            },
+            prog="python -m data_gen",
+            args=args,
+            expected=(ValueError, OSError, ServerError, Unfinished, WorkerError),
+        )
+
+
+@contextmanager
+def _terminated_politely() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, as Ctrl-C does, so that workers and servers end with us."""
+    former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,88 @@
-"""Who makes the units: an executor maps a function over them and knows nothing of what it does.
+"""Who makes the units: an executor has them made and knows nothing of what that takes.
 
-``in_process`` makes them one after the other; ``Partition`` cuts the table for array jobs, each of
-which runs it on its share and all of which may share one output folder.
+``in_process`` makes them one after the other, ``Processes`` on all GPUs or cores of a machine,
+``RayActors`` on a cluster; the bytes are the same. ``Partition`` cuts the table for array jobs,
+each of which runs it on its share; all may share one output folder.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
-from data_gen.receipts import Receipt, Unit
+import torch
+
+from data_gen.processes import Processes
+from data_gen.receipts import Unit
+from data_gen.workers import Made, Start
 
 
 class Executor(Protocol):
-    """Maps an idempotent function over units, yielding each receipt once the unit is done."""
+    """Makes units, an idempotent thing to do."""
 
-    def __call__(self, make: Callable[[Unit], Receipt], units: Sequence[Unit]) -> Iterator[Receipt]:
-        """Make the units."""
+    def __call__(self, start: Start, units: Sequence[Unit]) -> Made:
+        """Make the units.
+
+        Args:
+            start: Called once in each process that makes units.
+            units: What to make.
+
+        Yields:
+            The outcome of each prompt as it is done, and the receipt of each unit once its files
+            are complete. Writing the receipt is for the caller. Closing ends all workers.
+        """
 
 
-def in_process(make: Callable[[Unit], Receipt], units: Sequence[Unit]) -> Iterator[Receipt]:
+@dataclass(frozen=True, kw_only=True)
+class ExecutorKnobs:
+    """Who makes the units. What is made does not depend on it, but for ``threads``.
+
+    Attributes:
+        kind: ``in_process``; ``processes``, one a GPU; or ``ray``, actors of a running cluster,
+            whose nodes all see the output folder under this path.
+        workers: How many; null for one a GPU, without GPUs one a core.
+        threads: Threads a worker computes with. On a CPU, bytes may move by rounding with it. null
+            leaves it to torch in one process, shares torch's among processes, and is 1 on Ray.
+        address: Of the Ray cluster; ``auto`` takes RAY_ADDRESS, or the one on this machine.
+    """
+
+    kind: Literal["in_process", "processes", "ray"] = "in_process"
+    workers: int | None = None
+    threads: int | None = None
+    address: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads"):
+            found = getattr(self, name)
+            if found is not None and found < 1:
+                raise ValueError(f"executor.{name} must be at least 1 or null, got {found}")
+
+
+def executor_of(knobs: ExecutorKnobs) -> Executor:
+    """Make the executor that a recipe asks for.
+
+    Raises:
+        ValueError: Ray is not installed.
+    """
+    if knobs.kind == "processes":
+        return Processes(workers=knobs.workers, threads=knobs.threads)
+    if knobs.kind == "ray":
+        try:
+            from data_gen.ray_actors import RayActors
+        except ModuleNotFoundError as error:
+            if error.name != "ray":
+                raise
+            raise ValueError("executor.kind ray needs Ray: pip install 'emend[ray]'") from error
+        return RayActors(address=knobs.address, workers=knobs.workers, threads=knobs.threads)
+    if knobs.threads is not None:
+        torch.set_num_threads(knobs.threads)
+    return in_process
+
+
+def in_process(start: Start, units: Sequence[Unit]) -> Made:
     """Make units one after the other in this process."""
-    return map(make, units)
+    make = start()
+    for unit in units:
+        yield from make(unit)
 
 
 @dataclass(frozen=True, kw_only=True)

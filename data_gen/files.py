@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,10 @@ T = TypeVar("T")
 def staged(root: Path, name: str) -> Iterator[Path]:
     """Give an empty folder to write in; on leaving, fsync its files and rename them into ``root``.
 
-    The folder is the process's own, so that two jobs that make the same unit do not write into
-    one file. On an exception nothing is moved.
+    The folder is the process's own, so that two jobs that make the same unit, on one machine or
+    two, do not write into one file. On an exception nothing is moved.
     """
-    folder = root / ".tmp" / f"{name}.{os.getpid()}"
+    folder = root / ".tmp" / f"{name}.{socket.gethostname()}.{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:

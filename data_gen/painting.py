@@ -6,8 +6,9 @@ enough, is said by `EarlyKnobs`; without them every candidate of every seed is m
 InstructPix2Pix did. How rounds are composed depends on the triplets and the knobs alone.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -87,18 +88,24 @@ class Painter:
         thresholds = thresholds_of(self.filter, self.scorer)
         watch = _ClipWatch(self, thresholds)
         coming, opened = deque(triplets), deque[_Making]()
+        spent: dict[str, float] = defaultdict(float)  # seconds since the last triplet was done
         while coming or opened:
             makings = self._next_trees(opened, coming, thresholds)
             trees = [tree for _, tree in makings]
+            begun = time.perf_counter()
             grown = render_trees(
                 self.backbone, trees, self.render, watch=watch, progress=self.progress
             )
+            drawn = time.perf_counter()
             self._add(makings, [one.pairs for one in grown])
             for (making, _), one in zip(makings, grown, strict=True):
                 making.given_up += one.given_up
+            spent["render"] += drawn - begun
+            spent["score"] += time.perf_counter() - drawn
             while opened and not self._wanted(opened[0], thresholds):
                 made = opened.popleft()
-                yield made.rendered(), select(made.pairs, thresholds, self.filter)
+                yield made.rendered(dict(spent)), select(made.pairs, thresholds, self.filter)
+                spent.clear()
 
     def _next_trees(
         self, opened: "deque[_Making]", coming: deque[EditTriplet], thresholds: Thresholds
@@ -170,12 +177,13 @@ class _Making:
         self.seeds += count
         return [(self, draw_tree(self.triplet, seed, knobs)) for seed in seeds]
 
-    def rendered(self) -> Rendered:
+    def rendered(self, seconds: Mapping[str, float]) -> Rendered:
         return Rendered(
             triplet=self.triplet,
             pairs=tuple(self.pairs),
             given_up=tuple(self.given_up),
             reason=self.reason,
+            seconds=seconds,
         )
 
 

@@ -61,7 +61,7 @@ class Receipt:
         fingerprint: The unit's fingerprint.
         files: Path of each file made, relative to the data set's folder -> SHA-256 of its bytes.
         prompts: Triplet id -> outcome.
-        seconds: What took how long.
+        seconds: What took how long: ``render``, ``score``, ``write`` (all the rest), ``total``.
         versions: Library -> version that made it.
     """
 
@@ -111,6 +111,19 @@ def fingerprint(recipe: Mapping[str, Any], folders: Iterable[str | Path]) -> str
     """
     contents = [folder_digest(Path(folder)) or str(folder) for folder in folders]
     return content_id(json.dumps(recipe, sort_keys=True), *contents)
+
+
+def failure(unit: Unit, reason: str, versions: Mapping[str, str]) -> Receipt:
+    """Say of a unit that all its prompts failed, for one reason."""
+    failed = Outcome(status="failed", reasons={reason: 1})
+    return Receipt(
+        unit=unit.name,
+        fingerprint=unit.fingerprint,
+        files={},
+        prompts={triplet.id: failed for triplet in unit.triplets},
+        seconds={},
+        versions=versions,
+    )
 
 
 def write_receipt(root: Path, receipt: Receipt) -> None:

@@ -8,7 +8,7 @@ be a function of an id. Nothing here reads or writes files (see ``shards``).
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -172,12 +172,15 @@ class Rendered:
         pairs: Its finished candidates; empty where it could not be rendered.
         given_up: Those that were begun and not finished.
         reason: Why it could not be rendered, for example its captions' length; None otherwise.
+        seconds: What took how long, ``render`` and ``score``. The first triplet of a batch bears
+            the batch's rendering.
     """
 
     triplet: EditTriplet
     pairs: tuple[ImagePair, ...]
     given_up: tuple[GivenUp, ...] = ()
     reason: str | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def caption_to_json(caption: Caption) -> str:

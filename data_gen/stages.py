@@ -6,25 +6,34 @@ Each stage reads what the one before left in the output folder, so it runs alone
 chain, and each goes on where it was interrupted.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from tqdm import tqdm
 
 from data_gen.captions import CaptionKnobs, read_captions, write_captions
-from data_gen.executors import Executor, Partition, in_process
+from data_gen.executors import Executor, ExecutorKnobs, Partition, executor_of
 from data_gen.filter import FilterKnobs
 from data_gen.instructions import InstructionKnobs, read_triplets, write_triplets
 from data_gen.painting import EarlyKnobs, Painter
-from data_gen.receipts import Outcome, Receipt, Unit, done_receipt, fingerprint, plan, tally
+from data_gen.receipts import (
+    Receipt,
+    Unit,
+    done_receipt,
+    fingerprint,
+    plan,
+    tally,
+    write_receipt,
+)
 from data_gen.records import EditTriplet
 from data_gen.trees import RenderKnobs
 from data_gen.units import UnitMaker, publish
-from inference.backbone import load_backbone
-from inference.clip import load_clip
+from inference.backbone import Backbone, load_backbone
+from inference.clip import ClipScorer, load_clip
 
 FORMAT = 4
 """Raised when the same recipe and models would give other bytes than before."""
@@ -79,6 +88,7 @@ class Recipe:
         instructions: The instruction stage.
         pairs: The pair stage.
         partition: The share of the units that this process makes, i/n; for array jobs.
+        executor: Who makes them: this process, several, or a cluster.
     """
 
     output: Path
@@ -86,6 +96,7 @@ class Recipe:
     instructions: InstructionKnobs = field(default_factory=InstructionKnobs)
     pairs: PairKnobs = field(default_factory=PairKnobs)
     partition: str = "0/1"
+    executor: ExecutorKnobs = field(default_factory=ExecutorKnobs)
 
 
 def make_captions(recipe: Recipe) -> None:
@@ -103,11 +114,12 @@ def make_instructions(recipe: Recipe) -> None:
     )
 
 
-def make_pairs(recipe: Recipe, *, executor: Executor = in_process) -> None:
+def make_pairs(recipe: Recipe) -> None:
     """Make this partition's units that are not done, and publish once all partitions' are.
 
     Raises:
         Unfinished: Prompts failed.
+        WorkerError: There are no workers, or they cannot start.
         ValueError: A file or a knob is wrong.
     """
     knobs, root = recipe.pairs, recipe.output
@@ -116,7 +128,7 @@ def make_pairs(recipe: Recipe, *, executor: Executor = in_process) -> None:
     todo = [unit for unit in mine if done_receipt(root, unit) is None]
     print(f"pairs: {len(mine) - len(todo)} of {len(mine)} units are done")
     if todo:
-        _make_units(todo, knobs, root, executor)
+        _make_units(todo, knobs, root, executor_of(recipe.executor))
     receipts = [receipt for unit in units if (receipt := done_receipt(root, unit))]
     if len(receipts) < len(units):
         print(f"pairs: {len(units) - len(receipts)} units are left to other partitions")
@@ -141,25 +153,63 @@ def plan_units(triplets: Sequence[EditTriplet], knobs: PairKnobs) -> list[Unit]:
 
 
 def _make_units(units: Sequence[Unit], knobs: PairKnobs, root: Path, executor: Executor) -> None:
-    with tqdm(total=sum(len(unit.triplets) for unit in units), desc="pairs", unit="prompt") as bar:
-        kept = 0
-
-        def on_prompt(outcome: Outcome) -> None:
-            nonlocal kept
-            kept += outcome.kept
-            bar.set_postfix(kept=kept, refresh=False)
-            bar.update()
-
-        maker = UnitMaker(
-            root=root,
-            paint=painter(knobs),
-            provenance={"model": knobs.model, "clip": knobs.clip, "precision": knobs.precision},
-            keep_rejected=knobs.keep_rejected,
-            on_prompt=on_prompt,
-        )
-        failed = [receipt for receipt in executor(maker, units) if receipt.failed]
+    """Have units made and write their receipts, which only this process does."""
+    failed: list[Receipt] = []
+    kept = 0
+    prompts = sum(len(unit.triplets) for unit in units)
+    with (
+        tqdm(total=prompts, desc="pairs", unit="prompt") as bar,
+        closing(executor(PairWork.of(knobs, root), units)) as all_made,
+    ):
+        for made in all_made:
+            if isinstance(made, Receipt):
+                write_receipt(root, made)
+                failed += [made] if made.failed else []
+            else:
+                kept += made.kept
+                bar.set_postfix(kept=kept, refresh=False)
+                bar.update()
     if failed:
         raise Unfinished(_failure(failed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairWork:
+    """All that a worker must know, on this machine or another: a `Start` that can be pickled.
+
+    Attributes:
+        knobs: The recipe of the pairs, its models where they lie.
+        root: The data set's folder, absolute.
+        provenance: What every pair says about where it comes from.
+    """
+
+    knobs: PairKnobs
+    root: Path
+    provenance: Mapping[str, str]
+
+    @classmethod
+    def of(cls, knobs: PairKnobs, root: Path) -> Self:
+        """Describe the work so that it can be done in any folder."""
+        model, clip = (_located(name) for name in (knobs.model, knobs.clip))
+        return cls(
+            knobs=replace(knobs, model=model, clip=clip),
+            root=root.resolve(),
+            provenance={"model": knobs.model, "clip": knobs.clip, "precision": knobs.precision},
+        )
+
+    def __call__(self) -> UnitMaker:
+        """Load the models."""
+        return UnitMaker(
+            root=self.root,
+            paint=painter(self.knobs),
+            provenance=self.provenance,
+            keep_rejected=self.knobs.keep_rejected,
+        )
+
+
+def _located(model: str) -> str:
+    """A model's folder as an absolute path; what is no folder here is a name on a hub."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _failure(receipts: Sequence[Receipt]) -> str:
@@ -167,12 +217,19 @@ def _failure(receipts: Sequence[Receipt]) -> str:
     return f"{len(receipts)} units failed, {dict(reasons)}: run again to make them again"
 
 
+def load_models(knobs: PairKnobs) -> tuple[Backbone, ClipScorer]:
+    """Load what renders and what scores, on the GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    backbone = load_backbone(knobs.model, device=device, dtype=_PRECISIONS[knobs.precision])
+    return backbone, load_clip(knobs.clip, device=device)
+
+
 def painter(knobs: PairKnobs) -> Painter:
     """Load the models and return what renders and judges triplets with them."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    backbone, scorer = load_models(knobs)
     return Painter(
-        backbone=load_backbone(knobs.model, device=device, dtype=_PRECISIONS[knobs.precision]),
-        scorer=load_clip(knobs.clip, device=device),
+        backbone=backbone,
+        scorer=scorer,
         render=knobs.render,
         filter=knobs.filter,
         early=knobs.early,

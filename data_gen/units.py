@@ -12,8 +12,8 @@ A data set's folder:
 
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_gen.files import locked, staged
-from data_gen.receipts import Outcome, Receipt, Unit, write_receipt
+from data_gen.receipts import Outcome, Receipt, Unit, failure
 from data_gen.records import EditTriplet, GivenUp, ImagePair, Rendered, Verdict
 from data_gen.shards import (
     INDEX_FILE,
@@ -76,66 +76,78 @@ class UnitMaker:
         paint: Renders and judges.
         provenance: What every pair says about where it comes from.
         keep_rejected: Rejected pairs that a unit keeps to be looked at, one a triplet.
-        on_prompt: Called with the outcome of each prompt as it is done.
     """
 
     root: Path
     paint: Paint
     provenance: Mapping[str, str]
     keep_rejected: int
-    on_prompt: Callable[[Outcome], None]
 
-    def __call__(self, unit: Unit) -> Receipt:
-        """Make a unit and write its receipt.
+    def __call__(self, unit: Unit) -> Iterator[Outcome | Receipt]:
+        """Make a unit's files.
 
         A RuntimeError of the renderer (out of memory, a lost device) fails the unit's prompts:
-        the receipt says so, nothing else is written, and the next run makes the unit again.
+        the receipt says so, no file is written, and the next run makes the unit again.
+
+        Yields:
+            The outcome of each prompt as it is done, and at the end the receipt, which is for the
+            caller to write.
 
         Raises:
             OSError: The disk is full, or cannot be written.
         """
         start = time.perf_counter()
+        spent: dict[str, float] = defaultdict(float)
+        outcomes: dict[str, Outcome] = {}
         try:
-            outcomes, files = self._make(unit)
+            with staged(self.root, unit.stem) as folder:
+                for triplet, outcome, seconds in self._write(unit, folder):
+                    for what, value in seconds.items():
+                        spent[what] += value
+                    outcomes[triplet.id] = outcome
+                    yield outcome
+                files = _finish_shards(folder, unit.stem)
         except RuntimeError as error:
-            failed = Outcome(status="failed", reasons={f"{type(error).__name__}: {error}": 1})
-            outcomes, files = {triplet.id: failed for triplet in unit.triplets}, []
-        receipt = Receipt(
+            yield failure(unit, f"{type(error).__name__}: {error}", _versions())
+            return
+        hashes = {name: file_digest(self.root / name) for name in files}
+        total = time.perf_counter() - start
+        seconds = {**spent, "write": total - sum(spent.values()), "total": total}
+        yield Receipt(
             unit=unit.name,
             fingerprint=unit.fingerprint,
-            files={name: file_digest(self.root / name) for name in files},
+            files=hashes,
             prompts=outcomes,
-            seconds={"total": round(time.perf_counter() - start, 3)},
-            versions={library: version(library) for library in _LIBRARIES},
+            seconds={what: round(value, 3) for what, value in seconds.items()},
+            versions=_versions(),
         )
-        write_receipt(self.root, receipt)
-        return receipt
 
-    def _make(self, unit: Unit) -> tuple[dict[str, Outcome], list[str]]:
-        """Write a unit's files; they get their names once all of them are complete."""
-        outcomes: dict[str, Outcome] = {}
+    def _write(
+        self, unit: Unit, folder: Path
+    ) -> Iterator[tuple[EditTriplet, Outcome, Mapping[str, float]]]:
+        """Write a unit's files into a folder, yielding what came of each prompt."""
         candidates: list[dict[str, Any]] = []
-        with staged(self.root, unit.stem) as folder:
-            for name in _FOLDERS:
-                (folder / name).mkdir()
-            with (
-                shard_writer(folder / "shards" / f"{unit.stem}.tar", self.provenance) as kept,
-                shard_writer(folder / "rejected" / f"{unit.stem}.tar", self.provenance) as shown,
-            ):
-                for rendered, verdicts in self.paint(unit.triplets):
-                    for verdict in verdicts:
-                        if verdict.reason is None:
-                            kept.write(verdict.pair)
-                    if shown.pairs < self.keep_rejected:
-                        shown.write(*_first_rejected(verdicts))
-                    candidates.extend(map(_candidate, verdicts))
-                    candidates.extend(map(_given_up, rendered.given_up))
-                    outcomes[rendered.triplet.id] = _outcome(rendered, verdicts)
-                    self.on_prompt(outcomes[rendered.triplet.id])
-            table = pa.Table.from_pylist(candidates, schema=CANDIDATE_SCHEMA)
-            pq.write_table(table, folder / "candidates" / f"{unit.stem}.parquet")
-            files = _finish_shards(folder, unit.stem)
-        return outcomes, files
+        for name in _FOLDERS:
+            (folder / name).mkdir()
+        with (
+            shard_writer(folder / "shards" / f"{unit.stem}.tar", self.provenance) as kept,
+            shard_writer(folder / "rejected" / f"{unit.stem}.tar", self.provenance) as shown,
+        ):
+            for rendered, verdicts in self.paint(unit.triplets):
+                for verdict in verdicts:
+                    if verdict.reason is None:
+                        kept.write(verdict.pair)
+                if shown.pairs < self.keep_rejected:
+                    shown.write(*_first_rejected(verdicts))
+                candidates.extend(map(_candidate, verdicts))
+                candidates.extend(map(_given_up, rendered.given_up))
+                yield rendered.triplet, _outcome(rendered, verdicts), rendered.seconds
+        table = pa.Table.from_pylist(candidates, schema=CANDIDATE_SCHEMA)
+        pq.write_table(table, folder / "candidates" / f"{unit.stem}.parquet")
+
+
+def _versions() -> dict[str, str]:
+    return {library: version(library) for library in _LIBRARIES}
 
 
 def _finish_shards(folder: Path, stem: str) -> list[str]:

@@ -10,11 +10,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_gen.filter import FilterKnobs, Thresholds
 from data_gen.receipts import Outcome, Receipt, Unit, plan, write_receipt
-from data_gen.records import EditTriplet, ImageArray, ImagePair, Rendered, Scores, Verdict
+from data_gen.records import (
+    EditTriplet,
+    ImageArray,
+    ImagePair,
+    Rendered,
+    Scores,
+    Verdict,
+    triplet_to_json,
+)
 from data_gen.shards import scan_shard, shard_writer, write_index
+from data_gen.stages import PairKnobs, Recipe
+from data_gen.trees import RenderKnobs
 from data_gen.units import CANDIDATE_SCHEMA, Paint, publish
-from inference.files import file_digest
+from inference.files import file_digest, write_lines
 from inference.shapes import MODELS
 
 SHAPES_CLIP = str(MODELS / "clip")
@@ -132,3 +143,36 @@ def _candidate(verdict: Verdict) -> dict[str, object]:
         "reason": verdict.reason,
         **asdict(pair.scores),
     }
+
+
+@pytest.fixture
+def recipe(tiny_folder: Path, triplets: list[EditTriplet], tmp_path: Path) -> Recipe:
+    """Real models, a random one that draws and a trained CLIP, and ten triplets in five units."""
+    write_lines(tmp_path / "data" / "triplets.jsonl", map(triplet_to_json, triplets))
+    return Recipe(
+        output=tmp_path / "data",
+        pairs=PairKnobs(
+            model=str(tiny_folder),
+            clip=str(MODELS / "clip"),
+            render=RenderKnobs(steps=4, seeds=2, branches=2, batch_rows=16),
+            # What random weights draw is no good: every other candidate is to pass all the same.
+            filter=FilterKnobs(
+                thresholds=Thresholds(image_image=-1, text_source=-1, text_edited=-1, directional=0)
+            ),
+            unit_size=2,
+        ),
+    )
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """`contents(root)`: every file of a data set but the receipts, which hold times."""
+
+    def read(root: Path) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(root)): path.read_bytes()
+            for path in root.rglob("*")
+            if path.is_file() and path.parent.name != "receipts"
+        }
+
+    return read

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_gen.executors import Partition, in_process
-from data_gen.receipts import Outcome, Receipt, Unit, done_receipt, plan, tally
+from data_gen.receipts import Receipt, Unit, done_receipt, plan, tally, write_receipt
 from data_gen.records import EditTriplet, Rendered, Verdict
 from data_gen.shards import ShardIndex
 from data_gen.units import Paint, UnitMaker, publish
@@ -22,18 +22,22 @@ from inference import files
 
 
 def maker(root: Path, paint: Paint) -> UnitMaker:
-    def ignore(outcome: Outcome) -> None:
-        pass
+    return UnitMaker(root=root, paint=paint, provenance={"model": "noise"}, keep_rejected=2)
 
-    return UnitMaker(
-        root=root, paint=paint, provenance={"model": "noise"}, keep_rejected=2, on_prompt=ignore
-    )
+
+def make(root: Path, units: Sequence[Unit], paint: Paint) -> list[Receipt]:
+    """Make units and write their receipts."""
+    receipts = []
+    for made in in_process(lambda: maker(root, paint), units):
+        if isinstance(made, Receipt):
+            write_receipt(root, made)
+            receipts.append(made)
+    return receipts
 
 
 def make_all(root: Path, units: Sequence[Unit], paint: Paint) -> list[Receipt]:
     """What the pair stage does, without models."""
-    todo = [unit for unit in units if done_receipt(root, unit) is None]
-    list(in_process(maker(root, paint), todo))
+    make(root, [unit for unit in units if done_receipt(root, unit) is None], paint)
     receipts = [receipt for unit in units if (receipt := done_receipt(root, unit))]
     assert len(receipts) == len(units)
     publish(root, receipts)
@@ -121,7 +125,8 @@ def test_rejected_is_done_and_failed_is_made_again(
         yield from list(paint(triplets))[:1]
         raise RuntimeError("out of memory")
 
-    rejected, failed = maker(tmp_path, reject)(units[0]), maker(tmp_path, fail)(units[1])
+    (rejected,) = make(tmp_path, units[:1], reject)
+    (failed,) = make(tmp_path, units[1:2], fail)
     assert done_receipt(tmp_path, units[0]) == rejected
     assert {outcome.status for outcome in rejected.prompts.values()} == {"rejected"}
     assert done_receipt(tmp_path, units[1]) is None
@@ -137,7 +142,7 @@ def test_partitions_share_the_units(tmp_path: Path, units: list[Unit], paint: Pa
     shares = [Partition.parse(f"{index}/3").of(units) for index in range(3)]
     assert sorted(unit.name for share in shares for unit in share) == [u.name for u in units]
     for share in shares:
-        list(in_process(maker(tmp_path / "split", paint), share))
+        make(tmp_path / "split", share, paint)
     make_all(tmp_path / "split", units, paint)
     make_all(tmp_path / "whole", units, paint)
     assert contents(tmp_path / "split") == contents(tmp_path / "whole")
@@ -236,4 +241,7 @@ def test_killed_at_any_moment_it_comes_out_the_same(
 def test_provenance_tells_data_sets_apart(tmp_path: Path, units: list[Unit], paint: Paint) -> None:
     one, other = maker(tmp_path / "one", paint), maker(tmp_path / "other", paint)
     other = dataclasses.replace(other, provenance={"model": "another"})
-    assert one(units[0]).files != other(units[0]).files
+    (*_, first), (*_, second) = one(units[0]), other(units[0])
+    assert isinstance(first, Receipt)
+    assert isinstance(second, Receipt)
+    assert first.files != second.files
