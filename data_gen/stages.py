@@ -17,7 +17,8 @@ from tqdm import tqdm
 from data_gen.captions import CaptionKnobs, read_captions, write_captions
 from data_gen.executors import Executor, Partition, in_process
 from data_gen.filter import FilterKnobs, judged
-from data_gen.instructions import InstructionKnobs, read_triplets, write_triplets
+from data_gen.instruction_knobs import InstructionKnobs
+from data_gen.instructions import read_triplets, write_triplets
 from data_gen.pairs import RenderKnobs, render
 from data_gen.receipts import Outcome, Receipt, Unit, done_receipt, fingerprint, plan, tally
 from data_gen.records import EditTriplet, Rendered, Verdict

@@ -1,0 +1,97 @@
+"""Which edit is asked of which caption: quotas that steer towards the mix that is wanted.
+
+Captions are gone through in rounds. A round's questions are a function of the answers to earlier
+rounds alone, so a run that was killed asks what an unbroken one would have asked. Everything drawn
+is keyed by the caption, so a data set that grows asks most of its questions again under the same
+ids, and does not pay for them twice.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from data_gen.prompts import edit_types_for
+from data_gen.records import Caption, content_id
+
+Outcomes = Mapping[str, bool | None]
+"""Edit type asked of a caption -> whether the answer was usable; None where there is none yet."""
+
+LEAST: Final = 0.01
+"""What a type that is ahead of its share weighs still, so that no caption goes without an edit."""
+
+
+def round_of(caption_id: str, rounds: int) -> int:
+    """Return the round, from 1, in which a caption is first asked for; a hash of it decides."""
+    return 1 + (int(content_id("round", caption_id), 16) * rounds >> 64)
+
+
+def plan_round(
+    number: int,
+    captions: Sequence[Caption],
+    past: Mapping[str, Outcomes],
+    mix: Mapping[str, float],
+    *,
+    edits_per_caption: int,
+    rounds: int,
+) -> list[tuple[Caption, str]]:
+    """Choose what a round asks.
+
+    Args:
+        number: The round, from 1.
+        captions: All captions.
+        past: Caption id -> what earlier rounds asked of it.
+        mix: Edit type -> weight, > 0.
+        edits_per_caption: How many edits each caption is to get.
+        rounds: How many rounds there are.
+
+    Returns:
+        Captions and edit types. Captions whose round this is get all their edits asked for; of
+        captions whose answers were not usable, edits of types not yet asked of them.
+    """
+    lacking = {}
+    for caption in captions:
+        asked = past.get(caption.id, {})
+        hoped = sum(usable is not False for usable in asked.values())
+        count = min(edits_per_caption - hoped, len(mix) - len(asked))
+        if count > 0 and round_of(caption.id, rounds) <= number:
+            lacking[caption.id] = count
+    weights = mix if number == 1 else steered(mix, past, coming=sum(lacking.values()))
+    return [
+        (caption, edit_type)
+        for caption in captions
+        if caption.id in lacking
+        for edit_type in edit_types_for(
+            caption.id,
+            {name: w for name, w in weights.items() if name not in past.get(caption.id, {})},
+            lacking[caption.id],
+        )
+    ]
+
+
+def steered(
+    mix: Mapping[str, float], past: Mapping[str, Outcomes], *, coming: int
+) -> dict[str, float]:
+    """Weigh edit types so that the usable answers, the coming ones included, follow the mix.
+
+    A type weighs what it lacks then, over the rate at which its answers have been usable so far.
+
+    Args:
+        mix: Edit type -> weight, > 0.
+        past: Caption id -> what was asked of it.
+        coming: How many questions are to be asked now.
+
+    Returns:
+        Edit type -> weight, > 0.
+    """
+    asked: Counter[str] = Counter()
+    usable: Counter[str] = Counter()
+    for outcomes in past.values():
+        for name, outcome in outcomes.items():
+            asked[name] += outcome is not None
+            usable[name] += outcome is True
+    rates = {name: (usable[name] + 1) / (asked[name] + 1) for name in mix}
+    gained = usable.total() + coming * (usable.total() + 1) / (asked.total() + 1)
+    total = sum(mix.values())
+    shares = {name: weight / total for name, weight in mix.items()}
+    lacks = {name: max(0.0, share * gained - usable[name]) for name, share in shares.items()}
+    return {name: lacks[name] / rates[name] + LEAST * shares[name] for name in mix}
