@@ -20,9 +20,21 @@ LEAST: Final = 0.01
 """What a type that is ahead of its share weighs still, so that no caption goes without an edit."""
 
 
+FITTING_STEPS: Final = 30
+
+
 def round_of(caption_id: str, rounds: int) -> int:
-    """Return the round, from 1, in which a caption is first asked for; a hash of it decides."""
-    return 1 + (int(content_id("round", caption_id), 16) * rounds >> 64)
+    """Return the round, from 1, in which a caption is first asked for; a hash of it decides.
+
+    Rounds get smaller like R, R - 1, ..., 1: what the last ones ask for in vain is not made up for.
+    """
+    whole = rounds * (rounds + 1)
+    place = int(content_id("round", caption_id), 16) * whole >> 64
+    return next(
+        number
+        for number in range(1, rounds + 1)
+        if place < whole - (rounds - number) * (rounds - number + 1)
+    )
 
 
 def plan_round(
@@ -55,7 +67,7 @@ def plan_round(
         count = min(edits_per_caption - hoped, len(mix) - len(asked))
         if count > 0 and round_of(caption.id, rounds) <= number:
             lacking[caption.id] = count
-    weights = mix if number == 1 else steered(mix, past, coming=sum(lacking.values()))
+    weights = mix if number == 1 else steered(mix, past, lacking)
     return [
         (caption, edit_type)
         for caption in captions
@@ -69,16 +81,17 @@ def plan_round(
 
 
 def steered(
-    mix: Mapping[str, float], past: Mapping[str, Outcomes], *, coming: int
+    mix: Mapping[str, float], past: Mapping[str, Outcomes], lacking: Mapping[str, int]
 ) -> dict[str, float]:
     """Weigh edit types so that the usable answers, the coming ones included, follow the mix.
 
-    A type weighs what it lacks then, over the rate at which its answers have been usable so far.
+    A type is to be asked for as often as it will lack usable answers then, over the rate at which
+    its answers have been usable so far.
 
     Args:
         mix: Edit type -> weight, > 0.
         past: Caption id -> what was asked of it.
-        coming: How many questions are to be asked now.
+        lacking: Caption id -> how many questions are to be asked of it now.
 
     Returns:
         Edit type -> weight, > 0.
@@ -89,9 +102,39 @@ def steered(
         for name, outcome in outcomes.items():
             asked[name] += outcome is not None
             usable[name] += outcome is True
-    rates = {name: (usable[name] + 1) / (asked[name] + 1) for name in mix}
+    coming = sum(lacking.values())
     gained = usable.total() + coming * (usable.total() + 1) / (asked.total() + 1)
-    total = sum(mix.values())
-    shares = {name: weight / total for name, weight in mix.items()}
-    lacks = {name: max(0.0, share * gained - usable[name]) for name, share in shares.items()}
-    return {name: lacks[name] / rates[name] + LEAST * shares[name] for name in mix}
+    wanted = {}
+    for name, weight in mix.items():
+        share = weight / sum(mix.values())
+        rate = (usable[name] + 1) / (asked[name] + 1)
+        wanted[name] = max(0.0, share * gained - usable[name]) / rate + LEAST * share * coming
+    return _weights(wanted, past, lacking)
+
+
+def _weights(
+    wanted: Mapping[str, float], past: Mapping[str, Outcomes], lacking: Mapping[str, int]
+) -> dict[str, float]:
+    """Weights whose draws ask for each type in proportion to what is wanted.
+
+    Captions cannot be asked again for what has been asked of them, which takes most from the types
+    refused most; iterative proportional fitting (Deming and Stephan, 1940) makes up for it.
+    """
+    groups: Counter[frozenset[str]] = Counter()
+    for caption, count in lacking.items():
+        groups[frozenset(past.get(caption, {}))] += count
+    total = sum(wanted.values())
+    weights = {name: number / total for name, number in wanted.items()} if total else {}
+    for _ in range(FITTING_STEPS if weights else 0):
+        expected = dict.fromkeys(weights, 0.0)
+        for barred, count in groups.items():
+            open_ones = weights.keys() - barred
+            whole = sum(weights[name] for name in sorted(open_ones))
+            for name in open_ones:
+                expected[name] += count * weights[name] / whole
+        scale = sum(expected.values()) / total
+        weights = {
+            name: weight * scale * wanted[name] / expected[name] if expected[name] else weight
+            for name, weight in weights.items()
+        }
+    return weights

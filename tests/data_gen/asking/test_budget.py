@@ -147,7 +147,7 @@ def test_wrong_knobs_are_named(
 
 def _run(folder: Path, knobs: Any) -> None:
     """A child's life: it may meet its budget or be killed."""
-    with open(os.devnull, "w") as null:
+    with Path(os.devnull).open("w") as null:
         os.dup2(null.fileno(), 1)
         os.dup2(null.fileno(), 2)
         try:

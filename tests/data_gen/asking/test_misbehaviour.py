@@ -1,4 +1,4 @@
-"""An endpoint that does everything wrong: each caption is written, rejected or failed in the end."""
+"""An endpoint that does everything wrong: each caption ends as written, rejected or failed."""
 
 import email.utils
 import json
