@@ -179,9 +179,8 @@ class Asker:
                 wait = backoff(attempt, self._rng)
                 if trouble.wait_s is not None:
                     self._pace.pause(trouble.wait_s, time.monotonic())
-                    wait *= (
-                        0.25  # on top of what the server asked for, so as not to come all at once
-                    )
+                    # Those that were sent away do not all come back at once.
+                    wait = trouble.wait_s + wait / 4
                 await self._sleep(wait)
                 attempt += 1
             else:

@@ -26,7 +26,7 @@ from data_gen.instruction_knobs import InstructionKnobs
 from data_gen.journal import Journal
 from data_gen.moderation import Moderator
 from data_gen.one_by_one import OneByOne
-from data_gen.prompts import Form, Question, edit_types_for
+from data_gen.prompts import Form, Question, caption_flaw, edit_types_for
 from data_gen.records import Caption, EditTriplet, content_id, triplet_from_json, triplet_to_json
 from data_gen.rounds import Plan
 from data_gen.server import ServerError
@@ -153,7 +153,8 @@ class _Stage:
         """Ask all that is not answered yet; return whether the budget was met on the way."""
         async with Line(self._knobs, self._history) as line:
             try:
-                await self._screen(line, [caption.text for caption in self._captions])
+                sound = [one.text for one in self._captions if caption_flaw(one.text) is None]
+                await self._screen(line, sound)
                 clean = [caption for caption in self._captions if self._may_pass(caption)]
                 await self._choose_form(line, clean)
                 self._plan = Plan(clean, self._knobs, self._wording, self._is_usable)
@@ -223,10 +224,12 @@ class _Stage:
             await self._moderator.screen(client, texts, concurrency=self._knobs.concurrency)
 
     def _may_pass(self, caption: Caption) -> bool:
-        flag = self._moderator.flagged(caption.text) if self._moderator else None
-        if flag is not None:
-            self._flagged[caption.id] = f"caption flagged by moderation: {flag}"
-        return flag is None
+        flaw = caption_flaw(caption.text)
+        if flaw is None and self._moderator and (flag := self._moderator.flagged(caption.text)):
+            flaw = f"caption flagged by moderation: {flag}"
+        if flaw is not None:
+            self._flagged[caption.id] = flaw
+        return flaw is None
 
     def _is_usable(self, entry: Mapping[str, Any]) -> bool:
         return isinstance(self._parsed(entry), EditTriplet)

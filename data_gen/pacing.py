@@ -57,9 +57,8 @@ class Pace:
     def delay(self, tokens: int, now: float) -> float:
         """Seconds until a request that may need so many tokens can go."""
         pause = max(0.0, self._not_before - now)
-        return max(
-            pause, self._requests.take(1, now + pause), self._tokens.take(tokens, now + pause)
-        )
+        start = now + pause
+        return pause + max(self._requests.take(1, start), self._tokens.take(tokens, start))
 
     def give_back(self, tokens: int) -> None:
         """Return tokens that a request was let through with and did not need."""

@@ -172,6 +172,15 @@ def _object(text: str) -> Mapping[str, Any]:
     return fields
 
 
+def caption_flaw(caption: str) -> str | None:
+    """Say why a caption is not worth asking for: its edited caption would be rejected for it."""
+    try:
+        _text(caption)
+    except Rejected as reason:
+        return f"caption: {reason}"
+    return None
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise Rejected("a value is not text")
