@@ -232,7 +232,9 @@ class _Stage:
         return flaw is None
 
     def _is_usable(self, entry: Mapping[str, Any]) -> bool:
-        return isinstance(self._parsed(entry), EditTriplet)
+        if entry["rejected"] or self._moderator is None:
+            return not entry["rejected"]
+        return self._moderator.flagged(_texts(self._made(entry))) is None
 
     def _parsed(self, entry: Mapping[str, Any]) -> EditTriplet | str:
         if entry["rejected"]:

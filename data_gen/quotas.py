@@ -38,26 +38,22 @@ def round_of(caption_id: str, rounds: int) -> int:
 
 
 def plan_round(
-    number: int,
     captions: Sequence[Caption],
     past: Mapping[str, Outcomes],
     mix: Mapping[str, float],
     *,
     edits_per_caption: int,
-    rounds: int,
 ) -> list[tuple[Caption, str]]:
     """Choose what a round asks.
 
     Args:
-        number: The round, from 1.
-        captions: All captions.
+        captions: Those whose round has come, or came earlier.
         past: Caption id -> what earlier rounds asked of it.
         mix: Edit type -> weight, > 0.
         edits_per_caption: How many edits each caption is to get.
-        rounds: How many rounds there are.
 
     Returns:
-        Captions and edit types. Captions whose round this is get all their edits asked for; of
+        Captions and edit types. Captions not asked for yet get all their edits asked for; of
         captions whose answers were not usable, edits of types not yet asked of them.
     """
     lacking = {}
@@ -65,9 +61,9 @@ def plan_round(
         asked = past.get(caption.id, {})
         hoped = sum(usable is not False for usable in asked.values())
         count = min(edits_per_caption - hoped, len(mix) - len(asked))
-        if count > 0 and round_of(caption.id, rounds) <= number:
+        if count > 0:
             lacking[caption.id] = count
-    weights = mix if number == 1 else steered(mix, past, lacking)
+    weights = steered(mix, past, lacking) if past else mix
     return [
         (caption, edit_type)
         for caption in captions

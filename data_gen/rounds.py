@@ -7,7 +7,7 @@ from typing import Any
 from data_gen.history import History
 from data_gen.instruction_knobs import InstructionKnobs
 from data_gen.prompts import Question
-from data_gen.quotas import plan_round
+from data_gen.quotas import plan_round, round_of
 from data_gen.records import Caption, content_id
 from data_gen.wording import Wording
 
@@ -37,6 +37,7 @@ class Plan:
         self._knobs = knobs
         self._wording = wording
         self._usable = usable
+        self._outcomes: dict[str, dict[str, bool | None]] = {}
 
     def rounds(self, history: History) -> Iterator[tuple[int, dict[str, Question]]]:
         """Go through the rounds: number, and request id -> question.
@@ -45,22 +46,22 @@ class Plan:
         are any: questions that failed are not asked again in other words. ``asked`` grows on the
         way: caption id -> edit type -> request id.
         """
-        plan = self._id()
-        for number in range(1, self._knobs.rounds + 1):
+        plan, rounds = self._id(), self._knobs.rounds
+        firsts = [(round_of(caption.id, rounds), caption) for caption in self._captions]
+        for number in range(1, rounds + 1):
             # What is asked first depends on no answer.
-            place = 0 if number == 1 else history.mark(plan, number)
-            yield number, self._questions(number, self._past(history, place))
+            if number > 1:
+                self._learn(history, history.mark(plan, number))
+            come = [caption for first, caption in firsts if first <= number]
+            yield number, self._questions(come)
 
-    def _questions(
-        self, number: int, past: Mapping[str, Mapping[str, bool | None]]
-    ) -> dict[str, Question]:
+    def _questions(self, captions: Sequence[Caption]) -> dict[str, Question]:
+        knobs = self._knobs
         chosen = plan_round(
-            number,
-            self._captions,
-            past,
-            self._knobs.edit_types,
-            edits_per_caption=self._knobs.edits_per_caption,
-            rounds=self._knobs.rounds,
+            captions,
+            self._outcomes,
+            knobs.edit_types,
+            edits_per_caption=knobs.edits_per_caption,
         )
         questions = {}
         for caption, edit_type in chosen:
@@ -68,17 +69,16 @@ class Plan:
             request = self._wording.request_id(question)
             questions[request] = question
             self.asked.setdefault(caption.id, {})[edit_type] = request
+            self._outcomes.setdefault(caption.id, {})[edit_type] = None
         return questions
 
-    def _past(self, history: History, place: int) -> dict[str, dict[str, bool | None]]:
-        def outcome(request: str) -> bool | None:
-            entry = history.answer(request, before=place)
-            return None if entry is None else self._usable(entry)
-
-        return {
-            caption: {edit_type: outcome(request) for edit_type, request in asked.items()}
-            for caption, asked in self.asked.items()
-        }
+    def _learn(self, history: History, place: int) -> None:
+        """Take in the answers journaled before a place."""
+        for caption, outcomes in self._outcomes.items():
+            for edit_type, outcome in outcomes.items():
+                if outcome is None:
+                    entry = history.answer(self.asked[caption][edit_type], before=place)
+                    outcomes[edit_type] = None if entry is None else self._usable(entry)
 
     def _id(self) -> str:
         """A hash of all that decides the questions but the answers."""

@@ -6,6 +6,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from openai.types.chat import ChatCompletionMessageParam
@@ -47,9 +48,7 @@ class Wording:
         What only bounds an answer, or only holds it to its form, is not in the hash.
         """
         how = [json.dumps(dict(self.extra), sort_keys=True)] if self.extra else []
-        return content_id(
-            self.writer, str(self.temperature), self._system(), self._user(asked), *how
-        )
+        return content_id(self.writer, str(self.temperature), self._system, self._user(asked), *how)
 
     def body(self, asked: Question) -> dict[str, Any]:
         """Return the request's fields but the model and the seed."""
@@ -66,7 +65,7 @@ class Wording:
     def messages(self, asked: Question) -> list[ChatCompletionMessageParam]:
         """Return the chat: a constant system message and the question as data."""
         return [
-            {"role": "system", "content": self._system()},
+            {"role": "system", "content": self._system},
             {"role": "user", "content": self._user(asked)},
         ]
 
@@ -78,6 +77,7 @@ class Wording:
         """
         return parse_answer(text, asked, form=self.form, inverse=self.inverse)
 
+    @cached_property
     def _system(self) -> str:
         return system_text(self.form, inverse=self.inverse, examples=self.examples is not None)
 

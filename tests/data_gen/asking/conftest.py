@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from data_gen import pacing
 from data_gen.instruction_knobs import InstructionKnobs
 from data_gen.prompts import answer
 
@@ -310,6 +311,12 @@ def listening(provider: Provider) -> Iterator[Provider]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back off for hundredths of a second, where a server does not ask for more."""
+    monkeypatch.setattr(pacing, "FIRST_WAIT_S", 0.02)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from data_gen.budget import Prices
 from data_gen.instructions import write_triplets
 from data_gen.records import Caption
 
-CAPTIONS = [Caption.of(f"a red circle on a wide green field, number {n}") for n in range(30)]
+CAPTIONS = [Caption.of(f"a red circle on a wide green field, number {n}") for n in range(12)]
 
 
 def test_an_estimate_is_near_the_truth(
@@ -29,7 +29,7 @@ def test_an_estimate_is_near_the_truth(
     knobs = knobs_for(prices=Prices(input=0.25, output=2.0))
     cost = estimate_asking([*CAPTIONS, Caption.of("<b>markup</b>")], knobs)
     write_triplets(CAPTIONS, knobs, journal=tmp_path / "j", triplets=tmp_path / "t")
-    assert cost.questions == 30
+    assert cost.questions == 12
     assert float(cost.dollars) == pytest.approx(float(provider.billed), rel=0.1)
     assert provider.billed < cost.dollars_at_most
 

@@ -17,7 +17,7 @@ from data_gen.records import Caption
 def line(tmp_path: Path, provider: Any) -> Sequence[str]:
     """Captions, and the command that asks for them."""
     (tmp_path / "captions.txt").write_text(
-        "".join(f"a red circle number {number}\n" for number in range(30))
+        "".join(f"a red circle number {number}\n" for number in range(15))
     )
     source = ("--captions.file", str(tmp_path / "captions.txt"), "--output", str(tmp_path / "out"))
     assert __main__.main(["captions", *source]) == 0
@@ -34,15 +34,15 @@ def test_a_budget_from_the_command_line_ends_the_run_in_one_sentence(
 ) -> None:
     prices = ("--instructions.prices.input", "0.25", "--instructions.prices.output", "2")
     provider.greedy = True
-    assert __main__.main([*line, *prices, "--instructions.budget", "0.01"]) == 1
+    assert __main__.main([*line, *prices, "--instructions.budget", "0.005"]) == 1
     said = capsys.readouterr()
     assert "error: the budget is met: $0.0" in said.err
-    assert "of $0.01 are spent" in said.err
-    assert "30 captions: {'left': " in said.out
-    assert 0 < provider.billed <= 0.01
-    assert 0 < len((tmp_path / "out/triplets.jsonl").read_text().splitlines()) < 30
+    assert "of $0.005 are spent" in said.err
+    assert "15 captions: {'left': " in said.out
+    assert 0 < provider.billed <= 0.005
+    assert 0 < len((tmp_path / "out/triplets.jsonl").read_text().splitlines()) < 15
     assert __main__.main([*line, *prices, "--instructions.budget", "1"]) == 0
-    assert len((tmp_path / "out/triplets.jsonl").read_text().splitlines()) == 30
+    assert len((tmp_path / "out/triplets.jsonl").read_text().splitlines()) == 15
     assert "spent so far" in capsys.readouterr().out
 
 
@@ -81,5 +81,5 @@ def test_jobs_that_start_together_ask_everything_once(
     for one in jobs:
         one.join(60)
     assert [one.exitcode for one in jobs] == [0, 0, 0]
-    assert len(provider.seeds) == len(set(provider.seeds)) == 30 + 1  # the probe
-    assert len((tmp_path / "out/triplets.jsonl").read_text().splitlines()) == 30
+    assert len(provider.seeds) == len(set(provider.seeds)) == 15 + 1  # the probe
+    assert len((tmp_path / "out/triplets.jsonl").read_text().splitlines()) == 15

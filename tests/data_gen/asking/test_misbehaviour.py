@@ -15,7 +15,7 @@ from data_gen.instructions import write_triplets
 from data_gen.records import Caption, EditTriplet, content_id
 from data_gen.server import ServerError
 
-CAPTIONS = [Caption.of(f"a red circle number {number}") for number in range(120)]
+CAPTIONS = [Caption.of(f"a red circle number {number}") for number in range(80)]
 MANNERS = (
     *["429 0.01", "500", "503", "gateway", "slow", "cut", "cut within"],
     *["prose", "wrong keys", "garbage", "huge", "long", "code content_filter"],
@@ -33,11 +33,11 @@ def draw(caption: str) -> int:
 
 
 def flaky(asked: dict[str, Any], nth: int) -> str:
-    """Four of ten questions meet trouble at first, one in five never gets an answer of use."""
+    """Four of ten questions meet trouble at first, a third never gets an answer of use."""
     number = draw(asked["caption"])
     if number < 40 and nth == 0:
         return MANNERS[number % 7]
-    return MANNERS[7 + number % 6] if number >= 80 else "good"
+    return MANNERS[7 + number % 6] if number >= 65 else "good"
 
 
 def test_every_caption_is_written_rejected_or_failed(
@@ -52,7 +52,7 @@ def test_every_caption_is_written_rejected_or_failed(
         write(tmp_path, knobs)
     said = capsys.readouterr().out
     numbers = Counter(
-        "good" if draw(c.text) < 80 else flaky({"caption": c.text}, 1) for c in CAPTIONS
+        "good" if draw(c.text) < 65 else flaky({"caption": c.text}, 1) for c in CAPTIONS
     )
     failed = numbers["garbage"]
     rejected = len(CAPTIONS) - numbers["good"] - failed
@@ -73,7 +73,7 @@ def test_a_form_that_is_ignored_is_found_out_answer_by_answer(
     provider.behave = lambda asked, nth: "ignores" if draw(asked["caption"]) < 30 else "good"
     if form == "tagged":
         provider.say = lambda asked: "<none/>" if draw(asked["caption"]) < 50 else TAGGED
-    write(tmp_path, knobs_for(form=form, concurrency=8))
+    write(tmp_path, knobs_for(form=form, concurrency=8), CAPTIONS[:30])
     entries = [json.loads(line) for line in (tmp_path / "journal.jsonl").open()]
     for entry in entries:
         number = draw(entry["caption"])
@@ -103,15 +103,13 @@ def test_no_answer_fills_the_memory_or_the_journal(
 def test_retry_after_is_honoured(
     tmp_path: Path, provider: Any, knobs_for: Callable[..., Any], as_date: bool
 ) -> None:
-    # A date has no fractions of a second: two from now are more than one.
-    wait = email.utils.formatdate(time.time() + 2, usegmt=True) if as_date else "1.2"
-    provider.behave = lambda asked, nth: (
-        "good" if nth or time.time() > start + 0.5 else f"429 {wait}"
-    )
-    start = time.time()
+    def wait() -> str:
+        # A date has no fractions of a second: two from now are more than one.
+        return email.utils.formatdate(time.time() + 2, usegmt=True) if as_date else "1.2"
+
+    provider.behave = lambda asked, nth: "good" if len(provider.times) > 4 else f"429 {wait()}"
     write(tmp_path, knobs_for(concurrency=4), CAPTIONS[:6])
-    asked_again = [moment for moment in provider.times if moment - provider.times[0] > 0.5]
-    assert min(asked_again) - provider.times[0] > 0.95
+    assert provider.times[4] - provider.times[0] > 0.95
     assert len(provider.times) == 4 + 6
 
 
@@ -136,10 +134,10 @@ def test_one_question_that_is_refused_does_not_stop_the_others(
     tmp_path: Path, provider: Any, knobs_for: Callable[..., Any]
 ) -> None:
     provider.behave = lambda asked, nth: "400" if asked["caption"].endswith(" 7") else "good"
-    captions = sorted(CAPTIONS[:20], key=lambda caption: caption.text.endswith(" 7"))
-    with pytest.raises(ServerError, match="1 of 20 questions got no answer.*400"):
+    captions = sorted(CAPTIONS[:12], key=lambda caption: caption.text.endswith(" 7"))
+    with pytest.raises(ServerError, match="1 of 12 questions got no answer.*400"):
         write(tmp_path, knobs_for(), captions)
-    assert len((tmp_path / "triplets.jsonl").read_text().splitlines()) == 19
+    assert len((tmp_path / "triplets.jsonl").read_text().splitlines()) == 11
 
 
 def test_a_server_that_stops_answering_ends_the_run(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_gen import pacing
 from data_gen.pacing import LONGEST_BACKOFF_S, Pace, backoff, retry_after
 
 
@@ -60,7 +61,8 @@ def test_a_date_is_seconds_from_now() -> None:
     assert retry_after({"retry-after": date}) == pytest.approx(30, abs=2)
 
 
-def test_backing_off_doubles_up_to_a_minute_and_differs() -> None:
+def test_backing_off_doubles_up_to_a_minute_and_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "FIRST_WAIT_S", 0.5)
     rng = random.Random(0)
     waits = [backoff(attempt, rng) for attempt in (0, 1, 2, 50)]
     assert 0.25 <= waits[0] <= 0.5 <= waits[1] <= 1.0 <= waits[2] <= 2.0
