@@ -61,7 +61,7 @@ def account(
     history: History,
     *,
     failed: Mapping[str, str],
-    parse: Callable[[Mapping[str, Any]], EditTriplet | str],
+    judge: Callable[[Mapping[str, Any]], EditTriplet | str],
 ) -> Account:
     """Count.
 
@@ -71,7 +71,7 @@ def account(
         flagged: Caption id -> why it was not asked for at all.
         history: The answers.
         failed: Request id -> why it got no answer in this run.
-        parse: Makes an answer's entry a triplet, or says why not.
+        judge: Makes an answer's entry a triplet, or says why not.
     """
     triplets: list[EditTriplet] = []
     reasons = Counter(flagged.values())
@@ -79,7 +79,7 @@ def account(
     for caption in captions:
         requests = list(asked.get(caption.id, {}).values())
         entries = [history.answer(request) for request in requests]
-        results = [parse(entry) for entry in entries if entry is not None]
+        results = [judge(entry) for entry in entries if entry is not None]
         written = [result for result in results if isinstance(result, EditTriplet)]
         triplets += written
         reasons.update(result for result in results if isinstance(result, str))

@@ -20,6 +20,7 @@ import openai
 from data_gen.budget import BudgetMet, Prices, Usage, prompt_bound
 from data_gen.history import History
 from data_gen.instruction_knobs import InstructionKnobs
+from data_gen.keys import redacted
 from data_gen.pacing import LONGEST_WAIT_S, Pace, backoff, retry_after
 from data_gen.server import Endpoint, ServerError
 
@@ -193,8 +194,7 @@ class Asker:
 
     def redacted(self, text: str) -> str:
         """The text without the key, should a server have repeated it."""
-        key = self.client.api_key
-        return text.replace(key, "[key]") if len(key) > len("none") else text
+        return redacted(text, self.client.api_key)
 
     async def _once(
         self, request: str, body: Mapping[str, Any], entry: Callable[[Reply], dict[str, Any]]

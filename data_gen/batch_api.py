@@ -77,11 +77,12 @@ class InBatches:
         self._bar = bar
         self._patient = asker.client.with_options(max_retries=knobs.max_retries)
 
-    async def ask(self, questions: Mapping[str, Question]) -> dict[str, str]:
+    async def ask(self, questions: Mapping[str, Question], failures: dict[str, str]) -> None:
         """Get the answers of batches still out, then send what is missing and wait for it.
 
-        Returns:
-            Questions that got no answer -> why.
+        Args:
+            questions: Request id -> question.
+            failures: Gets those that found no answer -> why.
 
         Raises:
             BudgetMet: The rest does not fit into the budget.
@@ -93,7 +94,7 @@ class InBatches:
             todo = self._history.unanswered(questions)
             chunks, met = self._chunks(todo, questions)
             names = [await self._send(chunk) for chunk in chunks]
-            failures = await self._collect(names, questions)
+            failures |= await self._collect(names, questions)
         except openai.OpenAIError as error:
             said = self._asker.redacted(str(error))[:300]
             raise ServerError(
@@ -102,7 +103,6 @@ class InBatches:
             ) from error
         if met:
             raise BudgetMet
-        return failures
 
     async def _still_out(self, questions: Mapping[str, Question]) -> list[str]:
         """Batches of an earlier run, found again at the endpoint where they had been sent."""
@@ -166,8 +166,9 @@ class InBatches:
                 completion_window="24h",
                 metadata={NAME: name},
             )
-        except openai.APIStatusError:
-            self._history.record({"batch": name, "ended": "refused", "lost": False})
+        except openai.APIStatusError as error:
+            if error.status_code < 500:  # otherwise it may have been started: the next run looks
+                self._history.record({"batch": name, "ended": "refused", "lost": False})
             raise
         self._history.record({"batch": name, "remote": remote.id})
         return name
@@ -218,15 +219,15 @@ class InBatches:
         """Journal the answers in a file of results; drop them from ``said``, or say what failed."""
         for line in self._asker.redacted(content.decode(errors="replace")).split("\n"):
             request, response = _result(line)
-            if request not in said:
+            if request not in said or self._history.answer(request) is not None:
                 continue
             status = response.get("status_code")
             reply = read_reply(response.get("body")) if status == 200 else None
             asked = questions.get(request)
             if reply is None or asked is None:
                 said[request] = f"HTTP {status} in its batch, {str(response.get('body'))[:300]}"
-                if status != 200:
-                    self._history.record({"freed": request, "dollars": "0"})
+                cost = requests[request] if status == 200 else "0"
+                self._history.record({"freed": request, "dollars": cost})
                 continue
             entry = answer_entry(request, asked, reply, self._wording)
             self._history.record(entry | bill(reply, Decimal(requests[request]), self._prices))

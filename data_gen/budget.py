@@ -109,12 +109,12 @@ def prompt_bound(body: Mapping[str, Any]) -> int:
     """The tokens that the prompt of a request cannot exceed.
 
     Every token of a byte-level vocabulary, or of one that falls back to bytes, stands for a byte at
-    least; some tokenizers read the text in a compatible form (NFKC), which may be longer. A schema
-    may be put into the prompt in other words: it counts twice.
+    least; some tokenizers read the text in a compatible form (NFKC), which may be longer. A schema,
+    or whatever else goes along, may be put into the prompt in other words: it counts twice.
     """
     texts = [str(message["content"]) for message in body["messages"]]
-    schema = json.dumps(body["response_format"]) if "response_format" in body else ""
-    return sum(map(_bytes, texts)) + 2 * len(schema) + _OVERHEAD_TOKENS
+    others = json.dumps({name: value for name, value in body.items() if name != "messages"})
+    return sum(map(_bytes, texts)) + 2 * len(others) + _OVERHEAD_TOKENS
 
 
 def _bytes(text: str) -> int:

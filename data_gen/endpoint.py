@@ -1,6 +1,5 @@
 """Reach the language model: somebody's endpoint, or our own server started for the occasion."""
 
-import os
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
@@ -11,9 +10,8 @@ import openai
 from data_gen.asking import Asker
 from data_gen.history import History
 from data_gen.instruction_knobs import InstructionKnobs
+from data_gen.keys import NO_KEY, api_key
 from data_gen.server import Endpoint, serving
-
-NO_KEY = "none"
 
 
 class Line:
@@ -43,7 +41,7 @@ class Line:
     ) -> None:
         await self._stack.aclose()
 
-    async def asker(self) -> Asker:
+    def asker(self) -> Asker:
         """Return who asks the endpoint."""
         if self._asker is None:
             endpoint, client = self._stack.enter_context(_connected(self._knobs))
@@ -73,7 +71,7 @@ def new_client(base_url: str, *, timeout_s: float, ours: bool = False) -> openai
     """
     return openai.AsyncOpenAI(
         base_url=base_url,
-        api_key=NO_KEY if ours else os.environ.get("OPENAI_API_KEY") or NO_KEY,
+        api_key=NO_KEY if ours else api_key(),
         timeout=timeout_s,
         max_retries=0,
         http_client=openai.DefaultAsyncHttpxClient(trust_env=not ours),

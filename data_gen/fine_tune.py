@@ -6,7 +6,6 @@ started there, so that a killed command goes on waiting for the same job.
 """
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -17,9 +16,9 @@ from typing import Final
 import openai
 from openai.types.fine_tuning import FineTuningJob
 
-from data_gen.endpoint import NO_KEY
 from data_gen.examples import Example, read_examples
 from data_gen.journal import Journal
+from data_gen.keys import api_key, redacted
 from data_gen.prompts import ANSWER_FIELDS, Question, Rejected
 from data_gen.records import content_id
 from data_gen.server import ServerError
@@ -96,7 +95,7 @@ def run_fine_tuning(knobs: FineTuneKnobs) -> str:
     """
     file = write_training_file(read_examples(knobs.triplets), knobs.output / "training.jsonl")
     print(f"fine-tune: {file.edit_types.total()} examples in {file.path}")
-    key = os.environ.get("OPENAI_API_KEY") or NO_KEY
+    key = api_key()
     with (
         Journal(knobs.output / "fine-tune.jsonl") as journal,
         openai.OpenAI(base_url=knobs.base_url, api_key=key) as client,
@@ -104,7 +103,7 @@ def run_fine_tuning(knobs: FineTuneKnobs) -> str:
         try:
             name = _Job(client, knobs, file, journal).finish()
         except openai.OpenAIError as error:
-            said = str(error).replace(key, "[key]")[:300]
+            said = redacted(str(error), key)[:300]
             raise ServerError(
                 f"fine-tuning at {knobs.base_url} failed: {said}. Run again to go on"
             ) from error

@@ -17,8 +17,11 @@ DEFAULT_MIX = {
     "pattern": 1.0,
     "style": 1.0,
 }
-_OURS = frozenset({"model", "messages", "response_format", "stream", "n", "seed"})
-_BOUNDS = frozenset({"max_tokens", "max_completion_tokens"})
+_OURS = frozenset(
+    {"model", "messages", "response_format", "stream", "n", "seed", "max_completion_tokens"}
+)
+MOST_AT_ONCE = 1000
+"""Connections that the client keeps; further requests would wait for one until they time out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,10 @@ class InstructionKnobs:
         examples_per_question: How many of them accompany each question.
         temperature: Sampling temperature; null leaves it to the endpoint.
         max_tokens: Longest answer, in tokens.
-        extra: Further fields of each request, such as ``frequency_penalty``.
-        batch: Whether questions go through the endpoint's Batch API.
+        extra: Further fields of each request, such as ``frequency_penalty``, or ``max_tokens`` for
+            a server that does not know ``max_completion_tokens``.
+        batch: Whether questions go through the endpoint's Batch API. Each round is then a batch,
+            which may take a day: take few.
         batch_poll_s: How often a batch is looked at, in seconds.
         concurrency: Requests in flight. At 1 a local server's answers are reproducible.
         requests_per_minute: The endpoint's limit; null for none.
@@ -90,6 +95,8 @@ class InstructionKnobs:
         for name in ("rounds", "examples_per_question", "max_tokens", "concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.concurrency > MOST_AT_ONCE:
+            raise ValueError(f"concurrency must be at most {MOST_AT_ONCE}, got {self.concurrency}")
         for name in ("requests_per_minute", "tokens_per_minute", "timeout_s", "batch_poll_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -108,9 +115,11 @@ class InstructionKnobs:
             raise ValueError("a budget needs prices: give prices.input and prices.output")
 
     def _check_endpoint(self) -> None:
-        taken = sorted(set(self.extra) & (_OURS | _BOUNDS))
+        taken = sorted(set(self.extra) & _OURS)
         if taken:
             raise ValueError(f"extra must not hold {taken}: they are not yours to choose there")
+        if self.extra.get("max_tokens", 0) > self.max_tokens:
+            raise ValueError(f"extra.max_tokens must be at most max_tokens, {self.max_tokens}")
         needs = [name for name in ("moderation", "batch") if getattr(self, name)]
         if needs and self.base_url is None:
             raise ValueError(f"{needs[0]} needs an endpoint that has it: give base_url")

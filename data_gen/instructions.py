@@ -26,7 +26,7 @@ from data_gen.instruction_knobs import InstructionKnobs
 from data_gen.journal import Journal
 from data_gen.moderation import Moderator
 from data_gen.one_by_one import OneByOne
-from data_gen.prompts import Form, Question, caption_flaw, edit_types_for
+from data_gen.prompts import Form, Question, Rejected, caption_flaw, edit_types_for
 from data_gen.records import Caption, EditTriplet, content_id, triplet_from_json, triplet_to_json
 from data_gen.rounds import Plan
 from data_gen.server import ServerError
@@ -38,8 +38,8 @@ from inference.files import folder_digest, write_lines
 class Way(Protocol):
     """A way to answers."""
 
-    async def ask(self, questions: Mapping[str, Question]) -> dict[str, str]:
-        """Ask questions, journal the answers, and return those that got none -> why."""
+    async def ask(self, questions: Mapping[str, Question], failures: dict[str, str]) -> None:
+        """Ask questions and journal the answers; ``failures`` gets those without one -> why."""
 
 
 def write_triplets(
@@ -172,7 +172,7 @@ class _Stage:
             self._flagged,
             self._history,
             failed=self.failures,
-            parse=self._parsed,
+            judge=self._judged,
         )
 
     async def _choose_form(self, line: Line, captions: Sequence[Caption]) -> None:
@@ -181,7 +181,7 @@ class _Stage:
             form = self._history.form(place) or self._form_before(captions)
             if form is None:
                 kinds = sorted(self._knobs.edit_types)
-                form = await find_form(await line.asker(), self._wording, kinds[0])
+                form = await find_form(line.asker(), self._wording, kinds[0])
                 self._history.record({"form": form, "endpoint": place})
             self._wording = self._wording.held_to(form)
 
@@ -196,22 +196,23 @@ class _Stage:
         try:
             if missing:
                 await self._ask_missing(line, number, missing)
-        finally:  # a budget that is met leaves answers behind, too
-            await self._screen_answers(line, questions)
+        except BudgetMet:
+            await self._screen_answers(line, questions)  # of those that came before it was met
+            raise
+        await self._screen_answers(line, questions)
 
     async def _ask_missing(self, line: Line, number: int, missing: Mapping[str, Question]) -> None:
         rounds = self._knobs.rounds
         said = f"instructions, round {number} of {rounds}" if rounds > 1 else "instructions"
         with tqdm(total=len(missing), desc=said, unit="caption") as bar:
-            way = self._way(await line.asker(), bar)
-            self.failures |= await way.ask(missing)
+            await self._way(line.asker(), bar).ask(missing, self.failures)
 
     async def _screen_answers(self, line: Line, questions: Mapping[str, Question]) -> None:
         if self._moderator is None:
             return
         answers = [self._history.answer(request) for request in questions]
-        made = [self._made(entry) for entry in answers if entry and not entry["rejected"]]
-        await self._screen(line, [_texts(triplet) for triplet in made])
+        made = [self._made(entry) for entry in answers if entry is not None]
+        await self._screen(line, [_texts(one) for one in made if isinstance(one, EditTriplet)])
 
     def _way(self, asker: Asker, bar: "tqdm[Any]") -> Way:
         if self._knobs.batch:
@@ -220,8 +221,12 @@ class _Stage:
 
     async def _screen(self, line: Line, texts: Sequence[str]) -> None:
         if self._moderator and self._moderator.unknown(texts):
-            client = (await line.asker()).client.with_options(max_retries=self._knobs.max_retries)
-            await self._moderator.screen(client, texts, concurrency=self._knobs.concurrency)
+            await self._moderator.screen(
+                line.asker(),
+                texts,
+                concurrency=self._knobs.concurrency,
+                max_retries=self._knobs.max_retries,
+            )
 
     def _may_pass(self, caption: Caption) -> bool:
         flaw = caption_flaw(caption.text)
@@ -234,18 +239,24 @@ class _Stage:
     def _is_usable(self, entry: Mapping[str, Any]) -> bool:
         if entry["rejected"] or self._moderator is None:
             return not entry["rejected"]
-        return self._moderator.flagged(_texts(self._made(entry))) is None
+        return isinstance(self._judged(entry), EditTriplet)
 
-    def _parsed(self, entry: Mapping[str, Any]) -> EditTriplet | str:
+    def _judged(self, entry: Mapping[str, Any]) -> EditTriplet | str:
+        """The triplet in an answer's entry, or why there is none."""
+        made = self._made(entry)
+        if self._moderator and isinstance(made, EditTriplet):
+            flag = self._moderator.flagged(_texts(made))
+            return made if flag is None else f"answer flagged by moderation: {flag}"
+        return made
+
+    def _made(self, entry: Mapping[str, Any]) -> EditTriplet | str:
         if entry["rejected"]:
             return str(entry["rejected"])
-        made = self._made(entry)
-        flag = self._moderator.flagged(_texts(made)) if self._moderator else None
-        return made if flag is None else f"answer flagged by moderation: {flag}"
-
-    def _made(self, entry: Mapping[str, Any]) -> EditTriplet:
         asked = Question(caption=entry["caption"], edit_type=entry["edit_type"])
-        return self._wording.parse(entry["answer"], asked)
+        try:
+            return self._wording.parse(entry["answer"], asked)
+        except Rejected as reason:  # by a check that was not there when it was journaled
+            return str(reason)
 
 
 def _texts(triplet: EditTriplet) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 import openai
 from tqdm import tqdm
 
+from data_gen.asking import Asker
 from data_gen.history import History
 from data_gen.records import content_id
 from data_gen.server import ServerError
@@ -36,9 +37,15 @@ class Moderator:
         return self._history.verdicts[self._id(text)]
 
     async def screen(
-        self, client: openai.AsyncOpenAI, texts: Iterable[str], *, concurrency: int
+        self, asker: Asker, texts: Iterable[str], *, concurrency: int, max_retries: int
     ) -> None:
         """Get a verdict for every text that has none.
+
+        Args:
+            asker: Knows the endpoint.
+            texts: The texts.
+            concurrency: Requests in flight.
+            max_retries: How often a request that failed is repeated.
 
         Raises:
             ServerError: The endpoint did not give one.
@@ -49,7 +56,7 @@ class Moderator:
         async def work() -> None:
             for start in starts:
                 some = unknown[start : start + TEXTS_A_REQUEST]
-                await self._ask(client, some)
+                await self._ask(asker, max_retries, some)
                 bar.update(len(some))
 
         with tqdm(total=len(unknown), desc="moderation", unit="text", disable=not unknown) as bar:
@@ -60,7 +67,8 @@ class Moderator:
             if end is not None:
                 raise end
 
-    async def _ask(self, client: openai.AsyncOpenAI, texts: list[str]) -> None:
+    async def _ask(self, asker: Asker, max_retries: int, texts: list[str]) -> None:
+        client = asker.client.with_options(max_retries=max_retries)
         try:
             answer = await client.moderations.create(model=self._model, input=texts)
             results = answer.results
@@ -71,7 +79,7 @@ class Moderator:
                 for result in results
             ]
         except (openai.OpenAIError, AttributeError, TypeError) as error:
-            said = str(error).replace(client.api_key, "[key]")[:300]
+            said = asker.redacted(str(error))[:300]
             raise ServerError(f"moderation by {self._model} gave no verdict: {said}") from error
         if len(flags) != len(texts):
             raise ServerError(

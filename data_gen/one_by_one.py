@@ -45,18 +45,18 @@ class OneByOne:
         self._concurrency = concurrency
         self._bar = bar
 
-    async def ask(self, questions: Mapping[str, Question]) -> dict[str, str]:
+    async def ask(self, questions: Mapping[str, Question], failures: dict[str, str]) -> None:
         """Ask every question.
 
-        Returns:
-            Those that got no answer -> why.
+        Args:
+            questions: Request id -> question.
+            failures: Gets those that found no answer -> why.
 
         Raises:
             BudgetMet: The rest would not fit into the budget; what was in flight is journaled.
             ServerError: The endpoint is down or refuses; the same.
         """
         todo = iter(questions.items())
-        failures: dict[str, str] = {}
 
         async def work() -> None:
             for request, asked in todo:
@@ -76,7 +76,6 @@ class OneByOne:
         for end in ends:
             if end is not None:
                 raise end
-        return failures
 
     async def _ask(self, request: str, asked: Question) -> None:
         try:
