@@ -163,3 +163,36 @@ def test_a_killed_run_finds_its_batch_again(
     assert len(provider.batches) == 1
     assert len(provider.seeds) == 10
     assert spent(tmp_path) == provider.billed
+
+
+def test_a_batch_whose_start_was_answered_with_an_error_is_not_started_twice(
+    tmp_path: Path, provider: Any, knobs: Any
+) -> None:
+    route, broken = provider.route, []
+
+    def breaks_once(method: str, path: str, content: bytes) -> tuple[int, dict[str, str], bytes]:
+        answer = route(method, path, content)
+        if method == "POST" and path == "/v1/batches" and not broken:
+            broken.append(path)
+            return 500, {}, b"{}"
+        return answer
+
+    provider.route = breaks_once
+    with pytest.raises(ServerError, match="Run again; batches that are out are collected then"):
+        write(tmp_path, changed(knobs, budget=1.0))
+    assert len(write(tmp_path, changed(knobs, budget=1.0))) == 10
+    assert len(provider.batches) == 1
+    assert spent(tmp_path) == provider.billed
+
+
+def test_answers_of_a_batch_are_neither_lost_nor_charged_twice_by_a_kill(
+    tmp_path: Path, provider: Any, knobs: Any
+) -> None:
+    whole = write(tmp_path, changed(knobs, budget=1.0))
+    path = tmp_path / "journal.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    answers = [place for place, line in enumerate(lines) if '"answer"' in line]
+    path.write_text("".join(lines[: answers[3]]) + lines[answers[3]][:20])
+    assert write(tmp_path, changed(knobs, budget=1.0)) == whole
+    assert len(provider.batches) == 1
+    assert spent(tmp_path) == provider.billed
