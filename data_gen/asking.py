@@ -132,7 +132,8 @@ class Asker:
         history: Where everything is written down.
 
     Attributes:
-        answered: Whether the endpoint has answered anything in this run.
+        answered: Whether anything has ever been answered: from then on, a request that is not
+            taken says nothing about the next one.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class Asker:
     ) -> None:
         self.client = client
         self.endpoint = endpoint
-        self.answered = False
+        self.answered = history.has_answers
         self._knobs = knobs
         self._history = history
         self._pace = Pace(knobs.requests_per_minute, knobs.tokens_per_minute)

@@ -85,7 +85,6 @@ class OneByOne:
                 lambda reply: answer_entry(request, asked, reply, self._wording),
             )
         except BadRequest as why:
-            # Once the endpoint has answered, it is this one question that it does not take.
             if not self._asker.answered:
                 raise ServerError(self._asker.refusal(str(why))) from why
             raise

@@ -138,6 +138,10 @@ def test_one_question_that_is_refused_does_not_stop_the_others(
     with pytest.raises(ServerError, match="1 of 12 questions got no answer.*400"):
         write(tmp_path, knobs_for(), captions)
     assert len((tmp_path / "triplets.jsonl").read_text().splitlines()) == 11
+    # Nor does it when it comes first in the next run.
+    with pytest.raises(ServerError, match="1 of 13 questions got no answer.*400"):
+        write(tmp_path, knobs_for(), [captions[-1], *captions[:-1], CAPTIONS[20]])
+    assert len((tmp_path / "triplets.jsonl").read_text().splitlines()) == 12
 
 
 def test_a_server_that_stops_answering_ends_the_run(
