@@ -2,7 +2,8 @@
 
 Each stage also runs alone, with the same recipe: ``captions``, ``instructions``, ``pairs``;
 ``estimate`` tells what a run will need. Around a data set: ``verify``, ``stats``, ``sheet``,
-``import`` and ``push``.
+``import`` and ``push``. ``fine-tune`` teaches a hosted language model to write edits from edits that
+people wrote.
 """
 
 import signal
@@ -11,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from data_gen.budget import BudgetMet
 from data_gen.estimate import report
+from data_gen.fine_tune import FineTuneKnobs, run_fine_tuning
 from data_gen.imports import import_pairs
 from data_gen.push import push
 from data_gen.server import ServerError
@@ -59,6 +62,11 @@ def estimate(rates: dict[str, float] | None = None, measure: bool = False, **rec
         print(line)
 
 
+def fine_tune(**knobs: Any) -> None:
+    """Fine-tune a hosted language model on edits that people wrote, and print its name."""
+    run_fine_tuning(FineTuneKnobs(**knobs))
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     with _terminated_politely():
@@ -74,10 +82,11 @@ def main(args: Sequence[str] | None = None) -> int:
                 "sheet": sheet,
                 "import": import_pairs,
                 "push": push,
+                "fine-tune": fine_tune,
             },
             prog="python -m data_gen",
             args=args,
-            expected=(ValueError, OSError, ServerError, Unfinished, WorkerError),
+            expected=(ValueError, OSError, ServerError, BudgetMet, Unfinished, WorkerError),
         )
 
 

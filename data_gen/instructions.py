@@ -2,86 +2,44 @@
 
 Every answer, usable or not, goes to an append-only journal before anything else happens to it; a
 question that stands there is not asked again. ``prompts`` says what is asked and how an answer is
-checked.
+checked, ``rounds`` which questions there are; ``asking`` gets an answer, and ``budget`` keeps the
+money.
 """
 
 import asyncio
-import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
+from typing import Any, Protocol
 
-import openai
 from tqdm import tqdm
 
+from data_gen.account import Account, account, dollars
+from data_gen.asking import Asker
+from data_gen.batch_api import InBatches
+from data_gen.budget import BudgetMet, Ledger
+from data_gen.endpoint import Line
+from data_gen.examples import ExampleBook, read_examples
 from data_gen.files import read_lines
+from data_gen.history import History
+from data_gen.instruction_knobs import InstructionKnobs
 from data_gen.journal import Journal
-from data_gen.prompts import (
-    SYSTEM,
-    Question,
-    Rejected,
-    edit_types_for,
-    messages,
-    parse_answer,
-    question,
-)
+from data_gen.moderation import Moderator
+from data_gen.one_by_one import OneByOne
+from data_gen.prompts import Form, Question, Rejected, caption_flaw, edit_types_for
 from data_gen.records import Caption, EditTriplet, content_id, triplet_from_json, triplet_to_json
-from data_gen.server import Endpoint, ServerError, serving
+from data_gen.rounds import Plan
+from data_gen.server import ServerError
+from data_gen.structured import find_form
+from data_gen.wording import Wording
 from inference.files import folder_digest, write_lines
 
-DEFAULT_MIX = {
-    "recolour": 1.0,
-    "reshape": 1.0,
-    "resize": 1.0,
-    "move": 1.0,
-    "add": 1.0,
-    "remove": 1.0,
-    "background": 1.0,
-    "pattern": 1.0,
-    "style": 1.0,
-}
 
+class Way(Protocol):
+    """A way to answers."""
 
-@dataclass(frozen=True, kw_only=True)
-class InstructionKnobs:
-    """How edits are written.
-
-    Attributes:
-        model: A local transformers folder, or the model's name on the server at ``base_url``.
-        base_url: Root of an OpenAI-compatible API; null serves ``model`` on loopback. The key
-            comes from the environment variable OPENAI_API_KEY.
-        edit_types: Edit type -> its weight in the mix, > 0.
-        edits_per_caption: How many edits, of different types, each caption gets.
-        temperature: Sampling temperature.
-        max_tokens: Longest answer, in tokens.
-        concurrency: Requests in flight. At 1 a local server's answers are reproducible.
-        timeout_s: Longest wait for one answer, in seconds.
-        max_retries: How often the client repeats a request that failed.
-    """
-
-    model: str = "inference/shapes/models/writer"
-    base_url: str | None = None
-    edit_types: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
-    edits_per_caption: int = 1
-    temperature: float = 0.7
-    max_tokens: int = 256
-    concurrency: int = 1
-    timeout_s: float = 120.0
-    max_retries: int = 2
-
-    def __post_init__(self) -> None:
-        wrong = {name: weight for name, weight in self.edit_types.items() if not weight > 0}
-        if wrong:
-            raise ValueError(f"the weights of edit_types must be above 0, got {wrong}")
-        if not 1 <= self.edits_per_caption <= len(self.edit_types):
-            raise ValueError(
-                f"edits_per_caption must be between 1 and the number of edit_types, "
-                f"{len(self.edit_types)}, got {self.edits_per_caption}"
-            )
-        if self.concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, got {self.concurrency}")
+    async def ask(self, questions: Mapping[str, Question], failures: dict[str, str]) -> None:
+        """Ask questions and journal the answers; ``failures`` gets those without one -> why."""
 
 
 def write_triplets(
@@ -99,29 +57,39 @@ def write_triplets(
         The triplets, sorted by id.
 
     Raises:
+        BudgetMet: The budget is met and questions are left. What has been answered is written.
         ServerError: The server is down, refuses, or left questions unanswered. What had been
             answered is in the journal; the same call goes on from there.
         ValueError: Not one answer was usable.
     """
-    questions = plan_questions(captions, knobs)
-    with Journal(journal) as answers:
-        known = {str(entry["request"]): entry for entry in answers.entries()}
-        missing = {name: asked for name, asked in questions.items() if name not in known}
-        if missing:
-            with _endpoint(knobs) as (endpoint, client):
-                asyncio.run(_ask_all(client, endpoint, missing, knobs, answers))
-        known = {str(entry["request"]): entry for entry in answers.entries()}
-    entries = [(asked, known[request]) for request, asked in questions.items()]
-    written = sorted(
-        (parse_answer(entry["answer"], asked) for asked, entry in entries if not entry["rejected"]),
-        key=lambda triplet: triplet.id,
+    budget = None if knobs.budget is None else Decimal(str(knobs.budget))
+    with Journal(journal) as file:
+        history = History(file, Ledger(knobs.prices, budget))
+        stage = _Stage(captions, knobs, history)
+        met = asyncio.run(stage.run())
+        found = stage.account()
+    print(found.summary(knobs.edit_types))
+    if not found.triplets and not stage.failures and not met:
+        count, reasons = sum(found.reasons.values()), dict(found.reasons)
+        raise ValueError(f"none of {count} answers was usable: {reasons}")
+    write_lines(triplets, map(triplet_to_json, found.triplets))
+    if met:
+        raise BudgetMet(_budget_met(found, knobs))
+    if stage.failures:
+        raise ServerError(
+            f"{len(stage.failures)} of {stage.questions} questions got no answer (the last: "
+            f"{list(stage.failures.values())[-1]}): run again to ask them again"
+        )
+    return list(found.triplets)
+
+
+def _budget_met(found: Account, knobs: InstructionKnobs) -> str:
+    open_ones = sum(status in ("left", "failed") for status in found.captions.values())
+    return (
+        f"the budget is met: {dollars(found.spent)} of ${knobs.budget} are spent, "
+        f"{len(found.triplets)} triplets are written, {open_ones} of {len(found.captions)} "
+        f"captions have no answer yet: raise the budget and run again to go on"
     )
-    reasons = Counter(entry["rejected"] for _, entry in entries if entry["rejected"])
-    print(f"instructions: {len(written)} triplets, {reasons.total()} rejected {dict(reasons)}")
-    if not written:
-        raise ValueError(f"none of {len(entries)} answers was usable: {dict(reasons)}")
-    write_lines(triplets, map(triplet_to_json, written))
-    return written
 
 
 def read_triplets(path: Path) -> list[EditTriplet]:
@@ -135,113 +103,162 @@ def read_triplets(path: Path) -> list[EditTriplet]:
 
 
 def plan_questions(captions: Sequence[Caption], knobs: InstructionKnobs) -> dict[str, Question]:
-    """List what is to be asked: request id -> question.
+    """List what is asked where one round asks for everything: request id -> question."""
+    wording = plain_wording(knobs)
+    return {
+        wording.request_id(asked): asked
+        for caption in captions
+        for edit_type in edit_types_for(caption.id, knobs.edit_types, knobs.edits_per_caption)
+        for asked in [Question(caption=caption.text, edit_type=edit_type)]
+    }
 
-    A request id is a hash of the question, the system text, the temperature and the model (of a
-    local one, its weights), so that a changed writer is asked anew.
+
+def plain_wording(knobs: InstructionKnobs) -> Wording:
+    """How questions are worded where the endpoint is not held to a form.
+
+    A local writer is known by its weights, so that a changed one is asked anew.
     """
-    model = folder_digest(Path(knobs.model)) if knobs.base_url is None else knobs.model
-    how = (model or knobs.model, str(knobs.temperature), SYSTEM)
-    questions = {}
-    for caption in captions:
-        for edit_type in edit_types_for(caption.id, knobs.edit_types, knobs.edits_per_caption):
-            asked = Question(caption=caption.text, edit_type=edit_type)
-            questions[content_id(*how, question(asked))] = asked
-    return questions
-
-
-@contextmanager
-def _endpoint(knobs: InstructionKnobs) -> Iterator[tuple[Endpoint, openai.AsyncOpenAI]]:
-    if knobs.base_url is not None:
-        key = os.environ.get("OPENAI_API_KEY", "none")
-        endpoint = Endpoint(base_url=knobs.base_url, model=knobs.model)
-        yield endpoint, _client(endpoint, key, knobs)
-        return
-    with serving(knobs.model) as endpoint:
-        # Our own server gets neither the user's key nor, by way of a proxy, an outside line.
-        yield endpoint, _client(endpoint, "none", knobs, trust_env=False)
-
-
-def _client(
-    endpoint: Endpoint, key: str, knobs: InstructionKnobs, *, trust_env: bool = True
-) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(
-        base_url=endpoint.base_url,
-        api_key=key,
-        timeout=knobs.timeout_s,
-        max_retries=knobs.max_retries,
-        http_client=openai.DefaultAsyncHttpxClient(trust_env=trust_env),
+    digest = folder_digest(Path(knobs.model)) if knobs.base_url is None else None
+    book = None
+    if knobs.examples is not None:
+        book = ExampleBook(read_examples(knobs.examples), knobs.examples_per_question)
+    return Wording(
+        writer=digest or knobs.model,
+        form="plain" if knobs.form == "auto" else knobs.form,
+        inverse=knobs.inverse,
+        examples=book,
+        temperature=knobs.temperature,
+        max_tokens=knobs.max_tokens,
+        extra=knobs.extra,
     )
 
 
-async def _ask_all(
-    client: openai.AsyncOpenAI,
-    endpoint: Endpoint,
-    questions: Mapping[str, Question],
-    knobs: InstructionKnobs,
-    answers: Journal,
-) -> None:
-    """Ask every question, ``concurrency`` at a time, and journal each answer as it arrives."""
-    todo = iter(questions.items())
-    failures: list[str] = []
+class _Stage:
+    """One run of the stage over its journal."""
 
-    async def work() -> None:
-        for request, asked in todo:
+    def __init__(
+        self, captions: Sequence[Caption], knobs: InstructionKnobs, history: History
+    ) -> None:
+        self.failures: dict[str, str] = {}
+        self.questions = 0
+        self._captions = captions
+        self._knobs = knobs
+        self._history = history
+        self._wording = plain_wording(knobs)
+        self._moderator = Moderator(knobs.moderation, history) if knobs.moderation else None
+        self._plan: Plan | None = None
+        self._flagged: dict[str, str] = {}
+
+    async def run(self) -> bool:
+        """Ask all that is not answered yet; return whether the budget was met on the way."""
+        async with Line(self._knobs, self._history) as line:
             try:
-                text = await _ask(client, endpoint, request, asked, knobs)
-            except (openai.RateLimitError, openai.InternalServerError) as error:
-                failures.append(_said(error))
-            else:
-                answers.append(_entry(request, asked, text))
-            bar.update()
+                sound = [one.text for one in self._captions if caption_flaw(one.text) is None]
+                await self._screen(line, sound)
+                clean = [caption for caption in self._captions if self._may_pass(caption)]
+                await self._choose_form(line, clean)
+                self._plan = Plan(clean, self._knobs, self._wording, self._is_usable)
+                for number, questions in self._plan.rounds(self._history):
+                    await self._ask(line, number, questions)
+            except BudgetMet:
+                return True
+        return False
 
-    with tqdm(total=len(questions), desc="instructions", unit="caption") as bar:
-        try:
-            await asyncio.gather(*(work() for _ in range(knobs.concurrency)))
-        except openai.APIConnectionError as error:
-            raise ServerError(
-                f"the language-model server at {endpoint.base_url} is down: {error.message} "
-                "Start it and run again; answers so far are kept"
-            ) from error
-        except openai.APIStatusError as error:
-            raise ServerError(
-                f"the language-model server at {endpoint.base_url} refuses: {_said(error)}"
-            ) from error
-        finally:
-            await client.close()
-    if failures:
-        raise ServerError(
-            f"{len(failures)} of {len(questions)} questions got no answer (the last: "
-            f"{failures[-1]}): run again to ask them again"
+    def account(self) -> Account:
+        """Say what became of every caption."""
+        return account(
+            self._captions,
+            self._plan.asked if self._plan else {},
+            self._flagged,
+            self._history,
+            failed=self.failures,
+            judge=self._judged,
         )
 
+    async def _choose_form(self, line: Line, captions: Sequence[Caption]) -> None:
+        if self._knobs.form == "auto" and self._knobs.base_url is not None:
+            place = content_id(self._knobs.base_url, self._knobs.model)
+            form = self._history.form(place) or self._form_before(captions)
+            if form is None:
+                kinds = sorted(self._knobs.edit_types)
+                form = await find_form(line.asker(), self._wording, kinds[0])
+                self._history.record({"form": form, "endpoint": place})
+            self._wording = self._wording.held_to(form)
 
-async def _ask(
-    client: openai.AsyncOpenAI,
-    endpoint: Endpoint,
-    request: str,
-    asked: Question,
-    knobs: InstructionKnobs,
-) -> str:
-    completion = await client.chat.completions.create(
-        model=endpoint.model,
-        messages=messages(asked.caption, asked.edit_type),
-        temperature=knobs.temperature,
-        max_completion_tokens=knobs.max_tokens,
-        seed=int(request, 16) % 2**31,
-    )
-    return completion.choices[0].message.content or ""
+    def _form_before(self, captions: Sequence[Caption]) -> Form | None:
+        """Plain where questions of this data set were asked so: they are not to be paid again."""
+        first = plan_questions(captions, self._knobs) if self._history.has_answers else {}
+        return "plain" if len(self._history.unanswered(first)) < len(first) else None
+
+    async def _ask(self, line: Line, number: int, questions: Mapping[str, Question]) -> None:
+        self.questions += len(questions)
+        missing = {name: questions[name] for name in self._history.unanswered(questions)}
+        try:
+            if missing:
+                await self._ask_missing(line, number, missing)
+        except BudgetMet:
+            await self._screen_answers(line, questions)  # of those that came before it was met
+            raise
+        await self._screen_answers(line, questions)
+
+    async def _ask_missing(self, line: Line, number: int, missing: Mapping[str, Question]) -> None:
+        rounds = self._knobs.rounds
+        said = f"instructions, round {number} of {rounds}" if rounds > 1 else "instructions"
+        with tqdm(total=len(missing), desc=said, unit="caption") as bar:
+            await self._way(line.asker(), bar).ask(missing, self.failures)
+
+    async def _screen_answers(self, line: Line, questions: Mapping[str, Question]) -> None:
+        if self._moderator is None:
+            return
+        answers = [self._history.answer(request) for request in questions]
+        made = [self._made(entry) for entry in answers if entry is not None]
+        await self._screen(line, [_texts(one) for one in made if isinstance(one, EditTriplet)])
+
+    def _way(self, asker: Asker, bar: "tqdm[Any]") -> Way:
+        if self._knobs.batch:
+            return InBatches(asker, self._wording, self._knobs, self._history, bar)
+        return OneByOne(asker, self._wording, concurrency=self._knobs.concurrency, bar=bar)
+
+    async def _screen(self, line: Line, texts: Sequence[str]) -> None:
+        if self._moderator and self._moderator.unknown(texts):
+            await self._moderator.screen(
+                line.asker(),
+                texts,
+                concurrency=self._knobs.concurrency,
+                max_retries=self._knobs.max_retries,
+            )
+
+    def _may_pass(self, caption: Caption) -> bool:
+        flaw = caption_flaw(caption.text)
+        if flaw is None and self._moderator and (flag := self._moderator.flagged(caption.text)):
+            flaw = f"caption flagged by moderation: {flag}"
+        if flaw is not None:
+            self._flagged[caption.id] = flaw
+        return flaw is None
+
+    def _is_usable(self, entry: Mapping[str, Any]) -> bool:
+        if entry["rejected"] or self._moderator is None:
+            return not entry["rejected"]
+        return isinstance(self._judged(entry), EditTriplet)
+
+    def _judged(self, entry: Mapping[str, Any]) -> EditTriplet | str:
+        """The triplet in an answer's entry, or why there is none."""
+        made = self._made(entry)
+        if self._moderator and isinstance(made, EditTriplet):
+            flag = self._moderator.flagged(_texts(made))
+            return made if flag is None else f"answer flagged by moderation: {flag}"
+        return made
+
+    def _made(self, entry: Mapping[str, Any]) -> EditTriplet | str:
+        if entry["rejected"]:
+            return str(entry["rejected"])
+        asked = Question(caption=entry["caption"], edit_type=entry["edit_type"])
+        try:
+            return self._wording.parse(entry["answer"], asked)
+        except Rejected as reason:  # by a check that was not there when it was journaled
+            return str(reason)
 
 
-def _said(error: openai.APIStatusError) -> str:
-    """The server's own words: the client's message holds them in OpenAI's form only."""
-    return f"HTTP {error.status_code}, {error.response.text[:300]}"
-
-
-def _entry(request: str, asked: Question, text: str) -> dict[str, object]:
-    entry: dict[str, object] = {"request": request, **asdict(asked), "answer": text}
-    try:
-        parse_answer(text, asked)
-    except Rejected as reason:
-        return entry | {"rejected": str(reason)}
-    return entry | {"rejected": None}
+def _texts(triplet: EditTriplet) -> str:
+    """What the language model wrote, for moderation."""
+    return "\n".join((triplet.instruction, triplet.edited_caption, triplet.inverse_instruction))

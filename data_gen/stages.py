@@ -18,7 +18,8 @@ from tqdm import tqdm
 from data_gen.captions import CaptionKnobs, read_captions, write_captions
 from data_gen.executors import Executor, ExecutorKnobs, Partition, executor_of
 from data_gen.filter import FilterKnobs
-from data_gen.instructions import InstructionKnobs, read_triplets, write_triplets
+from data_gen.instruction_knobs import InstructionKnobs
+from data_gen.instructions import read_triplets, write_triplets
 from data_gen.painting import EarlyKnobs, Painter
 from data_gen.receipts import (
     Receipt,

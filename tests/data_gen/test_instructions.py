@@ -92,7 +92,9 @@ def model() -> FakeModel:
 @pytest.fixture
 def knobs(model: FakeModel) -> Iterator[InstructionKnobs]:
     with listening(model) as base_url:
-        yield InstructionKnobs(model="fake", base_url=base_url, max_retries=0)
+        yield InstructionKnobs(
+            model="fake", base_url=base_url, max_retries=0, rounds=1, form="plain"
+        )
 
 
 def write(folder: Path, knobs: InstructionKnobs) -> list[EditTriplet]:

@@ -1,0 +1,70 @@
+"""Find out what an endpoint's answers can be held to: a ladder, tried from the strictest rung.
+
+Servers differ in what they take (``response_format``), and some take it and ignore it. So each
+rung is tried with a real question, and stands if the answer passes the very check that all answers
+will go through. What is found is journaled and holds for the whole data set.
+"""
+
+from typing import Final
+
+from data_gen.asking import Asker, BadRequest, Failed, Reply
+from data_gen.prompts import Form, Question, Rejected
+from data_gen.records import content_id
+from data_gen.wording import Wording
+
+LADDER: Final[tuple[Form, ...]] = ("json_schema", "json_object", "tagged")
+TRIES: Final = 2
+
+
+async def find_form(asker: Asker, wording: Wording, edit_type: str) -> Form:
+    """Return the strictest form that the endpoint's answers keep to.
+
+    Args:
+        asker: Asks the endpoint.
+        wording: How questions are worded but for the form.
+        edit_type: A kind of edit that will be asked for.
+
+    Raises:
+        ServerError: The endpoint is down or refuses all of it.
+        BudgetMet: Not even this fits into the budget.
+    """
+    asked = Question(caption="a red apple on a wooden table", edit_type=edit_type)
+    for form in LADDER[:-1]:
+        if await _keeps_to(asker, wording.held_to(form), asked):
+            return form
+    return LADDER[-1]
+
+
+async def _keeps_to(asker: Asker, wording: Wording, asked: Question) -> bool:
+    for attempt in range(TRIES):
+        heard: list[Reply] = []
+        request = content_id("probe", wording.form, str(attempt))
+
+        def entry(
+            reply: Reply, heard: list[Reply] = heard, request: str = request
+        ) -> dict[str, str]:
+            heard.append(reply)
+            return {"freed": request, "dollars": "0"}
+
+        try:
+            await asker.ask(request, wording.body(asked), entry)
+        except BadRequest:
+            return False
+        except Failed:
+            continue
+        if _is_well_formed(heard[0], wording, asked):
+            return True
+    return False
+
+
+def _is_well_formed(reply: Reply, wording: Wording, asked: Question) -> bool:
+    try:
+        wording.parse(reply.text, asked)
+    except Rejected as reason:
+        return reply.flaw is None and str(reason) in _WELL_FORMED
+    return reply.flaw is None
+
+
+_WELL_FORMED: Final = frozenset(
+    {"no such edit suits the caption", "edited caption equals the caption"}
+)

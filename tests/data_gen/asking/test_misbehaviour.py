@@ -1,0 +1,177 @@
+"""An endpoint that does everything wrong: each caption ends as written, rejected or failed."""
+
+import email.utils
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_gen.budget import Prices
+from data_gen.instructions import write_triplets
+from data_gen.records import Caption, EditTriplet, content_id
+from data_gen.server import ServerError
+
+CAPTIONS = [Caption.of(f"a red circle number {number}") for number in range(80)]
+MANNERS = (
+    *["429 0.01", "500", "503", "gateway", "slow", "cut", "cut within"],
+    *["prose", "wrong keys", "garbage", "huge", "long", "code content_filter"],
+)
+
+
+def write(folder: Path, knobs: Any, captions: list[Caption] = CAPTIONS) -> list[EditTriplet]:
+    return write_triplets(
+        captions, knobs, journal=folder / "journal.jsonl", triplets=folder / "triplets.jsonl"
+    )
+
+
+def draw(caption: str) -> int:
+    return int(content_id("behaviour", caption), 16) % 100
+
+
+def flaky(asked: dict[str, Any], nth: int) -> str:
+    """Four of ten questions meet trouble at first, a third never gets an answer of use."""
+    number = draw(asked["caption"])
+    if number < 40 and nth == 0:
+        return MANNERS[number % 7]
+    return MANNERS[7 + number % 6] if number >= 65 else "good"
+
+
+def test_every_caption_is_written_rejected_or_failed(
+    tmp_path: Path,
+    provider: Any,
+    knobs_for: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    provider.behave = flaky
+    knobs = knobs_for(concurrency=16, timeout_s=1.5, max_retries=2, rounds=2)
+    with pytest.raises(ServerError, match=r"got no answer.*run again"):
+        write(tmp_path, knobs)
+    said = capsys.readouterr().out
+    numbers = Counter(
+        "good" if draw(c.text) < 65 else flaky({"caption": c.text}, 1) for c in CAPTIONS
+    )
+    failed = numbers["garbage"]
+    rejected = len(CAPTIONS) - numbers["good"] - failed
+    counts = f"{{'failed': {failed}, 'rejected': {rejected}, 'written': {numbers['good']}}}"
+    assert f"{len(CAPTIONS)} captions: {counts}" in said
+    assert min(numbers[manner] for manner in MANNERS[7:]) > 0
+    # Run again, it asks for those alone, and this time gets them.
+    provider.behave = lambda asked, nth: "good"
+    before = len(provider.requests)
+    assert len(write(tmp_path, knobs)) == numbers["good"] + failed
+    assert len(provider.requests) - before == failed
+
+
+@pytest.mark.parametrize("form", ["json_schema", "json_object", "tagged"])
+def test_a_form_that_is_ignored_is_found_out_answer_by_answer(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any], form: str
+) -> None:
+    provider.behave = lambda asked, nth: "ignores" if draw(asked["caption"]) < 30 else "good"
+    if form == "tagged":
+        provider.say = lambda asked: "<none/>" if draw(asked["caption"]) < 50 else TAGGED
+    write(tmp_path, knobs_for(form=form, concurrency=8), CAPTIONS[:30])
+    entries = [json.loads(line) for line in (tmp_path / "journal.jsonl").open()]
+    for entry in entries:
+        number = draw(entry["caption"])
+        if form == "tagged" and number >= 30:
+            expected = "no such edit suits the caption" if number < 50 else None
+        else:
+            wrong = "not the tags asked for" if form == "tagged" else "not one JSON object"
+            expected = wrong if number < 30 else None
+        assert entry["rejected"] == expected
+
+
+TAGGED = (
+    "<instruction>make it blue</instruction>\n<edited_caption>a blue circle</edited_caption>\n"
+    "<inverse_instruction>make it red</inverse_instruction>"
+)
+
+
+def test_no_answer_fills_the_memory_or_the_journal(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any]
+) -> None:
+    provider.behave = lambda asked, nth: "good" if asked["caption"].endswith("0") else "huge"
+    assert len(write(tmp_path, knobs_for(), CAPTIONS[:3])) == 1
+    assert (tmp_path / "journal.jsonl").stat().st_size < 2000
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+def test_retry_after_is_honoured(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any], as_date: bool
+) -> None:
+    def wait() -> str:
+        # A date has no fractions of a second: two from now are more than one.
+        return email.utils.formatdate(time.time() + 2, usegmt=True) if as_date else "1.2"
+
+    provider.behave = lambda asked, nth: "good" if len(provider.times) > 4 else f"429 {wait()}"
+    write(tmp_path, knobs_for(concurrency=4), CAPTIONS[:6])
+    assert provider.times[4] - provider.times[0] > 0.95
+    assert len(provider.times) == 4 + 6
+
+
+def test_a_server_that_asks_for_an_hour_is_not_waited_for(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any]
+) -> None:
+    provider.behave = lambda asked, nth: "429 3600"
+    with pytest.raises(ServerError, match="1 of 1 questions got no answer.*429"):
+        write(tmp_path, knobs_for(), CAPTIONS[:1])
+
+
+def test_an_empty_purse_is_not_a_busy_server(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any]
+) -> None:
+    provider.behave = lambda asked, nth: "code insufficient_quota"
+    with pytest.raises(ServerError, match="refuses.*insufficient_quota"):
+        write(tmp_path, knobs_for())
+    assert len(provider.requests) == 1
+
+
+def test_one_question_that_is_refused_does_not_stop_the_others(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any]
+) -> None:
+    provider.behave = lambda asked, nth: "400" if asked["caption"].endswith(" 7") else "good"
+    captions = sorted(CAPTIONS[:12], key=lambda caption: caption.text.endswith(" 7"))
+    with pytest.raises(ServerError, match="1 of 12 questions got no answer.*400"):
+        write(tmp_path, knobs_for(), captions)
+    assert len((tmp_path / "triplets.jsonl").read_text().splitlines()) == 11
+    # Nor does it when it comes first in the next run.
+    with pytest.raises(ServerError, match="1 of 13 questions got no answer.*400"):
+        write(tmp_path, knobs_for(), [captions[-1], *captions[:-1], CAPTIONS[20]])
+    assert len((tmp_path / "triplets.jsonl").read_text().splitlines()) == 12
+
+
+def test_a_server_that_stops_answering_ends_the_run(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any]
+) -> None:
+    provider.behave = lambda asked, nth: "500" if len(provider.seeds) >= 5 else "good"
+    with pytest.raises(ServerError, match="answered none of the last 20 questions"):
+        write(tmp_path, knobs_for(max_retries=0))
+    assert len(provider.requests) == 25
+
+
+@pytest.mark.parametrize("where", ["error", "answer"])
+def test_the_key_is_neither_journaled_nor_told(
+    tmp_path: Path,
+    provider: Any,
+    knobs_for: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    where: str,
+) -> None:
+    key = "sk-very-secret"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    provider.behave = lambda asked, nth: f"code {key}" if where == "error" else "good"
+    provider.say = lambda asked: f"your key is {key}"
+    knobs = knobs_for(prices=Prices(input=1, output=1), budget=1.0)
+    with pytest.raises((ServerError, ValueError)) as caught:
+        write(tmp_path, knobs, CAPTIONS[:2])
+    assert provider.keys == {f"Bearer {key}"}
+    told = "".join([*capfd.readouterr(), str(caught.value)])
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert key not in told
+    assert key.encode() not in kept
+    assert "[key]" in told + kept.decode()
