@@ -2,8 +2,8 @@
 
 Each stage also runs alone, with the same recipe: ``captions``, ``instructions``, ``pairs``;
 ``estimate`` tells what a run will need. Around a data set: ``verify``, ``stats``, ``sheet``,
-``import`` and ``push``. ``fine-tune`` teaches a hosted language model to write edits from edits that
-people wrote.
+``import`` and ``push``. ``fine-tune`` teaches a hosted language model to write edits from edits
+that people wrote.
 """
 
 import signal

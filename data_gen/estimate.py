@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from data_gen.asking_cost import estimate_asking
 from data_gen.filter import scored
 from data_gen.forecast import (
     Forecast,
@@ -115,14 +116,24 @@ def request_lines(recipe: Recipe) -> Iterator[str]:
         yield "requests:  none to the language model, triplets.jsonl is there"
         return
     captions, count, _ = planned_captions(recipe)
-    asked = plan_questions(captions, recipe.instructions)
+    asked, knobs = plan_questions(captions, recipe.instructions), recipe.instructions
     journal = recipe.output / "instructions.jsonl"
     answered = 0
     if journal.is_file():
         with Journal(journal) as answers:
-            answered = len(asked.keys() & {str(entry["request"]) for entry in answers.entries()})
-    requests = len(asked) * count / len(captions)
-    yield f"requests:  {requests - answered:,.0f} to the language model, {answered:,} are answered"
+            known = {str(entry.get("request")) for entry in answers.entries()}
+            answered = len(asked.keys() & known)
+    requests = len(asked) * count / len(captions) - answered
+    yield f"requests:  {requests:,.0f} to the language model, {answered:,} are answered"
+    cost = estimate_asking(captions, knobs)
+    share = requests / max(1, cost.questions)
+    prompts, texts = share * cost.prompt_tokens, share * cost.answer_tokens
+    yield f"tokens:    about {prompts:,.0f} in, {texts:,.0f} out"
+    if cost.dollars_at_most:
+        about, most = (share * float(dollars) for dollars in (cost.dollars, cost.dollars_at_most))
+        yield f"cost:      about ${about:,.2f}, at most ${most:,.2f}, by instructions.prices"
+    elif knobs.base_url is not None:
+        yield "cost:      unknown; instructions.prices say what a million tokens cost"
 
 
 def hour_lines(

@@ -1,6 +1,7 @@
 """What is told beforehand is what a run then needs: its UNet's rows are counted."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -130,6 +131,18 @@ def test_the_command_tells_before_and_after_the_text(
     assert "requests:  100 to the language model, 0 are answered" in said
     assert "100 triplets to render (at most: there may be 50 captions" in said
     assert "hours:     unknown; --measure" in said
+    assert "cost:" not in said  # our own server has no price
+    priced = ["--instructions.base_url", "http://127.0.0.1:9/v1", "--instructions.model", "m"]
+    assert __main__.main([*line, *priced]) == 0
+    assert "cost:      unknown; instructions.prices say" in capsys.readouterr().out
+    priced += ["--instructions.prices.input", "400", "--instructions.prices.output", "1600"]
+    assert __main__.main([*line, *priced]) == 0
+    said = capsys.readouterr().out
+    tokens, cost = (next(x for x in said.splitlines() if x.startswith(w)) for w in ("tok", "cost"))
+    into, out = (int(n.replace(",", "")) for n in re.findall(r"[\d,]+(?= in| out)", tokens))
+    about, most = (float(n.replace(",", "")) for n in re.findall(r"\$([\d,.]+\d)", cost))
+    assert about == pytest.approx(400e-6 * into + 1600e-6 * out, rel=0.01, abs=0.01)
+    assert most > about > 0
     assert list(recipe.output.iterdir()) == []
     assert __main__.main([*line[:3], "--rates", '{"H200": 0}']) == 1
     assert "above 0" in capsys.readouterr().err
