@@ -175,8 +175,8 @@ def _read(layout: Layout, about: Mapping[str, Any]) -> _Plan:
     for position in tqdm(range(len(layout)), desc="reading", unit="pair"):
         where = layout.where(position)
         try:
-            _require_new(where, seen)
             said = _checked(layout.said(position))
+            _require_new(where, seen)
         except Refused as reason:
             found.refused.append({"where": where, "reason": str(reason)})
             continue
