@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import pyarrow as pa
+
 from data_gen.members import MAX_MEMBER_BYTES
 from data_gen.records import Scores
 
@@ -223,17 +225,18 @@ class Table:
 
     Raises:
         FileNotFoundError: It is neither on the hub nor here.
-        ValueError: It has no such split or columns.
+        ValueError: It has no such split or columns, or is damaged.
     """
 
     def __init__(self, source: str, split: str, columns: Columns) -> None:
         import datasets  # late: it takes a second, and only this layout needs it
 
         path = Path(source)
-        if path.suffix == ".parquet":
-            loaded = datasets.load_dataset("parquet", data_files=source, split=split)
-        else:
-            loaded = datasets.load_dataset(source, split=split)
+        named = {"path": "parquet", "data_files": source} if path.suffix == ".parquet" else {}
+        try:
+            loaded = datasets.load_dataset(**({"path": source} | named), split=split)
+        except (datasets.exceptions.DatasetsError, pa.ArrowException) as error:
+            raise ValueError(f"{source} cannot be loaded: {error}") from error
         self._root = path if path.is_dir() else path.parent
         self._columns = columns.resolved(set(loaded.column_names), source)
         images = {

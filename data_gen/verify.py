@@ -130,10 +130,12 @@ def inspect(root: Path, *, clip: str | None = None, swaps: bool = True) -> Findi
     _check_receipts(root, findings)
     found = _Pairs(root, findings)
     search = SwapSearch(clip, lambda where, said: findings.add("swapped", where, said))
-    for path in tqdm(shards, desc="shards", unit="shard"):
-        for where, description, images in found.of(path):
-            if swaps:
-                search.add(where, description, images)
+    with tqdm(total=found.index.table.num_rows or None, desc="pairs", unit="pair") as bar:
+        for path in shards:
+            for where, description, images in found.of(path):
+                if swaps:
+                    search.add(where, description, images)
+                bar.update()
     findings.notes += search.finish()
     found.index.finish()
     return findings

@@ -327,3 +327,12 @@ def test_another_import_is_not_overwritten(seeds_folder: Path, tmp_path: Path) -
     import_pairs("instruct-pix2pix", tmp_path / "out", str(seeds_folder))
     with pytest.raises(ValueError, match="holds the import"):
         import_pairs("columns", tmp_path / "out", "elsewhere", Columns())
+
+
+def test_a_damaged_table_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 and no more")
+    line = ["import", "--layout", "columns", "--source", str(tmp_path / "x.parquet")]
+    assert __main__.main([*line, "--output", str(tmp_path / "out")]) == 1
+    assert "x.parquet cannot be loaded" in capsys.readouterr().err
