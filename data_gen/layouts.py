@@ -18,6 +18,8 @@ import pyarrow as pa
 from data_gen.members import MAX_MEMBER_BYTES
 from data_gen.records import Scores
 
+TEXTS: Final = ("instruction", "caption", "edited_caption", "edit_type", "inverse_instruction")
+
 
 class Refused(Exception):
     """A pair that will not be imported; the message is the reason, from a short list."""
@@ -76,13 +78,13 @@ class Columns:
         source: Source picture.
         edited: Edited picture.
         instruction: What to do to the source picture.
-        caption: What the source picture shows. This and all that follow may be missing: null takes
+        caption: What the source picture shows. This and the next three may be missing: null takes
             a column of the very name if there is one.
         edited_caption: What the edited picture shows.
         edit_type: Kind of edit.
         inverse_instruction: What leads from the edited picture back.
         group: What pairs of one prompt share, such as the id of an image that was edited often.
-            Null groups pairs with the same captions and instruction.
+            Null, as a missing value, groups pairs with the same captions and instruction.
     """
 
     source: str = "source"
@@ -104,11 +106,8 @@ class Columns:
         missing = sorted(theirs for theirs in asked.values() if theirs and theirs not in found)
         if missing:
             raise ValueError(f"{name} has no column {missing}, but {sorted(found)}: set columns")
-        own = {ours: theirs or ours for ours, theirs in asked.items()}
-        return {ours: theirs for ours, theirs in own.items() if theirs in found}
-
-
-TEXTS: Final = ("instruction", "caption", "edited_caption", "edit_type", "inverse_instruction")
+        own = {name: name for name in TEXTS if name in found}
+        return own | {ours: theirs for ours, theirs in asked.items() if theirs}
 
 
 def said_in_columns(row: Mapping[str, Any], columns: Mapping[str, str], prompt: str) -> Said:
@@ -123,11 +122,12 @@ def said_in_columns(row: Mapping[str, Any], columns: Mapping[str, str], prompt: 
         if value is not None and not isinstance(value, str):
             raise Refused(f"its {ours} is no text")
         texts[ours] = value or ""
+    group = row.get(columns["group"]) if "group" in columns else None
     taken = {*columns.values()}
     extra = {name: value for name, value in row.items() if name not in taken}
     return Said(
         prompt=prompt,
-        group=str(row.get(columns["group"])) if "group" in columns else None,
+        group=None if group is None else str(group),
         instruction=texts["instruction"],
         caption=texts["caption"],
         edited_caption=texts["edited_caption"],

@@ -245,6 +245,10 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
     "a novel": (line(instruction="x" * 2001), "its instruction is longer than 2000 characters"),
     "a caption with markup": (line(caption="<i>x</i>"), "its caption has markup"),
     "an empty edit": (line(caption="a", edited_caption="a"), "its captions are equal"),
+    "a heap of other fields": (
+        line(heap="x" * 2**17),
+        "its other fields have more than 65536 characters",
+    ),
     "no picture": (line(source="-"), "a picture's path is no text"),
     "a path that is a number": (line(target=3), "a picture's path is no text"),
     "a path up": (line(source="../secret.jpg"), OUTSIDE),
