@@ -35,6 +35,8 @@ FORMAT: Final = 1
 """Raised when the same import would give other bytes than before."""
 MAX_CHARACTERS: Final = 2000
 """Of a text; people write more than the language model is let to."""
+MAX_EXTRA: Final = 2**16
+"""Characters of what a data set says beyond what is known here, as JSON."""
 ASPECTS_DIFFER: Final = 0.02
 """By how much the aspect ratios of a pair's pictures may differ: training cuts both alike."""
 IMPORT_FILE: Final = "import.json"
@@ -175,8 +177,8 @@ def _read(layout: Layout, about: Mapping[str, Any]) -> _Plan:
     for position in tqdm(range(len(layout)), desc="reading", unit="pair"):
         where = layout.where(position)
         try:
-            _require_new(where, seen)
             said = _checked(layout.said(position))
+            _require_new(where, seen)
         except Refused as reason:
             found.refused.append({"where": where, "reason": str(reason)})
             continue
@@ -203,6 +205,8 @@ def _checked(said: Said) -> Said:
             raise Refused(f"its {name.replace('_', ' ')} {fault}")
     if texts["caption"] and texts["caption"] == texts["edited_caption"]:
         raise Refused("its captions are equal")
+    if len(_extra(said)) > MAX_EXTRA:
+        raise Refused(f"its other fields have more than {MAX_EXTRA} characters")
     if said.p is not None and not 0 <= said.p <= 1:
         raise Refused("its p is not between 0 and 1")
     return replace(said, **texts)  # type: ignore[arg-type]  # texts only
@@ -274,7 +278,7 @@ def _write(
     with shard_writer(tar, provenance) as writer:
         # Stock `datasets` infers types from the first pairs it sees: those that know most lead.
         for planned in sorted(pairs, key=lambda pair: (-pair.known, pair.key)):
-            said, reason = _checked(layout.said(planned.position)), None
+            said, reason = _said_again(layout, planned), None
             try:
                 source, edited = _pictures(layout, planned.position)
             except (Refused, BadPicture) as refused:
@@ -291,6 +295,15 @@ def _write(
     else:
         tar.unlink()
     return candidates
+
+
+def _said_again(layout: Layout, planned: _Planned) -> Said:
+    """Read again what was said: to keep all of it would take too much memory."""
+    try:
+        return _checked(layout.said(planned.position))
+    except Refused as error:
+        where = layout.where(planned.position)
+        raise ValueError(f"{where} has changed since it was read: {error}") from error
 
 
 Picture = tuple[bytes, ImageArray]
@@ -323,7 +336,7 @@ def _image_pair(planned: _Planned, said: Said, source: ImageArray, edited: Image
 
 
 def _extra(said: Said) -> str:
-    return json.dumps(said.extra, ensure_ascii=False, default=str)
+    return json.dumps(said.extra, default=str)
 
 
 def _candidate(planned: _Planned, said: Said, reason: str | None) -> dict[str, Any]:

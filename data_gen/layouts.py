@@ -13,8 +13,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import pyarrow as pa
+
 from data_gen.members import MAX_MEMBER_BYTES
 from data_gen.records import Scores
+
+TEXTS: Final = ("instruction", "caption", "edited_caption", "edit_type", "inverse_instruction")
 
 
 class Refused(Exception):
@@ -74,13 +78,13 @@ class Columns:
         source: Source picture.
         edited: Edited picture.
         instruction: What to do to the source picture.
-        caption: What the source picture shows. This and all that follow may be missing: null takes
+        caption: What the source picture shows. This and the next three may be missing: null takes
             a column of the very name if there is one.
         edited_caption: What the edited picture shows.
         edit_type: Kind of edit.
         inverse_instruction: What leads from the edited picture back.
         group: What pairs of one prompt share, such as the id of an image that was edited often.
-            Null groups pairs with the same captions and instruction.
+            Null, as a missing value, groups pairs with the same captions and instruction.
     """
 
     source: str = "source"
@@ -102,11 +106,8 @@ class Columns:
         missing = sorted(theirs for theirs in asked.values() if theirs and theirs not in found)
         if missing:
             raise ValueError(f"{name} has no column {missing}, but {sorted(found)}: set columns")
-        own = {ours: theirs or ours for ours, theirs in asked.items()}
-        return {ours: theirs for ours, theirs in own.items() if theirs in found}
-
-
-TEXTS: Final = ("instruction", "caption", "edited_caption", "edit_type", "inverse_instruction")
+        own = {name: name for name in TEXTS if name in found}
+        return own | {ours: theirs for ours, theirs in asked.items() if theirs}
 
 
 def said_in_columns(row: Mapping[str, Any], columns: Mapping[str, str], prompt: str) -> Said:
@@ -121,11 +122,12 @@ def said_in_columns(row: Mapping[str, Any], columns: Mapping[str, str], prompt: 
         if value is not None and not isinstance(value, str):
             raise Refused(f"its {ours} is no text")
         texts[ours] = value or ""
+    group = row.get(columns["group"]) if "group" in columns else None
     taken = {*columns.values()}
     extra = {name: value for name, value in row.items() if name not in taken}
     return Said(
         prompt=prompt,
-        group=str(row.get(columns["group"])) if "group" in columns else None,
+        group=None if group is None else str(group),
         instruction=texts["instruction"],
         caption=texts["caption"],
         edited_caption=texts["edited_caption"],
@@ -223,17 +225,18 @@ class Table:
 
     Raises:
         FileNotFoundError: It is neither on the hub nor here.
-        ValueError: It has no such split or columns.
+        ValueError: It has no such split or columns, or is damaged.
     """
 
     def __init__(self, source: str, split: str, columns: Columns) -> None:
         import datasets  # late: it takes a second, and only this layout needs it
 
         path = Path(source)
-        if path.suffix == ".parquet":
-            loaded = datasets.load_dataset("parquet", data_files=source, split=split)
-        else:
-            loaded = datasets.load_dataset(source, split=split)
+        named = {"path": "parquet", "data_files": source} if path.suffix == ".parquet" else {}
+        try:
+            loaded = datasets.load_dataset(**({"path": source} | named), split=split)
+        except (datasets.exceptions.DatasetsError, pa.ArrowException) as error:
+            raise ValueError(f"{source} cannot be loaded: {error}") from error
         self._root = path if path.is_dir() else path.parent
         self._columns = columns.resolved(set(loaded.column_names), source)
         images = {

@@ -75,13 +75,8 @@ def push(
     if shard_mib < 1:
         raise ValueError(f"shard_mib must be at least 1, got {shard_mib}")
     text = _recipe(recipe)
-    faults = inspect(data, swaps=False).faults
-    if faults:
-        raise ValueError(
-            f"{data} has {len(faults)} faults, such as {faults[0].where}: {faults[0].found}; "
-            "run verify"
-        )
-    with _target(to) as folder:
+    with _target(to, beside=data) as folder:
+        _require_sound(data)
         _repack(data, folder, shard_mib * 2**20)
         title = name or to.rstrip("/").rsplit("/", 1)[-1]
         write_card(folder, name=title, terms=license, recipe=text)
@@ -99,11 +94,24 @@ def _recipe(path: Path | None) -> str | None:
     return text
 
 
+def _require_sound(data: Path) -> None:
+    faults = inspect(data, swaps=False).faults
+    if faults:
+        raise ValueError(
+            f"{data} has {len(faults)} faults, such as {faults[0].where}: {faults[0].found}; "
+            "run verify"
+        )
+
+
 @contextmanager
-def _target(to: str) -> Iterator[Path]:
-    """Give a folder to write in; a local target gets its name once everything is written."""
+def _target(to: str, *, beside: Path) -> Iterator[Path]:
+    """Give a folder to write in; a local target gets its name once everything is written.
+
+    What goes to the hub is put together beside the data set, where there is room for such a thing.
+    """
     if to.startswith(HUB):
-        with tempfile.TemporaryDirectory(prefix="push-") as folder:
+        parent = beside.resolve().parent
+        with tempfile.TemporaryDirectory(prefix=".push-", dir=parent) as folder:
             yield Path(folder)
         return
     if "://" in to:

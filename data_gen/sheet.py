@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import jinja2
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from markupsafe import Markup
 from PIL import Image
@@ -41,6 +42,7 @@ TYPES_SHOWN: Final = 24
 """Edit types that get a button; pairs of the others share one."""
 OTHER: Final = "other"
 UNKNOWN: Final = "unknown"
+T = TypeVar("T")
 
 
 class Piece(NamedTuple):
@@ -101,13 +103,16 @@ def sheet(
             f"pairs, rejected and size are {pairs}, {rejected} and {size}; expected at least 1, "
             "at least 0 and 16 to 1024"
         )
-    kept_rows, rejected_rows = _kept(data), _rejected(data)
-    if not kept_rows and not rejected_rows:
+    unreadable = Counter[str]()
+    kept_table, rejected_rows = _kept(data), _rejected(data, unreadable)
+    if not kept_table.num_rows and not rejected_rows:
         raise FileNotFoundError(f"{data} holds no pairs to show")
     rng = random.Random(f"sheet/{seed}")
-    chosen = _sample(kept_rows, pairs, rng) + _sample(rejected_rows, rejected, rng)
-    reasons = _reasons(data)
-    cards, unreadable = [], Counter[str]()
+    places = _sample(range(kept_table.num_rows), pairs, rng)
+    some = kept_table.take(pa.array(places, pa.int64())).to_pylist()
+    chosen = [IndexRow(**row) for row in some] + _sample(rejected_rows, rejected, rng)
+    reasons = _reasons(data, [row.key for row in chosen])
+    cards = []
     for row in tqdm(chosen, desc="sheet", unit="pair"):
         try:
             pair = read_pair(data, row)
@@ -115,41 +120,47 @@ def sheet(
             unreadable[str(error)] += 1
             continue
         cards.append(_card(pair, _reason(row, reasons), size))
-    page = _page(data, cards, len(kept_rows), len(rejected_rows), unreadable.total())
+    page = _page(data, cards, kept_table.num_rows, len(rejected_rows), unreadable.total())
     with written_atomically(output) as path:
         path.write_text(page, encoding="utf-8")
     for problem, count in unreadable.most_common(5):
-        print(f"{count} pairs not shown: {problem}")
+        print(f"not shown, {count} times: {problem}")
     print(f"{output}: {len(cards)} pairs, {len(page) / 2**20:.1f} MiB")
 
 
 # ---------------------------------------------------------------- which pairs
 
 
-def _kept(root: Path) -> list[IndexRow]:
-    """The rows of the index, or of the units' own while there is none."""
+def _kept(root: Path) -> "pa.Table":
+    """The index, or the units' own while there is none."""
     paths = [root / INDEX_FILE]
     if not paths[0].is_file():
         paths = sorted(root.glob("shards/*.parquet"))
-    return [IndexRow(**row) for path in paths for row in read_table(path, INDEX_SCHEMA).to_pylist()]
+    parts = [read_table(path, INDEX_SCHEMA) for path in paths]
+    return pa.concat_tables([INDEX_SCHEMA.empty_table(), *parts])
 
 
-def _rejected(root: Path) -> list[IndexRow]:
+def _rejected(root: Path, unreadable: Counter[str]) -> list[IndexRow]:
     rows: list[IndexRow] = []
-    for path in sorted(root.glob("rejected/*.tar")):
-        rows += scan_shard(path, path.relative_to(root).as_posix())
+    for path in tqdm(sorted(root.glob("rejected/*.tar")), desc="rejected", unit="shard"):
+        try:
+            rows += scan_shard(path, path.relative_to(root).as_posix())
+        except ShardError as error:
+            unreadable[str(error)] += 1
     return rows
 
 
-def _reasons(root: Path) -> dict[str, str]:
-    """Key -> why a candidate was turned down."""
+def _reasons(root: Path, keys: Sequence[str]) -> dict[str, str]:
+    """Key -> why a candidate was turned down, of those keys."""
+    wanted = pa.array(keys, pa.string())
     found: dict[str, str] = {}
     for path in sorted(root.glob("candidates/*.parquet")):
         try:
             table = pq.read_table(path, columns=["key", "reason"])
         except pa.ArrowException as error:
             raise ShardError(f"{path} is no table of candidates: {error}") from error
-        found |= {row["key"]: row["reason"] for row in table.to_pylist() if row["reason"]}
+        some = table.filter(pc.is_in(table["key"], wanted))
+        found |= {row["key"]: row["reason"] for row in some.to_pylist() if row["reason"]}
     return found
 
 
@@ -159,8 +170,8 @@ def _reason(row: IndexRow, reasons: Mapping[str, str]) -> str | None:
     return None
 
 
-def _sample(rows: Sequence[IndexRow], count: int, rng: random.Random) -> list[IndexRow]:
-    return rng.sample(list(rows), min(count, len(rows)))
+def _sample(items: Sequence[T], count: int, rng: random.Random) -> list[T]:
+    return rng.sample(items, min(count, len(items)))
 
 
 # ---------------------------------------------------------------- the page

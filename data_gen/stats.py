@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_gen.receipts import Receipt, read_receipt
@@ -118,11 +119,12 @@ def _count_candidates(found: Survey, root: Path, receipts: list[Receipt]) -> Non
     ]
     found.candidates = pa.concat_tables([CANDIDATE_SCHEMA.empty_table(), *parts])
     outcomes = {name: one for receipt in receipts for name, one in receipt.prompts.items()}
-    types: dict[str, str] = {}
-    for row in found.candidates.select(["group", "edit_type", "reason"]).to_pylist():
-        kind = types.setdefault(row["group"], _kind(row))
-        found.stages["candidates"][kind] += 1
-        found.stages["kept"][kind] += row["reason"] is None
+    kept = found.candidates.filter(pc.is_null(found.candidates["reason"]))
+    for stage, rows in (("candidates", found.candidates), ("kept", kept)):
+        for row in rows.group_by("edit_type").aggregate([([], "count_all")]).to_pylist():
+            found.stages[stage][_kind(row)] += row["count_all"]
+    prompts = found.candidates.group_by(["group", "edit_type"]).aggregate([])
+    types = {row["group"]: _kind(row) for row in prompts.to_pylist()}
     for group, outcome in outcomes.items():
         kind = types.get(group, UNKNOWN)
         found.stages["prompts"][kind] += outcome.status != "failed"

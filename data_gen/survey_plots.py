@@ -49,7 +49,7 @@ def draw(
     """
     kinds = list(edit_types[:_TYPES_SHOWN])
     columns = {name: _values(candidates, name) for name in ("p", *SCORES)}
-    kept = np.array([reason is None for reason in candidates["reason"].to_pylist()], bool)
+    kept = candidates["reason"].is_null().to_numpy().astype(bool)
     of_kind = np.array([kind or "unknown" for kind in candidates["edit_type"].to_pylist()], object)
     scores = [name for name in SCORES if np.isfinite(columns[name]).any()]
     figures = {"survival.png": _survival(stages, kinds)}

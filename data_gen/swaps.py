@@ -40,6 +40,7 @@ class SwapSearch:
     def __init__(self, clip: str | None, on_swap: Callable[[str, str], None]) -> None:
         self._clip, self._on_swap = clip, on_swap
         self._scorer: ClipScorer | None = None
+        self._lost = ""
         self._waiting: list[_Pair] = []
         self._unseen: dict[str, int] = defaultdict(int)
 
@@ -86,8 +87,22 @@ class SwapSearch:
             if not isinstance(name, str):
                 self._unseen["they name no CLIP; give one with --clip"] += 1
                 return None
-            self._scorer = load_clip(name, device="cuda" if torch.cuda.is_available() else "cpu")
+            self._scorer = self._loaded(name)
         return self._scorer
+
+    def _loaded(self, name: str) -> ClipScorer | None:
+        """The CLIP of that name; one that was not asked for may be out of reach."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self._clip is not None:
+            return load_clip(name, device=device)
+        reason = f"their CLIP {name!r} cannot be loaded here; give one with --clip"
+        if self._lost != name:
+            try:
+                return load_clip(name, device=device)
+            except (OSError, ValueError):
+                self._lost = name
+        self._unseen[reason] += 1
+        return None
 
     def _look(self, scorer: ClipScorer) -> None:
         if not self._waiting:

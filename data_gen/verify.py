@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+import pyarrow as pa
 from tqdm import tqdm
 
 from data_gen.members import (
@@ -129,13 +130,14 @@ def inspect(root: Path, *, clip: str | None = None, swaps: bool = True) -> Findi
     _check_receipts(root, findings)
     found = _Pairs(root, findings)
     search = SwapSearch(clip, lambda where, said: findings.add("swapped", where, said))
-    for path in tqdm(shards, desc="shards", unit="shard"):
-        for where, description, images in found.of(path):
-            if swaps:
-                search.add(where, description, images)
+    with tqdm(total=found.index.table.num_rows or None, desc="pairs", unit="pair") as bar:
+        for path in shards:
+            for where, description, images in found.of(path):
+                if swaps:
+                    search.add(where, description, images)
+                bar.update()
     findings.notes += search.finish()
-    found.compare_fields()
-    found.compare_index()
+    found.index.finish()
     return findings
 
 
@@ -188,9 +190,9 @@ class _Pairs:
 
     def __init__(self, root: Path, findings: Findings) -> None:
         self.root, self.findings = root, findings
+        self.index = _Index(root, findings)
         self.shard_of: dict[str, str] = {}
-        self.rows: dict[str, dict[str, Any]] = {}
-        self.shapes: dict[frozenset[str], list[str]] = defaultdict(list)
+        self.fields: set[str] = set()
         self.untyped: set[str] = set()
 
     def of(self, path: Path) -> Iterator[tuple[str, dict[str, Any], Images]]:
@@ -198,6 +200,7 @@ class _Pairs:
         name = path.relative_to(self.root).as_posix()
         parts: dict[str, dict[str, Any]] = defaultdict(dict)
         offsets: dict[str, Offsets] = defaultdict(dict)
+        rows: dict[str, dict[str, Any]] = {}
         try:
             require_end(path)
         except ShardError as error:
@@ -209,12 +212,15 @@ class _Pairs:
             if len(parts[key]) == len(MEMBERS):
                 whole = parts[key]
                 parts[key] = dict.fromkeys(MEMBERS)  # only the names are still of use
-                if self._accept(key, name, whole, offsets.pop(key)):
+                if whole["json"] is not None:
+                    rows[key] = _row(key, name, whole["json"], offsets[key])
+                if self._accept(key, name, whole):
                     yield f"{name}: {key}", whole["json"], (whole["input.jpg"], whole["edited.jpg"])
         for key, found in parts.items():
             if set(found) != set(MEMBERS):
                 said = f"has {sorted(found)}, expected {sorted(MEMBERS)}"
                 self.findings.add("member", f"{name}: {key}", said)
+        self.index.compare(name, parts.keys(), rows)
 
     def _members(
         self, path: Path, name: str
@@ -251,7 +257,7 @@ class _Pairs:
             self.findings.add("description" if extension == "json" else "image", where, error)
             return None
 
-    def _accept(self, key: str, shard: str, parts: Mapping[str, Any], offsets: Offsets) -> bool:
+    def _accept(self, key: str, shard: str, parts: Mapping[str, Any]) -> bool:
         """Remember a pair; whether all of it can be read."""
         where, description = f"{shard}: {key}", parts["json"]
         if key in self.shard_of:
@@ -263,13 +269,17 @@ class _Pairs:
         if description["key"] != key:
             said = f"says its key is {description['key']!r}"
             self.findings.add("description", where, said)
-        self._remember_fields(where, description)
-        self.rows[key] = _row(key, shard, description, offsets)
+        self._compare_fields(where, description)
         return all(parts[extension] is not None for extension in MEMBERS)
 
-    def _remember_fields(self, where: str, description: Mapping[str, Any]) -> None:
+    def _compare_fields(self, where: str, description: Mapping[str, Any]) -> None:
+        """Hold the fields of a pair against those of the first."""
         leaves = dict(_leaves(description))
-        self.shapes[frozenset(leaves)].append(where)
+        self.fields = self.fields or set(leaves)
+        if self.fields != set(leaves):
+            lacks, has = sorted(self.fields - set(leaves)), sorted(set(leaves) - self.fields)
+            said = f"lacks {lacks} and has {has} beside what the first pair has"
+            self.findings.add("fields", where, said)
         nulls = {name for name, value in leaves.items() if value is None}
         if self.findings.pairs == 1:
             self.untyped = nulls
@@ -282,35 +292,50 @@ class _Pairs:
                 "stock `datasets` needs their types from the card that push writes"
             )
 
-    def compare_fields(self) -> None:
-        """Hold the fields of all pairs against those of most pairs."""
-        if not self.shapes:
-            return
-        usual = max(self.shapes, key=lambda shape: len(self.shapes[shape]))
-        for shape, places in self.shapes.items():
-            for where in places if shape != usual else ():
-                lacks, has = sorted(usual - shape), sorted(shape - usual)
-                self.findings.add("fields", where, f"lacks {lacks} and has {has} beside the rest's")
 
-    def compare_index(self) -> None:
-        """Hold the index against the tars."""
+class _Index:
+    """The index, held against one tar after the other; a missing one is a fault."""
+
+    def __init__(self, root: Path, findings: Findings) -> None:
+        self.findings = findings
+        self.positions: dict[str, list[int]] = defaultdict(list)
+        self.table = INDEX_SCHEMA.empty_table()
+        self.is_there = False
         try:
-            table = read_table(self.root / INDEX_FILE, INDEX_SCHEMA)
+            self.table = read_table(root / INDEX_FILE, INDEX_SCHEMA)
+            self.is_there = True
         except (FileNotFoundError, ShardError) as error:
-            self.findings.add("index", INDEX_FILE, error)
+            findings.add("index", INDEX_FILE, error)
+        for position, shard in enumerate(self.table["shard"].to_pylist()):
+            self.positions[shard].append(position)
+
+    def compare(
+        self, shard: str, keys: Iterable[str], expected: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Hold the rows of a shard against its keys, and against what can be said of them."""
+        if not self.is_there:
             return
         seen: set[str] = set()
-        for row in table.to_pylist():
+        missing = set(keys)
+        positions = pa.array(self.positions.pop(shard, []), pa.int64())
+        for row in self.table.take(positions).to_pylist():
             key = row["key"]
+            where = f"{shard}: {key}"
             if key in seen:
-                self.findings.add("index", key, "stands twice in the index")
-            elif key not in self.shard_of:
-                self.findings.add("index", key, f"is in the index, but not in {row['shard']}")
-            elif key in self.rows and (wrong := _differences(row, self.rows[key])):
-                self.findings.add("index", key, wrong)
+                self.findings.add("index", where, "stands twice in the index")
+            elif key not in missing:
+                self.findings.add("index", where, "is in the index, but not in the shard")
+            elif wrong := _differences(row, expected.get(key, {})):
+                self.findings.add("index", where, wrong)
             seen.add(key)
-        for key in sorted(set(self.shard_of) - seen):
-            self.findings.add("index", f"{self.shard_of[key]}: {key}", "is not in the index")
+        for key in sorted(missing - seen):
+            self.findings.add("index", f"{shard}: {key}", "is not in the index")
+
+    def finish(self) -> None:
+        """Name the shards that only the index knows."""
+        for shard, positions in self.positions.items():
+            said = f"the index has {len(positions)} pairs of it, but it is not there"
+            self.findings.add("index", str(shard), said)
 
 
 def _leaves(description: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

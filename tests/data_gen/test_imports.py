@@ -100,22 +100,37 @@ CLIP_FILTERED = {
 MAGIC_BRUSH = {"source": "source_img", "edited": "target_img", "instruction": "instruction"}
 
 
+def samples(root: Path) -> list[dict[str, bytes]]:
+    """What stock webdataset reads of a set, members as bytes, sorted by key."""
+    stock = webdataset.WebDataset(
+        sorted(map(str, root.glob("shards/*.tar"))), shardshuffle=False, empty_check=False
+    )
+    members = ("__key__", "input.jpg", "edited.jpg", "json")
+    found = [{name: sample[name] for name in members} for sample in stock]
+    return sorted(found, key=lambda sample: sample["__key__"])
+
+
 def descriptions(root: Path) -> list[dict[str, Any]]:
-    stock = webdataset.WebDataset(
-        sorted(map(str, root.glob("shards/*.tar"))), shardshuffle=False, empty_check=False
-    )
-    return [json.loads(sample["json"]) for sample in stock]
+    return [json.loads(sample["json"]) for sample in samples(root)]
 
 
-def stored(root: Path) -> dict[tuple[str, str | None], list[dict[str, Any]]]:
-    """(instruction, seed or what) -> the sample; members as bytes."""
-    stock = webdataset.WebDataset(
-        sorted(map(str, root.glob("shards/*.tar"))), shardshuffle=False, empty_check=False
-    )
-    found: dict[Any, list[dict[str, Any]]] = {}
-    for sample in stock:
-        found.setdefault(json.loads(sample["json"])["instruction"], []).append(sample)
-    return found
+def check_published(root: Path, cache: Path) -> None:
+    """Push to a folder and load it back: every pair and field, by either stock reader."""
+    pushed = root.with_name("pushed")
+    push(root, str(pushed), "cc-by-4.0")
+    assert samples(pushed) == samples(root)
+    stock = datasets.load_dataset(str(pushed), split="train", cache_dir=str(cache))
+    loaded = {
+        row["__key__"]: row for row in stock.cast_column("input.jpg", datasets.Image(decode=False))
+    }
+    assert len(loaded) == len(stock) == len(samples(root))
+    for sample in samples(root):
+        row = loaded[str(sample["__key__"])]
+        assert row["json"] == json.loads(sample["json"])
+        assert row["input.jpg"]["bytes"] == sample["input.jpg"]
+        assert np.array_equal(
+            np.asarray(row["edited.jpg"]), np.asarray(Image.open(io.BytesIO(sample["edited.jpg"])))
+        )
 
 
 def check_stock_datasets(root: Path, cache: Path, count: int) -> None:
@@ -144,19 +159,15 @@ def test_instruct_pix2pix_s_own_layout(seeds_folder: Path, tmp_path: Path) -> No
         assert pair.scores == Scores(
             image_image=0.81, text_source=0.21, text_edited=0.22, directional=0.23
         )
-    for samples in stored(out).values():
-        for sample in samples:
-            seed = json.loads(sample["json"])["seed_index"]
-            (one,) = [
-                one
-                for one in GIVEN
-                if one.seed == seed and one.source == sample["input.jpg"]  # their very bytes
-            ]
-            assert sample["edited.jpg"] == one.edited
-            extra = json.loads(json.loads(sample["json"])["provenance"]["extra"])
-            assert extra == {"url": "somewhere"}
+    for sample in samples(out):
+        (one,) = [one for one in GIVEN if one.source == sample["input.jpg"]]  # their very bytes
+        assert sample["edited.jpg"] == one.edited
+        said = json.loads(sample["json"])
+        assert (said["seed_index"], said["caption"]) == (one.seed, one.caption)
+        assert json.loads(said["provenance"]["extra"]) == {"url": "somewhere"}
     assert inspect(out).faults == []
     check_stock_datasets(out, tmp_path / "cache", len(GIVEN))
+    check_published(out, tmp_path / "cache")
 
 
 def test_a_rerun_of_theirs_appends_and_the_last_line_of_a_seed_counts(
@@ -184,10 +195,11 @@ def test_a_jsonl_beside_its_pictures(tmp_path: Path) -> None:
     out = tmp_path / "out"
     line = ["import", "--layout", "jsonl", "--source", str(root / "edits.jsonl")]
     assert __main__.main([*line, "--output", str(out)]) == 0
-    found = stored(out)
+    found = {sample["input.jpg"]: sample for sample in samples(out)}
     for number, one in enumerate(GIVEN):
-        (sample,) = [s for s in found[one.instruction] if s["input.jpg"] == one.source]
+        sample = found[one.source]
         said = json.loads(sample["json"])
+        assert said["instruction"] == one.instruction
         assert json.loads(said["provenance"]["extra"]) == {"mood": [1, "x"]}
         assert said["provenance"]["where"] == f"line {number + 1}"
         for unknown in ("caption", "edited_caption", "edit_type", "inverse_instruction", "p"):
@@ -199,19 +211,19 @@ def test_a_jsonl_beside_its_pictures(tmp_path: Path) -> None:
     assert ShardIndex(out).read(0).scores is None
     assert inspect(out).faults == []
     check_stock_datasets(out, tmp_path / "cache", len(GIVEN))
+    check_published(out, tmp_path / "cache")
 
 
 def test_columns_of_a_parquet_file(tmp_path: Path) -> None:
     names = {"source": "a", "edited": "b", "instruction": "todo", "caption": "caption"}
-    table_of(names, session=[number // 2 for number in range(len(GIVEN))]).to_parquet(
-        str(tmp_path / "x.parquet")
-    )
+    sessions = [None if number < 2 else number // 2 for number in range(len(GIVEN))]
+    table_of(names, session=sessions).to_parquet(str(tmp_path / "x.parquet"))
     out = tmp_path / "out"
     line = ["import", "--layout", "columns", "--source", str(tmp_path / "x.parquet")]
     line += ["--columns.source", "a", "--columns.edited", "b", "--columns.instruction", "todo"]
     assert __main__.main([*line, "--columns.group", "session", "--output", str(out)]) == 0
     assert len(ShardIndex(out)) == len(GIVEN)
-    assert len(set(ShardIndex(out).groups)) == (len(GIVEN) + 1) // 2
+    assert len(set(ShardIndex(out).groups)) == 2 + len(set(sessions) - {None})
     assert {one["caption"] for one in descriptions(out)} == {one.caption for one in GIVEN}
 
 
@@ -231,6 +243,7 @@ def test_magic_brush(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     extras = [json.loads(one["provenance"]["extra"]) for one in found]
     assert sorted(extra["img_id"] for extra in extras) == sorted(str(one.seed) for one in GIVEN)
     check_stock_datasets(tmp_path / "out", tmp_path / "cache", len(GIVEN))
+    check_published(tmp_path / "out", tmp_path / "cache")
 
 
 def test_instructpix2pix_clip_filtered(tmp_path: Path) -> None:
@@ -244,10 +257,7 @@ def test_instructpix2pix_clip_filtered(tmp_path: Path) -> None:
     assert found == {(one.caption, one.instruction, one.edited_caption) for one in GIVEN}
     index = ShardIndex(tmp_path / "out")
     assert (len(index), len(set(index.groups))) == (len(GIVEN), 5)  # one group a prompt
-    pushed = tmp_path / "pushed"
-    push(tmp_path / "out", str(pushed), "cc-by-4.0")
-    key = lambda one: one["key"]  # noqa: E731
-    assert sorted(descriptions(pushed), key=key) == sorted(descriptions(tmp_path / "out"), key=key)
+    check_published(tmp_path / "out", tmp_path / "cache")
 
 
 def test_texts_that_some_rows_lack_do_not_confuse_stock_datasets(tmp_path: Path) -> None:
@@ -260,6 +270,7 @@ def test_texts_that_some_rows_lack_do_not_confuse_stock_datasets(tmp_path: Path)
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
     import_pairs("jsonl", tmp_path / "out", str(tmp_path / "x.jsonl"))
     check_stock_datasets(tmp_path / "out", tmp_path / "cache", 20)
+    check_published(tmp_path / "out", tmp_path / "cache")
     assert not [note for note in inspect(tmp_path / "out", swaps=False).notes if "null" in note]
 
 
@@ -327,3 +338,12 @@ def test_another_import_is_not_overwritten(seeds_folder: Path, tmp_path: Path) -
     import_pairs("instruct-pix2pix", tmp_path / "out", str(seeds_folder))
     with pytest.raises(ValueError, match="holds the import"):
         import_pairs("columns", tmp_path / "out", "elsewhere", Columns())
+
+
+def test_a_damaged_table_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 and no more")
+    line = ["import", "--layout", "columns", "--source", str(tmp_path / "x.parquet")]
+    assert __main__.main([*line, "--output", str(tmp_path / "out")]) == 1
+    assert "x.parquet cannot be loaded" in capsys.readouterr().err

@@ -130,7 +130,7 @@ def test_an_unfinished_set_is_shown_and_a_lost_shard_is_said(
     lost.unlink()
     sheet(published, tmp_path / "x.html", rejected=0)
     assert len(Page((tmp_path / "x.html").read_text()).all("figure")) == total - missing
-    assert f"{missing} pairs not shown" in capsys.readouterr().out
+    assert f"not shown, {missing} times" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,25 @@ def test_swapped_pairs_are_found(tmp_path: Path, true_pairs: list[ImagePair], gi
     assert {fault.where.split(": ")[1] for fault in faults} == swapped
 
 
-def test_what_could_not_be_looked_at_is_said(published: Path) -> None:
+@pytest.mark.parametrize(
+    ("clip", "said"),
+    [
+        (b'"was": "x"', "they name no CLIP"),
+        (b'"clip": "no/such/folder"', "CLIP 'no/such/folder' cannot be loaded here"),
+    ],
+)
+def test_what_could_not_be_looked_at_is_said(published: Path, clip: bytes, said: str) -> None:
+    own = json.dumps({"clip": str(MODELS / "clip")}).encode()[1:-1]
     for tar in published.glob("shards/*.tar"):
-        rewritten(tar, lambda name, b: b.replace(b'"clip": "', b'"was": "'))
-    assert any("they name no CLIP" in note for note in inspect(published).notes)
+        rewritten(tar, lambda name, b: b.replace(own, clip))
+    (note,) = [note for note in inspect(published).notes if "swap" in note]
+    assert note.startswith(f"{inspect(published, swaps=False).pairs} pairs were not looked at")
+    assert said in note
+
+
+def test_a_clip_that_was_asked_for_has_to_be_there(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["verify", "--data", str(published), "--clip", "no/such/folder"]
+    assert __main__.main(line) == 1
+    assert "no/such/folder" in capsys.readouterr().err

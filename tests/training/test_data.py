@@ -1,12 +1,16 @@
 """Batches are a function of the position, whoever reads them and wherever they begin."""
 
+import json
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 
+from data_gen.imports import import_pairs
 from data_gen.shards import ShardError
 from training.data import Batch, PairData
 from training.framing import Framing
@@ -135,3 +139,18 @@ def test_images_of_different_sizes_need_a_resolution(shards: Path) -> None:
                 torch.utils.data.DataLoader([small], collate_fn=data.train_dataloader().collate_fn)
             )
         )
+
+
+def test_imported_pairs_are_read_but_not_backwards_without_an_inverse(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    lines = []
+    for number, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        line = {"source": f"{number}.png", "target": f"{(number + 1) % 8}.png"}
+        lines.append(json.dumps({**line, "instruction": f"do {number}"}))
+    (tmp_path / "edits.jsonl").write_text("\n".join(lines))
+    import_pairs("jsonl", tmp_path / "set", str(tmp_path / "edits.jsonl"))
+    two = first_batches(reader(tmp_path / "set"), 2)
+    assert {text for batch in two for text in batch.instructions} == {f"do {n}" for n in range(8)}
+    with pytest.raises(ValueError, match=r"no inverse instruction.*set data\.backwards to 0"):
+        first_batches(reader(tmp_path / "set", backwards=1.0), 1)
