@@ -26,8 +26,8 @@ from data_gen.surprise import LOOKED_AT
 
 MOST_TREES = 300_000
 """Of larger sets as many are looked at, evenly, and the rest taken to be like them."""
-STAND_INS = 2_000
-"""Captions drawn where there are none yet."""
+STAND_INS = 1_000
+"""Captions that stand for those that are not there yet, however many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ def planned_captions(recipe: Recipe) -> tuple[list[Caption], int, str]:
         captions = read_captions(path)
         return captions, len(captions), "every question of captions.jsonl may be answered"
     count = recipe.captions.count
-    drawn = [Caption.of(f"caption {number}") for number in range(min(count, STAND_INS))]
+    drawn = [Caption.of(f"caption {number}") for number in range(STAND_INS)]
     return drawn, count, f"there may be {count:,} captions and every question may be answered"
 
 
