@@ -31,7 +31,7 @@ from data_gen.stages import PairKnobs, Recipe, load_models
 from data_gen.trees import draw_tree
 from inference.backbone import Backbone
 
-MEASURED_STEPS = 4
+MEASURED_STEPS = 3
 """Steps of the rendering that is timed."""
 BYTES_A_PIXEL = 1.1
 """Of a picture full of detail as JPEG, quality 95, 4:4:4; flat ones need a third."""
@@ -46,7 +46,7 @@ def measured_rate(triplets: Sequence[EditTriplet], knobs: PairKnobs, work: Work)
     What comes once an image (decoding, scoring, judging) is timed apart from the rows.
 
     Args:
-        triplets: What to render; as many as fill a batch.
+        triplets: What to render; as many as fill a UNet call.
         knobs: The pair stage.
         work: How many rows and images the rate is for.
 
@@ -145,7 +145,7 @@ def hour_lines(
         known["what made the units so far"] = so_far
     if measure and found.left.rows:
         knobs = recipe.pairs
-        count = max(1, knobs.render.batch_rows // 2 // knobs.render.seeds)
+        count = max(1, knobs.render.batch_rows // 4 // knobs.render.seeds)  # fills one call
         known["this machine"] = measured_rate(_examples(recipe, count), knobs, found.left)
     for device, rate in known.items():
         hours = found.left.rows / rate / 3600

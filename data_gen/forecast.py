@@ -26,8 +26,8 @@ from data_gen.trees import draw_tree
 
 MOST_TREES = 300_000
 """Of larger sets as many are looked at, evenly, and the rest taken to be like them."""
-STAND_INS = 2_000
-"""Captions drawn where there are none yet."""
+STAND_INS = 1_000
+"""Captions that stand for those that are not there yet, however many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ def planned_captions(recipe: Recipe) -> tuple[list[Caption], int, str]:
             "captions.count is null, so nobody knows how many captions there are: collect them "
             "first with `captions`, or give a count"
         )
-    drawn = [Caption.of(f"caption {number}") for number in range(min(count, STAND_INS))]
+    drawn = [Caption.of(f"caption {number}") for number in range(STAND_INS)]
     return drawn, count, f"there may be {count:,} captions and every question may be answered"
 
 

@@ -14,6 +14,8 @@ from data_gen.wording import Wording
 
 LADDER: Final[tuple[Form, ...]] = ("json_schema", "json_object", "tagged")
 TRIES: Final = 2
+PROBE: Final = "a red apple on a wooden table"
+"""The caption of the questions that find out what the endpoint can do."""
 
 
 async def find_form(asker: Asker, wording: Wording, edit_type: str) -> Form:
@@ -28,7 +30,7 @@ async def find_form(asker: Asker, wording: Wording, edit_type: str) -> Form:
         ServerError: The endpoint is down or refuses all of it.
         BudgetMet: Not even this fits into the budget.
     """
-    asked = Question(caption="a red apple on a wooden table", edit_type=edit_type)
+    asked = Question(caption=PROBE, edit_type=edit_type)
     for form in LADDER[:-1]:
         if await _keeps_to(asker, wording.held_to(form), asked):
             return form

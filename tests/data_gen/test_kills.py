@@ -24,6 +24,7 @@ import pytest
 
 from data_gen.shards import ShardIndex
 from data_gen.stages import Recipe
+from data_gen.structured import PROBE
 
 ROOT = Path(__file__).parents[2]
 Stage = Literal["text", "rendering", "writing"]
@@ -266,6 +267,7 @@ def kill_and_compare(
     assert launcher.wait() == 0
     assert before.items() <= finished(root).items()
     # Each kill may have cost the answer that was on its way; what the journal has is not asked.
+    assert endpoint.asked.pop(PROBE, 0) <= 1 + hit["text"]
     assert endpoint.asked.total() <= launcher.captions + hit["text"]
     assert_same(root, whole, launcher.captions, contents)
     return hit
