@@ -165,12 +165,12 @@ def test_what_is_done_says_how_fast_it_was(recipe: Recipe) -> None:
 def test_before_a_shapes_run_it_is_within_15_percent(
     tmp_path: Path, rows: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The quickstart's recipe on 40 captions, told before there is anything."""
+    """The shapes recipe on 24 captions, told before there is anything."""
     monkeypatch.chdir(ROOT)
     seen: list[Recipe] = []
     monkeypatch.setattr(__main__, "make_captions", seen.append)
-    recipe_file = str(ROOT / "data_gen/recipes/shapes-quickstart.yaml")
-    line = ["--config", recipe_file, "--output", str(tmp_path), "--captions.count", "40"]
+    recipe_file = str(ROOT / "data_gen/recipes/shapes.yaml")
+    line = ["--config", recipe_file, "--output", str(tmp_path), "--captions.count", "24"]
     assert __main__.main(["captions", *line]) == 0
     (recipe,) = seen
     told = forecast(recipe).left.rows
