@@ -82,8 +82,8 @@ def test_the_budget_is_met_and_not_exceeded(
     concurrency: int,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    provider.behave, provider.greedy, provider.slow_s = troubled, greedy, 0.4
-    knobs = knobs_for(prices=PRICES, concurrency=concurrency, timeout_s=0.2, max_retries=1)
+    provider.behave, provider.greedy, provider.slow_s = troubled, greedy, 1.4
+    knobs = knobs_for(prices=PRICES, concurrency=concurrency, timeout_s=1.0, max_retries=1)
     budget = 0.01
     with pytest.raises(
         BudgetMet, match=r"the budget is met: \$0\.0\d+ of \$0.01 are spent, \d+ tri"
