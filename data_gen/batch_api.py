@@ -28,6 +28,7 @@ from data_gen.wording import Wording
 
 MAX_REQUESTS: Final = 50_000
 MAX_BYTES: Final = 190_000_000  # the endpoint takes 200 MB
+TRANSFER_TIMEOUT_S: Final = 600.0
 NAME: Final = "emend"
 """The field of a batch's metadata that says which one it is."""
 
@@ -75,7 +76,9 @@ class InBatches:
         self._prices = knobs.prices.batched()
         self._history = history
         self._bar = bar
-        self._patient = asker.client.with_options(max_retries=knobs.max_retries)
+        self._patient = asker.client.with_options(
+            max_retries=knobs.max_retries, timeout=TRANSFER_TIMEOUT_S
+        )
 
     async def ask(self, questions: Mapping[str, Question], failures: dict[str, str]) -> None:
         """Get the answers of batches still out, then send what is missing and wait for it.
@@ -181,14 +184,22 @@ class InBatches:
         waiting = list(names)
         while waiting:
             for name in list(waiting):
-                remote = await self._patient.batches.retrieve(self._history.batches[name]["remote"])
-                if remote.status in _ENDED:
-                    failures |= await self._fetch(name, remote, questions)
+                remote = await self._look(name)
+                if remote is None or remote.status in _ENDED:
                     waiting.remove(name)
+                    failures |= await self._fetch(name, remote, questions) if remote else {}
             if waiting:
                 self._bar.set_postfix(batches=len(waiting))
                 await asyncio.sleep(self._knobs.batch_poll_s)
         return failures
+
+    async def _look(self, name: str) -> Batch | None:
+        """How a batch is doing; None where the endpoint does not know it any more."""
+        try:
+            return await self._patient.batches.retrieve(self._history.batches[name]["remote"])
+        except openai.NotFoundError:
+            self._history.record({"batch": name, "ended": "gone", "lost": True})
+            return None
 
     async def _fetch(
         self, name: str, remote: Batch, questions: Mapping[str, Question]

@@ -5,7 +5,8 @@ rung is tried with a real question, and stands if the answer passes the very che
 will go through. What is found is journaled and holds for the whole data set.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from data_gen.asking import Asker, BadRequest, Failed, Reply
 from data_gen.prompts import Form, Question, Rejected
@@ -16,6 +17,11 @@ LADDER: Final[tuple[Form, ...]] = ("json_schema", "json_object", "tagged")
 TRIES: Final = 2
 PROBE: Final = "a red apple on a wooden table"
 """The caption of the questions that find out what the endpoint can do."""
+
+_WELL_FORMED: Final = frozenset(
+    {"no such edit suits the caption", "edited caption equals the caption"}
+)
+"""Reasons to reject an answer that say nothing against its form."""
 
 
 async def find_form(asker: Asker, wording: Wording, edit_type: str) -> Form:
@@ -39,24 +45,28 @@ async def find_form(asker: Asker, wording: Wording, edit_type: str) -> Form:
 
 async def _keeps_to(asker: Asker, wording: Wording, asked: Question) -> bool:
     for attempt in range(TRIES):
-        heard: list[Reply] = []
         request = content_id("probe", wording.form, str(attempt))
-
-        def entry(
-            reply: Reply, heard: list[Reply] = heard, request: str = request
-        ) -> dict[str, str]:
-            heard.append(reply)
-            return {"freed": request, "dollars": "0"}
-
         try:
-            await asker.ask(request, wording.body(asked), entry)
+            reply = await _heard(asker, request, wording.body(asked))
         except BadRequest:
             return False
         except Failed:
             continue
-        if _is_well_formed(heard[0], wording, asked):
+        if _is_well_formed(reply, wording, asked):
             return True
     return False
+
+
+async def _heard(asker: Asker, request: str, body: Mapping[str, Any]) -> Reply:
+    """Ask without keeping the answer; only its cost goes to the journal."""
+    heard: list[Reply] = []
+
+    def entry(reply: Reply) -> dict[str, Any]:
+        heard.append(reply)
+        return {"freed": request, "dollars": "0"}
+
+    await asker.ask(request, body, entry)
+    return heard[0]
 
 
 def _is_well_formed(reply: Reply, wording: Wording, asked: Question) -> bool:
@@ -65,8 +75,3 @@ def _is_well_formed(reply: Reply, wording: Wording, asked: Question) -> bool:
     except Rejected as reason:
         return reply.flaw is None and str(reason) in _WELL_FORMED
     return reply.flaw is None
-
-
-_WELL_FORMED: Final = frozenset(
-    {"no such edit suits the caption", "edited caption equals the caption"}
-)

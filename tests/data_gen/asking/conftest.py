@@ -152,6 +152,8 @@ class Provider:
             return 200, {}, json.dumps(_file(name)).encode()
         if path.endswith("/content"):
             return 200, {}, self.files[path.split("/")[3]]
+        if path.startswith("/v1/batches/batch") and path.split("/")[3] not in self.batches:
+            return 404, {}, b'{"error": {"message": "no such batch"}}'
         if path.startswith("/v1/batches"):
             return 200, {}, json.dumps(self._batch(method, path, content)).encode()
         if path.startswith("/v1/fine_tuning/jobs"):

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 from data_gen import batch_api
-from data_gen.budget import BudgetMet, Prices
+from data_gen.budget import BudgetMet, Ledger, Prices
+from data_gen.history import History
 from data_gen.instructions import write_triplets
+from data_gen.journal import Journal
 from data_gen.records import Caption, EditTriplet
 from data_gen.server import ServerError
 
@@ -33,12 +36,6 @@ def knobs(knobs_for: Callable[..., Any]) -> Any:
     return knobs_for(batch=True, batch_poll_s=0.01, prices=PRICES)
 
 
-def changed(knobs: Any, **changes: Any) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(knobs, **changes)
-
-
 def journal(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "journal.jsonl").open()]
 
@@ -51,9 +48,9 @@ def test_batches_bring_what_direct_questions_bring(
         "{}" if asked["caption"][-1] in "37" and asked["edit_type"] == "move" else BLUE
     )
     mix = {"edit_types": {"recolour": 1.0, "move": 1.0}, "rounds": rounds}
-    one_by_one = write(tmp_path / "one", changed(knobs, batch=False, **mix))
+    one_by_one = write(tmp_path / "one", replace(knobs, batch=False, **mix))
     cost = provider.billed
-    in_batches = write(tmp_path / "batches", changed(knobs, budget=1.0, **mix))
+    in_batches = write(tmp_path / "batches", replace(knobs, budget=1.0, **mix))
     assert in_batches == one_by_one
     paid = sum(
         Decimal(entry["dollars"]) for entry in journal(tmp_path / "batches") if "answer" in entry
@@ -61,7 +58,7 @@ def test_batches_bring_what_direct_questions_bring(
     assert paid == provider.billed - cost == cost
     before = len(provider.requests)
     # The journal is the same, so either way goes on where the other ended.
-    assert write(tmp_path / "batches", changed(knobs, batch=False, **mix)) == in_batches
+    assert write(tmp_path / "batches", replace(knobs, batch=False, **mix)) == in_batches
     assert len(provider.requests) == before
 
 
@@ -75,19 +72,15 @@ def test_a_batch_that_expires_brings_what_it_has(
 ) -> None:
     provider.batch_end = "expired"
     with pytest.raises(ServerError, match="5 of 10 questions got no answer.*not in time"):
-        write(tmp_path, changed(knobs, budget=1.0))
+        write(tmp_path, replace(knobs, budget=1.0))
     assert "10 captions: {'failed': 5, 'written': 5}" in capsys.readouterr().out
     provider.batch_end = "completed"
-    assert len(write(tmp_path, changed(knobs, budget=1.0))) == 10
+    assert len(write(tmp_path, replace(knobs, budget=1.0))) == 10
     assert len(provider.seeds) == len(set(provider.seeds)) == 10
     assert spent(tmp_path) == provider.billed
 
 
 def spent(folder: Path) -> Decimal:
-    from data_gen.budget import Ledger
-    from data_gen.history import History
-    from data_gen.journal import Journal
-
     ledger = Ledger(PRICES, None)
     with Journal(folder / "journal.jsonl") as file:
         History(file, ledger)
@@ -99,10 +92,10 @@ def test_a_batch_may_be_completed_without_a_file(tmp_path: Path, provider: Any, 
     with pytest.raises(
         ServerError, match="10 of 10 questions got no answer.*is completed, without"
     ):
-        write(tmp_path, changed(knobs, budget=1.0))
+        write(tmp_path, replace(knobs, budget=1.0))
     assert spent(tmp_path) > 0  # it may have been charged all the same
     provider.batch_end = "completed"
-    assert len(write(tmp_path, changed(knobs, budget=1.0))) == 10
+    assert len(write(tmp_path, replace(knobs, budget=1.0))) == 10
 
 
 def test_results_that_failed_or_make_no_sense_are_failures(
@@ -110,7 +103,7 @@ def test_results_that_failed_or_make_no_sense_are_failures(
 ) -> None:
     provider.behave = lambda asked, nth: "500" if asked["caption"][-1] in "12" else "good"
     with pytest.raises(ServerError, match="2 of 10 questions got no answer.*HTTP 500"):
-        write(tmp_path, changed(knobs, budget=1.0))
+        write(tmp_path, replace(knobs, budget=1.0))
     assert spent(tmp_path) == provider.billed
 
 
@@ -119,7 +112,7 @@ def test_the_budget_bounds_batches(
 ) -> None:
     provider.greedy = True
     with pytest.raises(BudgetMet, match="the budget is met"):
-        write(tmp_path, changed(knobs, budget=0.004))
+        write(tmp_path, replace(knobs, budget=0.004))
     assert 0 < provider.billed <= spent(tmp_path) <= Decimal("0.004")
     assert "'left'" in capsys.readouterr().out
 
@@ -140,7 +133,7 @@ def test_large_sets_are_cut_into_several_batches(
 def test_a_killed_run_finds_its_batch_again(
     tmp_path: Path, provider: Any, knobs: Any, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    knobs = changed(knobs, budget=1.0)
+    knobs = replace(knobs, budget=1.0)
     provider.batch_looks = 10**9
     child = multiprocessing.get_context("fork").Process(target=write, args=(tmp_path, knobs))
     child.start()
@@ -179,8 +172,8 @@ def test_a_batch_whose_start_was_answered_with_an_error_is_not_started_twice(
 
     provider.route = breaks_once
     with pytest.raises(ServerError, match="Run again; batches that are out are collected then"):
-        write(tmp_path, changed(knobs, budget=1.0))
-    assert len(write(tmp_path, changed(knobs, budget=1.0))) == 10
+        write(tmp_path, replace(knobs, budget=1.0))
+    assert len(write(tmp_path, replace(knobs, budget=1.0))) == 10
     assert len(provider.batches) == 1
     assert spent(tmp_path) == provider.billed
 
@@ -188,11 +181,24 @@ def test_a_batch_whose_start_was_answered_with_an_error_is_not_started_twice(
 def test_answers_of_a_batch_are_neither_lost_nor_charged_twice_by_a_kill(
     tmp_path: Path, provider: Any, knobs: Any
 ) -> None:
-    whole = write(tmp_path, changed(knobs, budget=1.0))
+    whole = write(tmp_path, replace(knobs, budget=1.0))
     path = tmp_path / "journal.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     answers = [place for place, line in enumerate(lines) if '"answer"' in line]
     path.write_text("".join(lines[: answers[3]]) + lines[answers[3]][:20])
-    assert write(tmp_path, changed(knobs, budget=1.0)) == whole
+    assert write(tmp_path, replace(knobs, budget=1.0)) == whole
     assert len(provider.batches) == 1
     assert spent(tmp_path) == provider.billed
+
+
+def test_a_batch_that_is_gone_is_spent_and_sent_again(
+    tmp_path: Path, provider: Any, knobs: Any
+) -> None:
+    write(tmp_path, replace(knobs, budget=1.0))
+    path = tmp_path / "journal.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    answers = [place for place, line in enumerate(lines) if '"answer"' in line]
+    path.write_text("".join(lines[: answers[0]]))
+    provider.batches.clear()
+    assert len(write(tmp_path, replace(knobs, budget=1.0))) == 10
+    assert provider.billed < spent(tmp_path) < Decimal("0.02")

@@ -7,9 +7,11 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given
@@ -56,14 +58,10 @@ def test_what_was_reserved_and_never_answered_stays_spent() -> None:
 
 @given(st.text())
 def test_no_tokenizer_makes_more_tokens_than_the_bound(text: str) -> None:
-    from unicodedata import normalize
-
     body = {"messages": [{"content": SYSTEM}, {"content": text}]}
     alone = prompt_bound({"messages": [{"content": SYSTEM}, {"content": ""}]})
-    for form in ("NFC", "NFKC"):
-        size = len(normalize(form, text).encode("utf-8", "surrogatepass"))
-        assert form == "NFC" or prompt_bound(body) - alone >= size
-    assert prompt_bound(body) - alone >= len(text.encode("utf-8", "surrogatepass"))
+    for form in (text, normalize("NFKC", text)):
+        assert prompt_bound(body) - alone >= len(form.encode("utf-8", "surrogatepass"))
 
 
 TROUBLE = ("500", "429 0.01", "cut", "cut within", "gateway", "slow", "garbage", "prose", "good")
@@ -84,13 +82,13 @@ def test_the_budget_is_met_and_not_exceeded(
     concurrency: int,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    provider.behave, provider.greedy, provider.slow_s = troubled, greedy, 0.4
-    knobs = knobs_for(prices=PRICES, concurrency=concurrency, timeout_s=0.2, max_retries=1)
+    provider.behave, provider.greedy, provider.slow_s = troubled, greedy, 1.4
+    knobs = knobs_for(prices=PRICES, concurrency=concurrency, timeout_s=1.0, max_retries=1)
     budget = 0.01
     with pytest.raises(
         BudgetMet, match=r"the budget is met: \$0\.0\d+ of \$0.01 are spent, \d+ tri"
     ):
-        write(tmp_path, replaced(knobs, budget=budget))
+        write(tmp_path, replace(knobs, budget=budget))
     # Another question would have cost at most so much.
     assert Decimal("0.01") - Decimal("0.00098") < spent(tmp_path) <= Decimal("0.01")
     assert provider.billed <= spent(tmp_path)
@@ -98,15 +96,9 @@ def test_the_budget_is_met_and_not_exceeded(
     # A larger budget goes on from there.
     before = len(provider.seeds)
     with pytest.raises(BudgetMet):
-        write(tmp_path, replaced(knobs, budget=0.02))
+        write(tmp_path, replace(knobs, budget=0.02))
     assert len(provider.seeds) > before
     assert provider.billed <= spent(tmp_path) <= Decimal("0.02")
-
-
-def replaced(knobs: Any, **changes: Any) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(knobs, **changes)
 
 
 def spent(folder: Path) -> Decimal:
@@ -209,7 +201,7 @@ def test_a_killed_run_neither_exceeds_the_budget_nor_asks_twice(
     )
     rng = random.Random(f"{budget} {moments}")
     if moments > 4:  # so that there is enough to be killed in
-        knobs, provider.latency_s = replaced(knobs, concurrency=2), 0.15
+        knobs, provider.latency_s = replace(knobs, concurrency=2), 0.15
     assert killed_again_and_again(tmp_path, provider, knobs, rng, moments) >= moments // 2
     if budget == 1.0:
         whole = write(tmp_path, knobs)
