@@ -41,7 +41,7 @@ from inference.shapes.scene import CANVAS, CELLS, GAP, PITCH, RADIUS, Figure, Sc
 from inference.shapes.vocabulary import COLOURS, PATTERNS, SHAPES, SIZES, STYLES
 
 CLEAR: Final = 0.001
-"""Mean squared error below which the search ends on the grid."""
+"""Mean squared error below which the search ends on the grid, if the answer is sure."""
 AREA: Final = 7
 """Side in pixels of the area over which the search averages errors."""
 LASTING: Final = 8
@@ -142,10 +142,17 @@ def read(image: NDArray[Any]) -> Reading:
     background = _background(picture)
     difference = np.pad(picture - colour(background), ((PAD, PAD), (PAD, PAD), (0, 0)))
     fit = _fit(difference, background)
-    answer = _best(picture, _answers(background, fit))
-    if answer.error(picture) > CLEAR:
-        answer = _best(picture, _answers(background, _loosened(fit, difference, background)))
-    answer, rough = _rephased(picture, _best(picture, _repatterned(answer)))
+    reading = _reading(picture, background, _answers(background, fit))
+    if reading.error > CLEAR or reading.scene is None:
+        loosened = _loosened(fit, difference, background)
+        reading = _reading(picture, background, _answers(background, loosened))
+    return reading
+
+
+def _reading(picture: Field, background: str, answers: Iterator[_Answer]) -> Reading:
+    """The best of some answers, looked at more closely, and whether one may be sure of it."""
+    answer = _best(picture, _repatterned(_best(picture, answers)))
+    answer, rough = _rephased(picture, answer)
     error, rest = answer.error(picture), residual(picture, answer.drawn)
     guess = Scene(
         figures=tuple(placed.figure for placed in answer.figures),

@@ -107,6 +107,10 @@ def _pixels(size: int) -> tuple[Field, Field]:
 
 
 # --- outlines: (dx, dy, radius) -> signed distance, y pointing down ------------------------------
+#
+# The centroid of every shape is its centre. In much noise a figure is a blob, and where the blob's
+# centroid says "here" for one shape, it must say so for another: shapes that hung lower or higher in
+# their cell came out one cell off when one became the other.
 
 
 def _circle(x: Field, y: Field, r: float) -> Field:
@@ -127,15 +131,15 @@ def _cross(x: Field, y: Field, r: float) -> Field:
 
 
 def _triangle(x: Field, y: Field, r: float) -> Field:
-    return _polygon(x, y, ((0.0, -r), (r, 0.85 * r), (-r, 0.85 * r)))
+    return _polygon(x, y, ((0.0, -r), (r, 0.5 * r), (-r, 0.5 * r)))
 
 
 def _star(x: Field, y: Field, r: float) -> Field:
     points = []
     for tip in range(10):
-        reach = r * (1.06 if tip % 2 == 0 else 0.46)
+        reach = r * (1.03 if tip % 2 == 0 else 0.47)
         angle = math.pi * tip / 5
-        points.append((reach * math.sin(angle), -reach * math.cos(angle) + 0.06 * r))
+        points.append((reach * math.sin(angle), -reach * math.cos(angle)))
     return _polygon(x, y, tuple(points))
 
 
@@ -150,7 +154,7 @@ def _heart(x: Field, y: Field, r: float) -> Field:
             - 2 * math.cos(3 * angle)
             - math.cos(4 * angle)
         )
-        points.append((across * r / 16, -(up + 2.5) * r / 15))
+        points.append((across * r / 17, -(up - 0.79) * r / 17.8))
     return _polygon(x, y, tuple(points))
 
 
@@ -159,8 +163,9 @@ def _ring(x: Field, y: Field, r: float) -> Field:
 
 
 def _moon(x: Field, y: Field, r: float) -> Field:
-    bite = 0.72 * r - np.hypot(x - 0.5 * r, y + 0.1 * r)
-    field: Field = np.maximum(_circle(x, y, r), bite)
+    x, y = x - 0.3 * r, y + 0.06 * r
+    bite = 0.67 * r - np.hypot(x - 0.47 * r, y + 0.09 * r)
+    field: Field = np.maximum(_circle(x, y, 0.93 * r), bite)
     return field
 
 

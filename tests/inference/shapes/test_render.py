@@ -94,3 +94,13 @@ def test_styles_add_a_contour_or_a_shadow() -> None:
     shadowed = render(replace(SCENE, style="shadowed"))
     behind = 32 + round(0.84 * 14) + 1
     np.testing.assert_allclose(shadowed[36, behind], colour("white") * SHADE, atol=0.05)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_centroid_of_a_shape_is_its_centre(shape: str) -> None:
+    figure = replace(SQUARE, shape=shape)
+    inside = coverage(distance(figure, 512))
+    rows, columns = np.indices(inside.shape)
+    for positions in (rows, columns):
+        centroid = (inside * (positions + 0.5)).sum() / inside.sum()
+        assert centroid == pytest.approx(256, abs=0.02 * 8 * figure.radius)
