@@ -109,8 +109,8 @@ def _pixels(size: int) -> tuple[Field, Field]:
 # --- outlines: (dx, dy, radius) -> signed distance, y pointing down ------------------------------
 #
 # The centroid of every shape is its centre. In much noise a figure is a blob, and where the blob's
-# centroid says "here" for one shape, it must say so for another: shapes that hung lower or higher in
-# their cell came out one cell off when one became the other.
+# centroid says "here" for one shape, it must say so for another: shapes that hung lower or higher
+# in their cell came out one cell off when one became the other.
 
 
 def _circle(x: Field, y: Field, r: float) -> Field:
