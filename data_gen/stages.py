@@ -56,6 +56,8 @@ class PairKnobs:
 
     Attributes:
         model: Diffusers folder of the text-to-image model.
+        vae: Folder of an autoencoder to use instead of the model's own, such as Stable Diffusion's
+            fine-tuned decoder or an SDXL one that bears float16.
         clip: The CLIP that scores: a folder, or a name that open_clip knows.
         precision: Of the text-to-image model's weights.
         render: Sampling and attention sharing.
@@ -66,6 +68,7 @@ class PairKnobs:
     """
 
     model: str = "inference/shapes/models/stable-diffusion"
+    vae: str | None = None
     clip: str = "inference/shapes/models/clip"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     render: RenderKnobs = field(default_factory=RenderKnobs)
@@ -149,7 +152,8 @@ def plan_units(triplets: Sequence[EditTriplet], knobs: PairKnobs) -> list[Unit]:
         "early": asdict(knobs.early),
         "keep_rejected": knobs.keep_rejected,
     }
-    recipe = fingerprint(settings, [knobs.model, knobs.clip])
+    models = [knobs.model, knobs.clip, knobs.vae]
+    recipe = fingerprint(settings, [name for name in models if name is not None])
     return plan(triplets, unit_size=knobs.unit_size, recipe=recipe)
 
 
@@ -191,11 +195,12 @@ class PairWork:
     @classmethod
     def of(cls, knobs: PairKnobs, root: Path) -> Self:
         """Describe the work so that it can be done in any folder."""
-        model, clip = (_located(name) for name in (knobs.model, knobs.clip))
+        named = {"model": knobs.model, "clip": knobs.clip}
+        named |= {} if knobs.vae is None else {"vae": knobs.vae}
         return cls(
-            knobs=replace(knobs, model=model, clip=clip),
+            knobs=replace(knobs, **{what: _located(name) for what, name in named.items()}),
             root=root.resolve(),
-            provenance={"model": knobs.model, "clip": knobs.clip, "precision": knobs.precision},
+            provenance={**named, "precision": knobs.precision},
         )
 
     def __call__(self) -> UnitMaker:
@@ -221,7 +226,8 @@ def _failure(receipts: Sequence[Receipt]) -> str:
 def load_models(knobs: PairKnobs) -> tuple[Backbone, ClipScorer]:
     """Load what renders and what scores, on the GPU where there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    backbone = load_backbone(knobs.model, device=device, dtype=_PRECISIONS[knobs.precision])
+    dtype = _PRECISIONS[knobs.precision]
+    backbone = load_backbone(knobs.model, vae=knobs.vae, device=device, dtype=dtype)
     return backbone, load_clip(knobs.clip, device=device)
 
 

@@ -235,6 +235,7 @@ def size_condition(text: Text, x: Tensor, latent_factor: int) -> dict[str, Tenso
 def load_backbone(
     folder: str | Path,
     *,
+    vae: str | Path | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Backbone:
@@ -242,6 +243,7 @@ def load_backbone(
 
     Args:
         folder: A local diffusers folder.
+        vae: A local folder of an AutoencoderKL to use instead of the model's own.
         device: Where the models shall lie.
         dtype: Of their weights.
 
@@ -256,7 +258,7 @@ def load_backbone(
     _check_parts(root)
     second = root / "text_encoder_2"
     backbone = Backbone(
-        vae=_load_part(AutoencoderKL, root / "vae", torch_dtype=dtype),
+        vae=_load_part(AutoencoderKL, Path(vae or root / "vae"), torch_dtype=dtype),
         text_encoder=_load_text_encoder(CLIPTextModel, root / "text_encoder", dtype),
         tokenizer=_load_tokenizer(root / "tokenizer"),
         unet=_load_part(UNet2DConditionModel, root / "unet", torch_dtype=dtype),
