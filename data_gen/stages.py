@@ -197,8 +197,9 @@ class PairWork:
         """Describe the work so that it can be done in any folder."""
         named = {"model": knobs.model, "clip": knobs.clip}
         named |= {} if knobs.vae is None else {"vae": knobs.vae}
+        at = {what: _located(name) for what, name in named.items()}
         return cls(
-            knobs=replace(knobs, **{what: _located(name) for what, name in named.items()}),
+            knobs=replace(knobs, model=at["model"], clip=at["clip"], vae=at.get("vae")),
             root=root.resolve(),
             provenance={**named, "precision": knobs.precision},
         )
