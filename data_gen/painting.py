@@ -144,7 +144,7 @@ class Painter:
     def _rejection(self, triplet: EditTriplet) -> str | None:
         """Why a triplet cannot be rendered, or could not be judged."""
         try:
-            self.scorer.text([triplet.caption, triplet.edited_caption])
+            self.scorer.check_lengths([triplet.caption, triplet.edited_caption])
         except CaptionTooLong:
             return f"a caption exceeds CLIP's {self.scorer.context_length} tokens"
         return rejection(self.backbone, triplet)

@@ -93,8 +93,7 @@ class ClipScorer:
                 would cut it without a word.
         """
         unique = list(dict.fromkeys(captions))
-        tokens = self.tokenizer(unique, context_length=self.context_length)
-        self._check_lengths(unique, tokens)
+        tokens = self._tokens(unique)
         features = self.model.encode_text(tokens.to(self.device))  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1)[[unique.index(text) for text in captions]]
 
@@ -124,7 +123,16 @@ class ClipScorer:
             self.image(source), self.image(edited), texts[: len(captions)], texts[len(captions) :]
         )
 
-    def _check_lengths(self, captions: list[str], tokens: Tensor) -> None:
+    def check_lengths(self, captions: Sequence[str]) -> None:
+        """Make sure that captions can be read, without encoding them.
+
+        Raises:
+            CaptionTooLong: As ``text``.
+        """
+        self._tokens(list(captions))
+
+    def _tokens(self, captions: list[str]) -> Tensor:
+        tokens = self.tokenizer(captions, context_length=self.context_length)
         # Cut at the limit, a caption ends in the end token; cut one later, it does so one later.
         longer = self.tokenizer(captions, context_length=self.context_length + 1)
         cut = (longer[:, : self.context_length] != tokens).any(dim=1)
@@ -134,6 +142,7 @@ class ClipScorer:
                     f"the caption {caption!r} has more than the {self.context_length} tokens "
                     "that the CLIP text tower reads"
                 )
+        return tokens
 
 
 def compare(
