@@ -156,6 +156,7 @@ def pairs(
     count: int = 1000,
     model: Path = MODELS / "stable-diffusion",
     shares: tuple[Share, ...] = SHARES,
+    seeds_of: dict[str, int] | None = None,
 ) -> None:
     """Pair generation: what survives the filter, and how much of it is right, by reading.
 
@@ -163,6 +164,7 @@ def pairs(
         count: Triplets that the shipped writer makes of unseen captions.
         model: Diffusers folder of the text-to-image model.
         shares: What source and target share.
+        seeds_of: Trees for single edit types, where not the recipe's number.
     """
     triplets, _ = asked(unseen_captions(count))
     backbone, scorer = load_backbone(model, dtype=torch.bfloat16), load_clip(MODELS / "clip")
@@ -173,7 +175,8 @@ def pairs(
         "recipe": recipe_filter(),
     }
     for sharing in shares:
-        knobs = replace(recipe_knobs(), share=sharing)
+        knobs = recipe_knobs()
+        knobs = replace(knobs, share=sharing, seeds_of={**knobs.seeds_of, **(seeds_of or {})})
         found: list[Candidate] = []
         painter = Painter(
             backbone=backbone, scorer=scorer, render=knobs, filter=chosen_by["recipe"]
