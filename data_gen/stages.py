@@ -15,13 +15,15 @@ from typing import Literal, Self
 import torch
 from tqdm import tqdm
 
-from data_gen.captions import CaptionKnobs, read_captions, write_captions
-from data_gen.executors import Executor, ExecutorKnobs, Partition, executor_of
-from data_gen.filter import FilterKnobs
-from data_gen.instruction_knobs import InstructionKnobs
-from data_gen.instructions import read_triplets, write_triplets
-from data_gen.painting import EarlyKnobs, Painter
-from data_gen.receipts import (
+from data_gen.captions.stage import CaptionKnobs, read_captions, write_captions
+from data_gen.instructions.knobs import InstructionKnobs
+from data_gen.instructions.stage import read_triplets, write_triplets
+from data_gen.judging.filter import FilterKnobs
+from data_gen.records import EditTriplet
+from data_gen.rendering.painting import EarlyKnobs, Painter
+from data_gen.rendering.trees import RenderKnobs
+from data_gen.runs.executors import Executor, ExecutorKnobs, Partition, executor_of
+from data_gen.runs.receipts import (
     Receipt,
     Unit,
     done_receipt,
@@ -30,9 +32,7 @@ from data_gen.receipts import (
     tally,
     write_receipt,
 )
-from data_gen.records import EditTriplet
-from data_gen.trees import RenderKnobs
-from data_gen.units import UnitMaker, publish
+from data_gen.runs.units import UnitMaker, publish
 from inference.backbone import Backbone, load_backbone
 from inference.clip import ClipScorer, load_clip
 

@@ -28,12 +28,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_gen.instructions import read_triplets
-from data_gen.journal import Journal
+from data_gen.asking.journal import Journal
+from data_gen.instructions.stage import read_triplets
+from data_gen.rendering.sharing import SharingStudy, study_sharing
+from data_gen.rendering.trees import RenderKnobs, Share
 from data_gen.shapes import draw_triplets, unconcerned_region
 from data_gen.shards import INDEX_FILE, ShardIndex, read_pair, scan_shard
-from data_gen.sharing import SharingStudy, study_sharing
-from data_gen.trees import RenderKnobs, Share
 from inference.backbone import Backbone, Settings, load_backbone, load_settings
 from inference.editors.instruct import Instruct
 from inference.shapes import MODELS

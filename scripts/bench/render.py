@@ -27,11 +27,11 @@ from jsonargparse import auto_cli
 from torch import Tensor
 from tqdm import tqdm
 
-from data_gen.filter import FilterKnobs, Thresholds, failing, scored, thresholds_of
-from data_gen.painting import EarlyKnobs, Painter
+from data_gen.judging.filter import FilterKnobs, Thresholds, failing, scored, thresholds_of
 from data_gen.records import EditTriplet, ImagePair
+from data_gen.rendering.painting import EarlyKnobs, Painter
+from data_gen.rendering.trees import RenderKnobs, Tree, draw_tree
 from data_gen.shapes import draw_triplets
-from data_gen.trees import RenderKnobs, Tree, draw_tree
 from inference.backbone import Backbone, load_backbone
 from inference.clip import ClipScorer, load_clip
 from inference.guidance import cfg

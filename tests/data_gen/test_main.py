@@ -9,11 +9,12 @@ from typing import Any, Self
 
 import pytest
 
-from data_gen import __main__, instructions, stages
+from data_gen import __main__, stages
+from data_gen.instructions import stage as instructions
 from data_gen.records import EditTriplet, triplet_to_json
+from data_gen.runs.units import Paint
 from data_gen.shards import ShardIndex
 from data_gen.stages import PairKnobs, Recipe, make_pairs
-from data_gen.units import Paint
 from inference.files import write_lines
 
 

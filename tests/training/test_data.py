@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from data_gen.imports import import_pairs
+from data_gen.imports.pairs import import_pairs
 from data_gen.shards import ShardError
 from training.data import Batch, PairData
 from training.framing import Framing
