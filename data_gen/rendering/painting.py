@@ -24,8 +24,9 @@ from data_gen.judging.filter import (
 )
 from data_gen.judging.surprise import surprise
 from data_gen.records import EditTriplet, GivenUp, ImageArray, ImagePair, Rendered, Verdict
-from data_gen.rendering.pairs import Draft, rejection, render_trees
+from data_gen.rendering.pairs import rejection, render_trees
 from data_gen.rendering.trees import RenderKnobs, Tree, draw_tree
+from data_gen.rendering.watch import Draft
 from inference.backbone import Backbone
 from inference.clip import CaptionTooLong, ClipScorer, compare
 

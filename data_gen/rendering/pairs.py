@@ -11,7 +11,6 @@ Which states share and fork when is `prefix_tree`'s business, what is random abo
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch import Tensor
 from data_gen.records import EditTriplet, GivenUp, ImageArray, ImagePair
 from data_gen.rendering.prefix_tree import Call, Plan, plan
 from data_gen.rendering.trees import RenderKnobs, Tree
+from data_gen.rendering.watch import Draft, Watch
 from inference.alignment import Alignment, align, read_prompt
 from inference.attention import CrossMaps, RowSharing, controlled
 from inference.backbone import Backbone, PromptTooLong
@@ -30,39 +30,6 @@ from inference.text import Text
 
 Progress = Callable[[int], object]
 """Called after every UNet call with its number of rows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draft:
-    """A candidate in the making.
-
-    Attributes:
-        triplet: The texts.
-        source: The finished source image, (H, W, 3) uint8.
-        edited: What the model expects the edited image to become, same shape.
-    """
-
-    triplet: EditTriplet
-    source: ImageArray
-    edited: ImageArray
-
-
-class Watch(Protocol):
-    """Looks on while pairs are made, and says what is not worth going on with.
-
-    Attributes:
-        draft_at: Fraction of the steps after which candidates are looked at; None for never.
-    """
-
-    draft_at: float | None
-
-    def sources(
-        self, triplets: Sequence[EditTriplet], images: Sequence[ImageArray]
-    ) -> Sequence[str | None]:
-        """Why the tree of each finished source is to be given up, before any of its suffixes."""
-
-    def drafts(self, drafts: Sequence[Draft]) -> Sequence[str | None]:
-        """Why each candidate is to be given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
