@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from data_gen.files import staged
 from data_gen.hostile_text import text_fault
-from data_gen.imports.layouts import TEXTS, Columns, JsonLines, Layout, Refused, Said, Table
+from data_gen.imports.layouts import TEXTS, Columns, Layout, Refused, Said
+from data_gen.imports.opening import LayoutName, completed, opened
 from data_gen.imports.pictures import BadPicture, as_jpeg
-from data_gen.imports.seeds_folder import SeedsFolder
 from data_gen.records import EditTriplet, ImageArray, ImagePair, content_id
 from data_gen.runs.receipts import Outcome, Receipt, Unit, done_receipt, plan, write_receipt
 from data_gen.runs.units import CANDIDATE_SCHEMA, publish
@@ -42,26 +42,6 @@ ASPECTS_DIFFER: Final = 0.02
 IMPORT_FILE: Final = "import.json"
 REFUSED_FILE: Final = "refused.jsonl"
 _BREAKS: Final = re.compile(r"[\r\n\t]+")
-
-LayoutName = Literal[
-    "instruct-pix2pix", "jsonl", "columns", "magicbrush", "instructpix2pix-clip-filtered"
-]
-_PRESETS: Final[Mapping[str, tuple[str, Columns]]] = {
-    "magicbrush": (
-        "osunlp/MagicBrush",
-        Columns(source="source_img", edited="target_img", instruction="instruction"),
-    ),
-    "instructpix2pix-clip-filtered": (
-        "timbrooks/instructpix2pix-clip-filtered",
-        Columns(
-            source="original_image",
-            edited="edited_image",
-            instruction="edit_prompt",
-            caption="original_prompt",
-            edited_caption="edited_prompt",
-        ),
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,33 +98,22 @@ def import_pairs(
     """
     if unit_size < 1:
         raise ValueError(f"unit_size must be at least 1, got {unit_size}")
-    if layout in _PRESETS:
-        source, columns = source or _PRESETS[layout][0], columns or _PRESETS[layout][1]
-    if source is None:
-        raise ValueError(f"the layout {layout} needs a source: a folder, a file or a hub name")
-    columns = columns or Columns()
+    source, columns = completed(layout, source, columns)
     about = {"layout": layout, "source": source, "split": split, "columns": asdict(columns)}
     _require_free(output, about)
-    pairs = _opened(layout, source, columns, split)
+    pairs = opened(layout, source, columns, split)
     for note in pairs.notes():
         print(f"note: {note}")
     found = _read(pairs, about)
     write_lines(output / IMPORT_FILE, [json.dumps(about)])
-    triplets = {group: some[0].triplet for group, some in found.groups.items()}
-    units = plan(triplets.values(), unit_size=unit_size, recipe=found.digest)
+    units = plan(
+        [some[0].triplet for some in found.groups.values()],
+        unit_size=unit_size,
+        recipe=found.digest,
+    )
     # Shards get published: where a folder lies on this machine is nobody's business.
-    provenance = {
-        "layout": layout,
-        "source": Path(source).name if Path(source).exists() else source,
-    }
-    with tqdm(total=sum(map(len, found.groups.values())), desc="importing", unit="pair") as bar:
-        receipts = []
-        for unit in units:
-            mine = [pair for triplet in unit.triplets for pair in found.groups[triplet.id]]
-            receipts.append(
-                done_receipt(output, unit) or _make(output, unit, mine, pairs, provenance)
-            )
-            bar.update(len(mine))
+    named = Path(source).name if Path(source).exists() else source
+    receipts = _make_units(output, units, found, pairs, {"layout": layout, "source": named})
     _finish(output, found, pairs, receipts)
 
 
@@ -156,14 +125,6 @@ def _require_free(output: Path, about: Mapping[str, Any]) -> None:
             raise ValueError(f"{output} holds the import {there}: give another output")
     elif any((output / name).exists() for name in ("receipts", "shards", "triplets.jsonl")):
         raise ValueError(f"{output} holds a data set that was not imported: give another output")
-
-
-def _opened(layout: LayoutName, source: str, columns: Columns, split: str) -> Layout:
-    if layout == "instruct-pix2pix":
-        return SeedsFolder(Path(source))
-    if layout == "jsonl":
-        return JsonLines(Path(source), columns)
-    return Table(source, split, columns)
 
 
 # ---------------------------------------------------------------- what is said
@@ -241,6 +202,23 @@ def _triplet(said: Said) -> EditTriplet:
 
 
 # ---------------------------------------------------------------- units
+
+
+def _make_units(
+    root: Path,
+    units: Sequence[Unit],
+    found: _Plan,
+    layout: Layout,
+    provenance: Mapping[str, str],
+) -> list[Receipt]:
+    """Make the units that are not done; the receipts of all."""
+    receipts = []
+    with tqdm(total=sum(map(len, found.groups.values())), desc="importing", unit="pair") as bar:
+        for unit in units:
+            mine = [pair for triplet in unit.triplets for pair in found.groups[triplet.id]]
+            receipts.append(done_receipt(root, unit) or _make(root, unit, mine, layout, provenance))
+            bar.update(len(mine))
+    return receipts
 
 
 def _make(
