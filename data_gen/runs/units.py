@@ -139,7 +139,7 @@ class UnitMaker:
                         kept.write(verdict.pair)
                 if shown.pairs < self.keep_rejected:
                     shown.write(*_first_rejected(verdicts))
-                candidates.extend(map(_candidate, verdicts))
+                candidates.extend(map(candidate_row, verdicts))
                 candidates.extend(map(_given_up, rendered.given_up))
                 yield rendered.triplet, _outcome(rendered, verdicts), rendered.seconds
         table = pa.Table.from_pylist(candidates, schema=CANDIDATE_SCHEMA)
@@ -181,7 +181,8 @@ def _outcome(rendered: Rendered, verdicts: Sequence[Verdict]) -> Outcome:
     return Outcome(status="passed" if kept else "rejected", kept=kept, reasons=dict(reasons))
 
 
-def _candidate(verdict: Verdict) -> dict[str, Any]:
+def candidate_row(verdict: Verdict) -> dict[str, Any]:
+    """A judged candidate as a row of the table of candidates, see `CANDIDATE_SCHEMA`."""
     scores = {} if verdict.pair.scores is None else asdict(verdict.pair.scores)
     return _drawn(verdict.pair) | scores | {"reason": verdict.reason}
 

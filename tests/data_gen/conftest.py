@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from data_gen.records import (
 )
 from data_gen.rendering.trees import RenderKnobs
 from data_gen.runs.receipts import Outcome, Receipt, Unit, plan, write_receipt
-from data_gen.runs.units import CANDIDATE_SCHEMA, Paint, publish
+from data_gen.runs.units import CANDIDATE_SCHEMA, Paint, candidate_row, publish
 from data_gen.shards import scan_shard, shard_writer, write_index
 from data_gen.stages import PairKnobs, Recipe
 from inference.files import file_digest, write_lines
@@ -114,7 +113,7 @@ def _unit(root: Path, unit: Unit, paint: Paint) -> Receipt:
             writer.write(*chosen)
         if kind == "shards":
             write_index(tar.with_suffix(".parquet"), scan_shard(tar, f"shards/{tar.name}"))
-    rows = list(map(_candidate, verdicts))
+    rows = list(map(candidate_row, verdicts))
     table = root / "candidates" / f"{unit.stem}.parquet"
     table.parent.mkdir(exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=CANDIDATE_SCHEMA), table)
@@ -132,21 +131,6 @@ def _unit(root: Path, unit: Unit, paint: Paint) -> Receipt:
     )
     write_receipt(root, receipt)
     return receipt
-
-
-def _candidate(verdict: Verdict) -> dict[str, object]:
-    pair = verdict.pair
-    return {
-        "key": pair.key,
-        "group": pair.triplet.id,
-        "edit_type": pair.triplet.edit_type,
-        "seed_index": pair.seed_index,
-        "branch": pair.branch,
-        "p": pair.p,
-        "guidance": pair.guidance,
-        "reason": verdict.reason,
-        **asdict(pair.scores),
-    }
 
 
 @pytest.fixture
