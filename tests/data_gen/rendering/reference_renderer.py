@@ -1,11 +1,8 @@
 """A renderer as plain as can be, to hold the real one against: InstructPix2Pix's own way."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from data_gen.records import EditTriplet
@@ -14,6 +11,7 @@ from inference.alignment import Alignment, align, read_prompt
 from inference.backbone import Backbone
 from inference.noise import keyed_noise
 from inference.sampling import SAMPLERS, SamplerName
+from scripts.bench.written_maps import Rewrite, written_maps
 
 PS = (0.0, 0.12, 0.31, 0.45, 0.46, 0.6, 0.83, 0.97)
 STEPS = 12
@@ -39,52 +37,22 @@ def tree(of: EditTriplet = SWAP, ps: Sequence[float] = PS, seed_index: int = 0) 
     return Tree(triplet=of, seed_index=seed_index, guidance=5.0, ps=tuple(ps))
 
 
-class CopiedMaps:
-    """InstructPix2Pix's way: materialise the attention logits and copy those of the source.
+def copying(share: Share, alignment: Alignment) -> Rewrite:
+    """Give the target the source's maps.
 
     Rows are [unconditional source, unconditional target, conditional source, conditional target].
     Cross-attention maps move to the target's tokens as the alignment has it.
     """
 
-    def __init__(self, share: Share, alignment: Alignment) -> None:
-        self.share = share
-        self.alignment = alignment
-        self.active = False
+    def rewrite(maps: Tensor, is_cross: bool) -> Tensor:
+        if share == "self" and not is_cross:
+            return maps[[0, 0, 2, 2]]
+        if share == "cross" and is_cross:
+            moved = maps[2] @ alignment.matrix.to(maps)
+            return torch.cat([maps[:3], torch.where(alignment.taken, moved, maps[3])[None]])
+        return maps
 
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        q, k, v = (
-            projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for projected in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
-        )
-        logits = q @ k.transpose(-1, -2) * attn.scale
-        is_cross = encoder_hidden_states is not None
-        if self.active and self.share == "self" and not is_cross:
-            logits = logits[[0, 0, 2, 2]]
-        maps = logits.softmax(-1)
-        if self.active and self.share == "cross" and is_cross:
-            moved = maps[2] @ self.alignment.matrix.to(maps)
-            maps[3] = torch.where(self.alignment.taken, moved, maps[3])
-        attended: Tensor = attn.to_out[0]((maps @ v).transpose(1, 2).flatten(2))
-        return attended
-
-
-@contextmanager
-def copied_maps(unet: Any, share: Share, alignment: Alignment) -> Iterator[CopiedMaps]:
-    former = dict(unet.attn_processors)
-    maps = CopiedMaps(share, alignment)
-    unet.set_attn_processor(maps)
-    try:
-        yield maps
-    finally:
-        unet.set_attn_processor(former)
+    return rewrite
 
 
 @torch.inference_mode()
@@ -101,7 +69,8 @@ def render_independently(
         return keyed_noise(*key, *what, shape=shape[1:], dtype=backbone.dtype)[None]
 
     x, previous = sampler.init_scale * noise("start").expand(2, -1, -1, -1), None
-    with copied_maps(backbone.unet, share, alignment_of(backbone, of.triplet)) as maps:
+    rewrite = copying(share, alignment_of(backbone, of.triplet))
+    with written_maps(backbone.unet, rewrite) as maps:
         for i in range(STEPS):
             maps.active = i / (STEPS - 1) < p
             scaled = sampler.scale_input(i, x)

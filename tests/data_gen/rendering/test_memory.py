@@ -17,8 +17,9 @@ from data_gen.rendering.pairs import _Rendering
 from data_gen.rendering.trees import RenderKnobs, Share, Tree
 from inference import attention
 from inference.attention import RowSharing, controlled
+from scripts.bench.written_maps import WrittenMaps
 from tests.conftest import BuildBackbone
-from tests.data_gen.rendering.reference_renderer import LONGER, CopiedMaps, alignment_of
+from tests.data_gen.rendering.reference_renderer import LONGER, alignment_of, copying
 
 POSITIONS = 64 * 64
 TOKENS = 32
@@ -63,10 +64,8 @@ def test_rendering_takes_a_quarter_of_the_references_attention_memory(
     build_backbone: BuildBackbone, share: Share
 ) -> None:
     sharing = first_sharing(build_backbone, share)
-    maps = CopiedMaps(
-        "cross" if share == "cross" else "self", alignment_of(build_backbone(), LONGER)
-    )
-    maps.active = True
+    copied: Share = "cross" if share == "cross" else "self"
+    maps = WrittenMaps(copying(copied, alignment_of(build_backbone(), LONGER)))
     attention._row_index.cache_clear()  # what it keeps is real data, and would become unreal
     # Stable Diffusion 1.5's UNet and its inputs for one pair, computed on no data.
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
