@@ -4,6 +4,7 @@ It speaks HTTP to the real client: chat completions, moderation, files, batches 
 """
 
 import json
+import multiprocessing
 import re
 import threading
 import time
@@ -16,6 +17,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from data_gen.instructions.prompts import answer
+
+CHILDREN = multiprocessing.get_context("forkserver")
+"""Where processes come from that ask the provider: not of a test's own, which has threads."""
+CHILDREN.set_forkserver_preload(["data_gen.__main__"])
 
 INPUT, OUTPUT = Decimal("0.25"), Decimal(2)
 """Dollars a million tokens."""

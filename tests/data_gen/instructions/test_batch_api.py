@@ -1,7 +1,6 @@
 """The Batch API brings what direct questions bring, and is found again after a kill."""
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -20,6 +19,7 @@ from data_gen.asking.server import ServerError
 from data_gen.instructions import batch_api
 from data_gen.instructions.stage import write_triplets
 from data_gen.records import Caption, EditTriplet
+from tests.data_gen.provider import CHILDREN
 
 CAPTIONS = [Caption.of(f"a red circle number {number}") for number in range(10)]
 PRICES = Prices(input=0.5, output=4.0, batch_share=0.5)  # half of it is what the provider bills
@@ -135,7 +135,7 @@ def test_a_killed_run_finds_its_batch_again(
 ) -> None:
     knobs = replace(knobs, budget=1.0)
     provider.batch_looks = 10**9
-    child = multiprocessing.get_context("fork").Process(target=write, args=(tmp_path, knobs))
+    child = CHILDREN.Process(target=write, args=(tmp_path, knobs))
     child.start()
     deadline = time.monotonic() + 60
     while not (provider.batches and any("remote" in entry for entry in journal(tmp_path))):

@@ -1,6 +1,5 @@
 """The instruction stage from the command line: knobs, exit codes, limits, several jobs at once."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from data_gen import __main__
 from data_gen.instructions.stage import write_triplets
 from data_gen.records import Caption
+from tests.data_gen.provider import CHILDREN
 
 
 @pytest.fixture
@@ -67,15 +67,15 @@ def test_requests_keep_to_the_limits(
     assert provider.times[-1] - provider.times[before] > 0.5
 
 
+def _job(line: Sequence[str]) -> None:
+    os._exit(__main__.main(line))
+
+
 def test_jobs_that_start_together_ask_everything_once(
     tmp_path: Path, provider: Any, line: Sequence[str]
 ) -> None:
-    def job() -> None:
-        os._exit(__main__.main(line))
-
     provider.latency_s = 0.02
-    fork = multiprocessing.get_context("fork")
-    jobs = [fork.Process(target=job) for _ in range(3)]
+    jobs = [CHILDREN.Process(target=_job, args=(line,)) for _ in range(3)]
     for one in jobs:
         one.start()
     for one in jobs:
