@@ -130,6 +130,7 @@ class Asker:
         endpoint: Who is asked.
         knobs: Limits, patience and prices.
         history: Where everything is written down.
+        bound: The most tokens that the prompt of a request's body can have.
 
     Attributes:
         answered: Whether anything has ever been answered: from then on, a request that is not
@@ -142,12 +143,14 @@ class Asker:
         endpoint: Endpoint,
         knobs: Terms,
         history: History,
+        bound: Callable[[Mapping[str, Any]], int] = prompt_bound,
     ) -> None:
         self.client = client
         self.endpoint = endpoint
         self.answered = history.has_answers
         self._knobs = knobs
         self._history = history
+        self._bound = bound
         self._pace = Pace(knobs.requests_per_minute, knobs.tokens_per_minute)
         self._rng = random.Random()
         self._flying = 0
@@ -200,7 +203,7 @@ class Asker:
     async def _once(
         self, request: str, body: Mapping[str, Any], entry: Callable[[Reply], dict[str, Any]]
     ) -> None:
-        prompt, answer = prompt_bound(body), self._knobs.max_tokens
+        prompt, answer = self._bound(body), self._knobs.max_tokens
         worst = self._knobs.prices.worst(prompt, answer)
         await self._sleep(self._pace.delay(prompt + answer, time.monotonic()))
         await self._reserve(request, worst)
@@ -219,16 +222,15 @@ class Asker:
 
     async def _reserve(self, request: str, worst: Decimal) -> None:
         """Set the worst cost aside, waiting for requests in flight to turn out cheaper."""
-        ledger = self._history.ledger
-        while not ledger.fits(worst):
+        while True:
+            if self._stopped.is_set():
+                raise Stopped("the run ended before it was asked")
+            if self._history.reserve(request, worst):
+                break
             if not self._flying:
                 raise BudgetMet
             self._settled.clear()
             await self._settled.wait()
-        if self._stopped.is_set():
-            raise Stopped("the run ended before it was asked")
-        if ledger.limited:
-            self._history.record({"reserved": request, "dollars": str(worst)})
         self._flying += 1
 
     def _free(self, request: str, dollars: Decimal) -> None:

@@ -1,13 +1,14 @@
 """Reach the language model: somebody's endpoint, or our own server started for the occasion."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import openai
 
 from data_gen.asking.asker import Asker
+from data_gen.asking.budget import prompt_bound
 from data_gen.asking.history import History
 from data_gen.asking.keys import NO_KEY, api_key
 from data_gen.asking.server import Endpoint, serving
@@ -22,10 +23,17 @@ class Line:
     Args:
         knobs: Whom to reach.
         history: Where what is said is written down.
+        bound: The most tokens that the prompt of a request's body can have.
     """
 
-    def __init__(self, knobs: Terms, history: History) -> None:
+    def __init__(
+        self,
+        knobs: Terms,
+        history: History,
+        bound: Callable[[Mapping[str, Any]], int] = prompt_bound,
+    ) -> None:
         self._knobs = knobs
+        self._bound = bound
         self._history = history
         self._stack = AsyncExitStack()
         self._asker: Asker | None = None
@@ -46,7 +54,7 @@ class Line:
         if self._asker is None:
             endpoint, client = self._stack.enter_context(_connected(self._knobs))
             self._stack.push_async_callback(client.close)
-            self._asker = Asker(client, endpoint, self._knobs, self._history)
+            self._asker = Asker(client, endpoint, self._knobs, self._history, self._bound)
         return self._asker
 
 

@@ -14,11 +14,13 @@ here by the same code whether it is new or read again after a restart. Entries a
     {"batch": id, "ended": status, "lost"}      those without an answer are spent if lost
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 from data_gen.asking.budget import Ledger
-from data_gen.asking.journal import Journal
+from data_gen.asking.journal import Journal, SharedJournal
 from data_gen.asking.terms import Form
 
 
@@ -30,7 +32,7 @@ class History:
         ledger: Keeps the money.
     """
 
-    def __init__(self, journal: Journal, ledger: Ledger) -> None:
+    def __init__(self, journal: Journal | SharedJournal, ledger: Ledger) -> None:
         self.ledger = ledger
         self.verdicts: dict[str, str | None] = {}
         self.batches: dict[str, dict[str, Any]] = {}
@@ -49,8 +51,22 @@ class History:
 
     def record(self, entry: Mapping[str, Any]) -> None:
         """Journal an entry and take note of it."""
-        self._journal.append(entry)
-        self._apply(entry)
+        with self._alone():
+            self._write(entry)
+
+    def reserve(self, request: str, dollars: Decimal) -> bool:
+        """Set the worst cost of a request aside; False where it does not fit into the budget."""
+        with self._alone():
+            if not self.ledger.fits(dollars):
+                return False
+            if self.ledger.limited:
+                self._write({"reserved": request, "dollars": str(dollars)})
+            return True
+
+    def catch_up(self) -> None:
+        """Take note of what other processes have written."""
+        with self._alone():
+            pass
 
     def answer(self, request: str, *, before: int | None = None) -> Mapping[str, Any] | None:
         """The entry of a question's answer; None where it has none, or none before that place."""
@@ -70,6 +86,18 @@ class History:
     def form(self, endpoint: str) -> Form | None:
         """How answers of an endpoint are written down, where that has been found out."""
         return self._forms.get(endpoint)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Know all that is written, and be the only one who writes."""
+        with self._journal.alone() as others:
+            for entry in others:
+                self._apply(entry)
+            yield
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        self._journal.append(entry)
+        self._apply(entry)
 
     def _apply(self, entry: Mapping[str, Any]) -> None:
         if "answer" in entry:
