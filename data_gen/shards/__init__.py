@@ -1,5 +1,6 @@
 """Shards: image pairs in plain tars that stock readers understand, and an index into them."""
 
+from data_gen.shards.bounds import ScoreBounds
 from data_gen.shards.members import ShardError
 from data_gen.shards.tars import (
     INDEX_FILE,
@@ -19,6 +20,7 @@ __all__ = [
     "INDEX_FILE",
     "INDEX_SCHEMA",
     "IndexRow",
+    "ScoreBounds",
     "ShardError",
     "ShardIndex",
     "ShardWriter",

@@ -22,6 +22,8 @@ MAX_MEMBER_BYTES = 64 * 2**20
 MAX_PIXELS = 2**26
 BLOCK = 512
 SCORES = tuple(item.name for item in fields(Scores))
+LATER_SCORES = tuple(item.name for item in fields(Scores) if item.default is None)
+"""Those that not every data set has; an index may have been made before they were known."""
 _DESCRIPTION = {item.name for item in fields(EditTriplet)} - {"id"} | {
     *("key", "group", "seed_index", "branch", "p", "guidance", "scores")
 }

@@ -23,8 +23,10 @@ import pyarrow.parquet as pq
 import webdataset
 
 from data_gen.records import EditTriplet, ImagePair, Scores
+from data_gen.shards.bounds import ScoreBounds
 from data_gen.shards.members import (
     BLOCK,
+    LATER_SCORES,
     MAX_MEMBER_BYTES,
     MEMBERS,
     SCORES,
@@ -49,7 +51,8 @@ class IndexRow:
         shard: Path of the tar, relative to the index, with forward slashes.
         edit_type: Kind of edit.
         seed_index, branch, p, guidance: As in `ImagePair`.
-        image_image, text_source, text_edited, directional, surprise: As in `Scores`.
+        image_image, text_source, text_edited, directional, surprise, aesthetic, dino, judge,
+            unsafe: As in `Scores`.
         input_offset, input_size: Where the source image's bytes lie in the tar.
         edited_offset, edited_size: The edited image's.
         json_offset, json_size: The description's.
@@ -68,6 +71,10 @@ class IndexRow:
     text_edited: float | None
     directional: float | None
     surprise: float | None
+    aesthetic: float | None
+    dino: float | None
+    judge: float | None
+    unsafe: float | None
     input_offset: int
     input_size: int
     edited_offset: int
@@ -219,19 +226,21 @@ def write_index(path: Path, rows: Sequence[IndexRow]) -> None:
 
 
 class ShardIndex:
-    """All pairs of a data set, by position.
+    """All pairs of a data set, by position, or those whose scores keep to some bounds.
 
     Args:
         root: The folder with ``index.parquet``; shards lie below it.
+        scores: The bounds.
 
     Raises:
         FileNotFoundError: There is no index.
         ShardError: It is no index.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, scores: ScoreBounds | None = None) -> None:
         self.root = Path(root)
-        self._table = read_table(self.root / INDEX_FILE, INDEX_SCHEMA)
+        table = read_table(self.root / INDEX_FILE, INDEX_SCHEMA)
+        self._table = table if scores is None else scores.of(table)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -274,7 +283,7 @@ class ShardIndex:
 
 
 def read_table(path: Path, schema: "pa.Schema") -> "pa.Table":
-    """Read a parquet file that must have exactly this schema.
+    """Read a parquet file that must have this schema; scores that it does not know are null.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -286,6 +295,9 @@ def read_table(path: Path, schema: "pa.Schema") -> "pa.Table":
         table = pq.read_table(path)
     except pa.ArrowException as error:
         raise ShardError(f"{path} is no parquet file, or is truncated: {error}") from error
+    for position, column in enumerate(schema):
+        if column.name in LATER_SCORES and column.name not in table.schema.names:
+            table = table.add_column(position, column, pa.nulls(len(table), column.type))
     if not table.schema.equals(schema):
         raise ShardError(f"{path} has the columns {table.schema.names}, expected {schema.names}")
     return table
