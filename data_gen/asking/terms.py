@@ -8,6 +8,12 @@ Form = Literal["plain", "json_schema", "json_object", "tagged"]
 """How an answer is written down: as plain JSON, held to a schema, held to JSON, between tags."""
 
 
+OURS = frozenset(
+    {"model", "messages", "response_format", "stream", "n", "seed", "max_completion_tokens"}
+)
+"""Fields of a request that are not the user's to choose as ``extra``."""
+
+
 class Terms(Protocol):
     """What all knobs that lead to an endpoint have in common; `InstructionKnobs` says each."""
 

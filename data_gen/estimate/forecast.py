@@ -37,7 +37,7 @@ class Work:
     Attributes:
         triplets: Triplets to render.
         drawing: UNet rows to draw their candidates.
-        judging: UNet rows to judge them.
+        judging: UNet rows to judge those that are to be kept.
         images: Distinct images to decode and to score.
     """
 
@@ -59,7 +59,10 @@ class Work:
 
 
 def work_of(triplet: EditTriplet, knobs: PairKnobs) -> Work:
-    """Count what one triplet takes, if nothing is given up: the trees of the p of its seeds."""
+    """Count what one triplet takes, if nothing is given up: the trees of the p of its seeds.
+
+    The generator judges what is to be kept, if all that it sees first is good.
+    """
     steps = knobs.render.steps
     drawing = images = 0
     guided = knobs.render.guidance_range != (1.0, 1.0)
@@ -67,7 +70,11 @@ def work_of(triplet: EditTriplet, knobs: PairKnobs) -> Work:
         ps = draw_tree(triplet, seed_index, knobs.render).ps
         drawing += unet_rows(ps, steps) // (1 if guided else 2)
         images += 1 + len({shared_steps(p, steps) for p in ps})
-    judging = 0 if knobs.filter.max_surprise is None else len(LOOKED_AT) * images
+    seeds = knobs.render.seeds_for(triplet)
+    most = seeds if knobs.filter.best_p_per_seed else images - seeds
+    kept = min(knobs.filter.keep, most)
+    judged = kept + (seeds if knobs.early.source else min(kept, seeds))  # edited and sources
+    judging = 0 if knobs.filter.max_surprise is None else len(LOOKED_AT) * judged
     return Work(triplets=1, drawing=drawing, judging=judging, images=images)
 
 

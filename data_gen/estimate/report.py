@@ -24,7 +24,8 @@ from data_gen.estimate.forecast import (
 )
 from data_gen.instructions.cost import estimate_asking
 from data_gen.instructions.stage import plan_questions, read_triplets
-from data_gen.judging.filter import scored
+from data_gen.judging.filter import score
+from data_gen.judging.vision_judge import dearest
 from data_gen.records import EditTriplet
 from data_gen.rendering.pairs import denoise_trees, render_trees
 from data_gen.rendering.trees import draw_tree
@@ -43,7 +44,8 @@ BYTES_A_PAIR = 4096
 def measured_rate(triplets: Sequence[EditTriplet], knobs: PairKnobs, work: Work) -> float:
     """Time the recipe's own models here, on a few steps of one batch.
 
-    What comes once an image (decoding, scoring, judging) is timed apart from the rows.
+    What comes once an image (decoding, scoring) is timed apart from the rows; a row to judge costs
+    what a row to draw costs.
 
     Args:
         triplets: What to render; as many as fill a UNet call.
@@ -67,11 +69,11 @@ def measured_rate(triplets: Sequence[EditTriplet], knobs: PairKnobs, work: Work)
     drawing = _now(backbone) - begun
     begun = _now(backbone)
     pairs = [pair for grown in render_trees(backbone, trees, few) for pair in grown.pairs]
-    scored(pairs, scorer, knobs.filter, backbone)
+    score(pairs, scorer)
     images = len({id(image) for pair in pairs for image in (pair.source, pair.edited)})
     seconds_a_row = drawing / sum(rows)
     seconds_an_image = max(0.0, _now(backbone) - begun - drawing) / images
-    return work.rows / (work.drawing * seconds_a_row + work.images * seconds_an_image)
+    return work.rows / (work.rows * seconds_a_row + work.images * seconds_an_image)
 
 
 def _now(backbone: Backbone) -> float:
@@ -106,6 +108,7 @@ def report(recipe: Recipe, rates: Mapping[str, float], *, measure: bool) -> Iter
     left = found.left
     yield f"pairs:     {left.triplets:,.0f} triplets to render ({found.basis})"
     yield f"UNet rows: {left.rows:,.0f}: {left.drawing:,.0f} to draw, {left.judging:,.0f} to judge"
+    yield from judge_lines(recipe, left)
     yield from hour_lines(recipe, found, rates, measure=measure)
     yield f"disk:      at most about {disk_bytes(recipe, left) / 2**20:,.1f} MiB"
 
@@ -134,6 +137,17 @@ def request_lines(recipe: Recipe) -> Iterator[str]:
         yield f"cost:      about ${about:,.2f}, at most ${most:,.2f}, by instructions.prices"
     elif knobs.base_url is not None:
         yield "cost:      unknown; instructions.prices say what a million tokens cost"
+
+
+def judge_lines(recipe: Recipe, left: Work) -> Iterator[str]:
+    """What a vision-language model will be shown, if it objects to nothing."""
+    knobs, judge = recipe.pairs, recipe.pairs.scorers.judge
+    if judge is None:
+        return
+    shown = left.triplets * knobs.filter.keep
+    yield f"judge:     about {shown:,.0f} pairs to show to {judge.model}; more where it objects"
+    if judge.prices:
+        yield f"cost:      ${float(dearest(judge)):,.4f} a pair at most, by scorers.judge.prices"
 
 
 def hour_lines(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_gen.asking.budget import Prices
+from data_gen.asking.terms import OURS
 
 DEFAULT_MIX = {
     "recolour": 1.0,
@@ -17,9 +18,6 @@ DEFAULT_MIX = {
     "pattern": 1.0,
     "style": 1.0,
 }
-_OURS = frozenset(
-    {"model", "messages", "response_format", "stream", "n", "seed", "max_completion_tokens"}
-)
 MOST_AT_ONCE = 1000
 """Connections that the client keeps; further requests would wait for one until they time out."""
 
@@ -115,7 +113,7 @@ class InstructionKnobs:
             raise ValueError("a budget needs prices: give prices.input and prices.output")
 
     def _check_endpoint(self) -> None:
-        taken = sorted(set(self.extra) & _OURS)
+        taken = sorted(set(self.extra) & OURS)
         if taken:
             raise ValueError(f"extra must not hold {taken}: they are not yours to choose there")
         if self.extra.get("max_tokens", 0) > self.max_tokens:

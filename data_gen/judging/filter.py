@@ -7,19 +7,24 @@ Candidates of one prefix tree share their source image, so only the best p of a 
 Every candidate leaves with a verdict: a rejected one carries its reason.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data_gen.judging.surprise import surprise
+from data_gen.judging.scorers import add_score, of_each_image
+from data_gen.judging.surprise import Surprise
 from data_gen.records import ImageArray, ImagePair, Scores, Verdict
 from inference.backbone import Backbone
 from inference.clip import ClipScorer, compare
 from inference.images import from_numpy
+
+UNSAFE: Final = "unsafe"
+NO_JUDGEMENT: Final = "the judge gave no usable answer"
 
 # Images that CLIP sees at once; its results move by rounding with it, so it is not a knob.
 IMAGES_AT_ONCE = 64
@@ -81,6 +86,9 @@ class FilterKnobs:
             that change nothing.
         max_surprise: What the generator's own error on either picture may at most be (see
             `surprise`), a number of that generator's; None does not ask it.
+        min_aesthetic: What ``scorers.aesthetic`` must at least say of both pictures, about 1 to 10.
+        min_dino: How alike ``scorers.dino`` must at least find them, in [-1, 1].
+        min_judge: What ``scorers.judge`` must at least think of the edit, in [0, 1].
         keep: Pairs to keep of a triplet, at most.
     """
 
@@ -88,6 +96,9 @@ class FilterKnobs:
     best_p_per_seed: bool = True
     prefer: Literal["direction", "closeness"] = "direction"
     max_surprise: float | None = None
+    min_aesthetic: float | None = None
+    min_dino: float | None = None
+    min_judge: float | None = None
     keep: int = 4
 
     def __post_init__(self) -> None:
@@ -112,13 +123,20 @@ def judge(scores: Scores, thresholds: Thresholds) -> str | None:
     return None
 
 
-def select(pairs: Sequence[ImagePair], thresholds: Thresholds, knobs: FilterKnobs) -> list[Verdict]:
+def select(
+    pairs: Sequence[ImagePair],
+    thresholds: Thresholds,
+    knobs: FilterKnobs,
+    *,
+    hopeful: bool = False,
+) -> list[Verdict]:
     """Decide over the scored candidates of one triplet.
 
     Args:
         pairs: Candidates of one triplet, each with scores.
         thresholds: What the similarities must reach.
         knobs: How many to keep.
+        hopeful: As for `failing`; it tells which candidates are worth asking more about.
 
     Returns:
         One verdict a candidate, in the order given. Equal candidates rank by key.
@@ -126,7 +144,9 @@ def select(pairs: Sequence[ImagePair], thresholds: Thresholds, knobs: FilterKnob
     Raises:
         ValueError: A candidate lacks a score.
     """
-    reasons = {pair.key: failing(_scores(pair), thresholds, knobs) for pair in pairs}
+    reasons = {
+        pair.key: failing(_scores(pair), thresholds, knobs, hopeful=hopeful) for pair in pairs
+    }
     passed = [pair for pair in pairs if reasons[pair.key] is None]
     rank = _distance if knobs.prefer == "closeness" else lambda pair: -_scores(pair).directional
     ranked = sorted(passed, key=lambda pair: (rank(pair), pair.key))
@@ -156,43 +176,20 @@ def score(pairs: Sequence[ImagePair], scorer: ClipScorer) -> list[ImagePair]:
     Raises:
         CaptionTooLong: A caption has more tokens than the scorer reads.
     """
-    images = {id(image): image for pair in pairs for image in (pair.source, pair.edited)}
-    rows = {key: row for row, key in enumerate(images)}
     captions = [pair.triplet.caption for pair in pairs]
     edited_captions = [pair.triplet.edited_caption for pair in pairs]
     texts = scorer.text([*captions, *edited_captions])
-    features = image_features(list(images.values()), scorer)
+    looked_at = of_each_image(pairs, lambda images: image_features(images, scorer).unbind())
+    source, edited = map(torch.stack, zip(*looked_at, strict=True))
     values = compare(
-        features[[rows[id(pair.source)] for pair in pairs]],
-        features[[rows[id(pair.edited)] for pair in pairs]],
+        source,
+        edited,
         texts[: len(pairs)],
         texts[len(pairs) :],
     )
     return [
         replace(pair, scores=Scores(**{name: float(value[row]) for name, value in values.items()}))
         for row, pair in enumerate(pairs)
-    ]
-
-
-def with_surprise(pairs: Sequence[ImagePair], backbone: Backbone) -> list[ImagePair]:
-    """Score candidates by how surprised their generator is, each distinct picture once.
-
-    Args:
-        pairs: Candidates with scores.
-        backbone: What drew them.
-    """
-    images = {id(pair.source): (pair.source, pair.triplet.caption) for pair in pairs}
-    images |= {id(pair.edited): (pair.edited, pair.triplet.edited_caption) for pair in pairs}
-    pictures, captions = zip(*images.values(), strict=True)
-    found = dict(zip(images, surprise(backbone, pictures, captions), strict=True))
-    return [
-        replace(
-            pair,
-            scores=replace(
-                _scores(pair), surprise=max(found[id(pair.source)], found[id(pair.edited)])
-            ),
-        )
-        for pair in pairs
     ]
 
 
@@ -218,7 +215,7 @@ def scored(
         return found
     if backbone is None:
         raise ValueError("pairs.filter.max_surprise asks the generator, which was not given")
-    return with_surprise(found, backbone)
+    return add_score(found, Surprise(backbone=backbone))
 
 
 def thresholds_of(knobs: FilterKnobs, scorer: ClipScorer) -> Thresholds:
@@ -230,16 +227,40 @@ def thresholds_of(knobs: FilterKnobs, scorer: ClipScorer) -> Thresholds:
     return knobs.thresholds or Thresholds.of_checkpoint(scorer.thresholds)
 
 
-def failing(scores: Scores, thresholds: Thresholds, knobs: FilterKnobs) -> str | None:
-    """Why a candidate is not to be kept, however few others there are; None where it may be."""
-    return judge(scores, thresholds) or _surprising(scores, knobs.max_surprise)
+def failing(
+    scores: Scores, thresholds: Thresholds, knobs: FilterKnobs, *, hopeful: bool = False
+) -> str | None:
+    """Why a candidate is not to be kept, however few others there are; None where it may be.
+
+    Args:
+        scores: What it scored.
+        thresholds: What the similarities must reach.
+        knobs: What the other scores must.
+        hopeful: Whether a score that nobody has asked for yet is taken to suffice.
+    """
+    return next(_faults(scores, thresholds, knobs, hopeful=hopeful), None)
 
 
-def _surprising(scores: Scores, most: float | None) -> str | None:
-    """A reason where the generator's error is too large, is not a number, or is unknown."""
-    if most is None or (scores.surprise is not None and scores.surprise <= most):
-        return None
-    return f"surprise > {most:g}"
+def _faults(
+    scores: Scores, thresholds: Thresholds, knobs: FilterKnobs, *, hopeful: bool
+) -> Iterator[str]:
+    """All that is wrong, the gravest first; a score that is not a number is wrong."""
+    if scores.unsafe:
+        yield UNSAFE
+    if (reason := judge(scores, thresholds)) is not None:
+        yield reason
+    for name, least in (("aesthetic", knobs.min_aesthetic), ("dino", knobs.min_dino)):
+        found = getattr(scores, name)
+        if least is not None and not (hopeful if found is None else found >= least):
+            yield f"{name} < {least:g}"
+    most, found = knobs.max_surprise, scores.surprise
+    if most is not None and not (hopeful if found is None else found <= most):
+        yield f"surprise > {most:g}"
+    least, found = knobs.min_judge, scores.judge
+    if found is not None and math.isnan(found):
+        yield NO_JUDGEMENT
+    elif least is not None and not (hopeful if found is None else found >= least):
+        yield f"judge < {least:g}"
 
 
 def image_features(images: Sequence[ImageArray], scorer: ClipScorer) -> Tensor:

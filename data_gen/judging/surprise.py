@@ -7,11 +7,13 @@ what Li et al. 2023 tell classes apart by; here it tells good pictures from bad.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
 
+import numpy as np
 import torch
 
-from data_gen.records import ImageArray
+from data_gen.records import ImageArray, ImagePair
 from inference.backbone import Backbone
 from inference.images import from_numpy
 from inference.noise import keyed_noise
@@ -55,3 +57,42 @@ def surprise(
             errors += (predicted - noise).square().mean(dim=(1, 2, 3)) / len(LOOKED_AT)
         found += errors.tolist()
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surprise:
+    """Scores the worse of a pair's pictures; looks at each picture once in its life.
+
+    Attributes:
+        backbone: What drew them.
+    """
+
+    backbone: Backbone
+    name: ClassVar[str] = "surprise"
+    dear: ClassVar[bool] = True
+    _seen: dict[int, tuple[ImageArray, float]] = field(default_factory=dict, init=False)
+
+    def __call__(self, pairs: Sequence[ImagePair]) -> list[float]:
+        """See `Scorer`."""
+        self.look(
+            [pair.source for pair in pairs] + [pair.edited for pair in pairs],
+            [pair.triplet.caption for pair in pairs]
+            + [pair.triplet.edited_caption for pair in pairs],
+        )
+        both = [(self._seen[id(pair.source)], self._seen[id(pair.edited)]) for pair in pairs]
+        return [float(np.maximum(source, edited)) for (_, source), (_, edited) in both]
+
+    def look(self, images: Sequence[ImageArray], captions: Sequence[str]) -> list[float]:
+        """Return the surprise of pictures, each under its caption."""
+        new = {
+            id(image): (image, caption)
+            for image, caption in zip(images, captions, strict=True)
+            if id(image) not in self._seen
+        }
+        if new:
+            pictures, texts = zip(*new.values(), strict=True)
+            found = surprise(self.backbone, pictures, texts)
+            for (image, _), value in zip(new.values(), found, strict=True):
+                # With the image, so that its id stays its own.
+                self._seen[id(image)] = image, value
+        return [self._seen[id(image)][1] for image in images]

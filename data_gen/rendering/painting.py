@@ -8,7 +8,7 @@ InstructPix2Pix did. How rounds are composed depends on the triplets and the kno
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,11 +18,12 @@ from data_gen.judging.filter import (
     Thresholds,
     failing,
     image_features,
-    scored,
+    score,
     select,
     thresholds_of,
 )
-from data_gen.judging.surprise import surprise
+from data_gen.judging.scorers import Scorer, add_score
+from data_gen.judging.surprise import Surprise
 from data_gen.records import EditTriplet, GivenUp, ImageArray, ImagePair, Rendered, Verdict
 from data_gen.rendering.pairs import rejection, render_trees
 from data_gen.rendering.trees import RenderKnobs, Tree, draw_tree
@@ -69,6 +70,7 @@ class Painter:
         render: How pairs are rendered.
         filter: What is kept.
         early: What is not rendered to its end.
+        scorers: Who looks at pairs beside CLIP and the model itself.
         progress: Called after every UNet call with its number of rows.
     """
 
@@ -77,6 +79,7 @@ class Painter:
     render: RenderKnobs
     filter: FilterKnobs
     early: EarlyKnobs = field(default_factory=EarlyKnobs)
+    scorers: Sequence[Scorer] = ()
     progress: Callable[[int], object] | None = None
 
     def __call__(self, triplets: Sequence[EditTriplet]) -> Iterator[tuple[Rendered, list[Verdict]]]:
@@ -87,7 +90,10 @@ class Painter:
                 size, or its precision does not suffice; or thresholds are missing.
         """
         thresholds = thresholds_of(self.filter, self.scorer)
-        watch = _ClipWatch(self, thresholds)
+        surprise = Surprise(backbone=self.backbone)
+        own = [] if self.filter.max_surprise is None else [surprise]
+        dear = [*own, *(scorer for scorer in self.scorers if scorer.dear)]
+        watch = _ClipWatch(self, thresholds, surprise)
         coming, opened = deque(triplets), deque[_Making]()
         spent: dict[str, float] = defaultdict(float)  # seconds since the last triplet was done
         while coming or opened:
@@ -101,11 +107,12 @@ class Painter:
             self._add(makings, [one.pairs for one in grown])
             for (making, _), one in zip(makings, grown, strict=True):
                 making.given_up += one.given_up
+            self._ask_dear(opened, thresholds, dear)
             spent["render"] += drawn - begun
             spent["score"] += time.perf_counter() - drawn
             while opened and not self._wanted(opened[0], thresholds):
                 made = opened.popleft()
-                yield made.rendered(dict(spent)), select(made.pairs, thresholds, self.filter)
+                yield made.rendered(dict(spent)), made.verdicts(thresholds, self.filter)
                 spent.clear()
 
     def _next_trees(
@@ -157,9 +164,40 @@ class Painter:
     ) -> None:
         """Score the pairs of a round and hand them to their triplets."""
         flat = [pair for some in pairs for pair in some]
-        judged = iter(scored(flat, self.scorer, self.filter, self.backbone))
+        found = score(flat, self.scorer) if flat else []
+        for scorer in self.scorers:
+            found = found if scorer.dear else add_score(found, scorer)
+        judged = iter(found)
         for (making, _), some in zip(makings, pairs, strict=True):
             making.pairs += [next(judged) for _ in some]
+
+    def _ask_dear(
+        self, opened: "Iterable[_Making]", thresholds: Thresholds, dear: Sequence[Scorer]
+    ) -> None:
+        """Show the dear scorers those pairs that are to be kept unless they object.
+
+        Where one objects, the next best comes in its place, so that what is kept is what would be
+        if all pairs had been shown to them.
+        """
+        complete = [
+            making
+            for making in opened
+            if self.early.enough or making.seeds == self.render.seeds_for(making.triplet)
+        ]
+        todo = deque(dear)
+        while todo:
+            scorer = todo.popleft()
+            asked = [
+                (making, pair)
+                for making in complete
+                for pair in making.hoped_for(thresholds, self.filter)
+                if pair.scores and getattr(pair.scores, scorer.name) is None
+            ]
+            found = add_score([pair for _, pair in asked], scorer)
+            for (making, _), pair in zip(asked, found, strict=True):
+                making.replace(pair)
+            if asked:
+                todo = deque(dear)  # what comes in the place of another has been shown to nobody
 
 
 class _Making:
@@ -178,6 +216,18 @@ class _Making:
         self.seeds += count
         return [(self, draw_tree(self.triplet, seed, knobs)) for seed in seeds]
 
+    def verdicts(self, thresholds: Thresholds, knobs: FilterKnobs) -> list[Verdict]:
+        """Verdicts, if all that is not known of the pairs, yet or ever, were good."""
+        return select(self.pairs, thresholds, knobs, hopeful=True)
+
+    def hoped_for(self, thresholds: Thresholds, knobs: FilterKnobs) -> list[ImagePair]:
+        """The pairs that would then be kept."""
+        return [one.pair for one in self.verdicts(thresholds, knobs) if one.reason is None]
+
+    def replace(self, scored: ImagePair) -> None:
+        """Put a pair in the place of itself."""
+        self.pairs = [scored if pair.key == scored.key else pair for pair in self.pairs]
+
     def rendered(self, seconds: Mapping[str, float]) -> Rendered:
         return Rendered(
             triplet=self.triplet,
@@ -191,8 +241,8 @@ class _Making:
 class _ClipWatch:
     """Gives up what CLIP, or the generator itself, would turn down in the end."""
 
-    def __init__(self, painter: Painter, thresholds: Thresholds) -> None:
-        self.painter, self.thresholds = painter, thresholds
+    def __init__(self, painter: Painter, thresholds: Thresholds, surprise: Surprise) -> None:
+        self.painter, self.thresholds, self.surprise = painter, thresholds, surprise
         self.draft_at = painter.early.draft_at
 
     def sources(
@@ -208,7 +258,7 @@ class _ClipWatch:
         reasons = [None if one >= least else f"source: text_source < {least:g}" for one in likeness]
         most = self.painter.filter.max_surprise
         if most is not None:
-            found = surprise(self.painter.backbone, images, captions)
+            found = self.surprise.look(images, captions)
             reasons = [
                 reason or (None if one <= most else f"source: surprise > {most:g}")
                 for reason, one in zip(reasons, found, strict=True)

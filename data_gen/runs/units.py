@@ -33,6 +33,7 @@ from data_gen.shards import (
     shard_writer,
     write_index,
 )
+from data_gen.shards.members import SCORES
 from inference.files import file_digest, written_atomically
 
 CANDIDATE_SCHEMA = pa.schema(
@@ -44,11 +45,7 @@ CANDIDATE_SCHEMA = pa.schema(
         ("branch", pa.int64()),
         ("p", pa.float64()),
         ("guidance", pa.float64()),
-        ("image_image", pa.float64()),
-        ("text_source", pa.float64()),
-        ("text_edited", pa.float64()),
-        ("directional", pa.float64()),
-        ("surprise", pa.float64()),
+        *((score, pa.float64()) for score in SCORES),
         ("reason", pa.string()),
     ]
 )
@@ -164,10 +161,13 @@ def _finish_shards(folder: Path, stem: str) -> list[str]:
 
 
 def _first_rejected(verdicts: Iterable[Verdict]) -> list[ImagePair]:
+    """A rejected pair that may be looked at."""
     rejected = (
         verdict.pair
         for verdict in verdicts
-        if verdict.reason is not None and verdict.pair.scores is not None
+        if verdict.reason is not None
+        and verdict.pair.scores is not None
+        and not verdict.pair.scores.unsafe
     )
     return list(rejected)[:1]
 

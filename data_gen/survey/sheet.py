@@ -186,6 +186,9 @@ def _card(pair: ImagePair, reason: str | None, size: int) -> Card:
         "text": scores.get("text_source"),
         "edited text": scores.get("text_edited"),
         "surprise": scores.get("surprise"),
+        "aesthetic": scores.get("aesthetic"),
+        "DINO": scores.get("dino"),
+        "judge": scores.get("judge"),
         "p": pair.p,
         "guidance": pair.guidance,
     }

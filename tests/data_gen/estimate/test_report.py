@@ -12,6 +12,7 @@ from torch import nn
 from data_gen import __main__, stages
 from data_gen.estimate.forecast import forecast, stand_ins, work_of_all
 from data_gen.estimate.report import report
+from data_gen.judging.filter import Thresholds
 from data_gen.records import Caption, EditTriplet, triplet_to_json
 from data_gen.rendering.trees import RenderKnobs
 from data_gen.shapes import draw_triplets
@@ -57,9 +58,10 @@ def test_from_triplets_it_is_exact(
     render = replace(
         recipe.pairs.render, branches=3, seeds_of={"reshape": 5}, p_ranges={"reshape": (0.0, 0.3)}
     )
-    knobs = replace(
-        recipe.pairs, render=render, filter=replace(recipe.pairs.filter, max_surprise=100.0)
-    )
+    # Everything is good, so that nothing is judged in the place of another.
+    every = Thresholds(image_image=-1, text_source=-1, text_edited=-1, directional=-1)
+    judged = replace(recipe.pairs.filter, thresholds=every, max_surprise=100.0)
+    knobs = replace(recipe.pairs, render=render, filter=judged)
     recipe = replace(recipe, pairs=knobs)
     told = forecast(recipe)
     assert told.left.triplets == 11

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_gen.judging.filter import FilterKnobs, Thresholds, failing
+from data_gen.judging.filter import FilterKnobs, Thresholds, failing, scored, select
 from data_gen.records import EditTriplet, Rendered, Verdict
 from data_gen.rendering.painting import EarlyKnobs, Painter
 from data_gen.rendering.prefix_tree import unet_rows
@@ -205,3 +205,28 @@ def test_knobs_out_of_range_are_named() -> None:
         EarlyKnobs(draft_at=1.0)
     with pytest.raises(ValueError, match="pairs.early.slack must not be below 0, got -1"):
         EarlyKnobs(slack=-1)
+
+
+def test_the_generator_is_asked_of_few_and_the_same_pairs_are_kept(
+    backbone: Backbone, scorer: ClipScorer, whole: tuple[Painted, int]
+) -> None:
+    pairs = [[verdict.pair for verdict in verdicts] for _, verdicts in whole[0]]
+    asked = [scored(some, scorer, replace(STRICT, max_surprise=1), backbone) for some in pairs]
+    assert STRICT.thresholds is not None
+    passing = [
+        pair.scores.surprise or 0.0
+        for some in asked
+        for pair in some
+        if pair.scores and failing(pair.scores, STRICT.thresholds, STRICT) is None
+    ]
+    # About half of what CLIP lets pass is turned down, so that second choices come in.
+    strict = replace(STRICT, max_surprise=float(np.median(passing)))
+    verdicts = [select(some, STRICT.thresholds, strict) for some in asked]
+    expected = [one.pair.key for some in verdicts for one in some if one.reason is None]
+    painter = Painter(backbone=backbone, scorer=scorer, render=KNOBS, filter=strict)
+    painted = list(painter(TRIPLETS))
+    assert kept(painted) == expected
+    assert expected != kept(whole[0])
+    scores = [verdict.pair.scores for verdict in candidates(painted).values()]
+    looked_at = sum(one is not None and one.surprise is not None for one in scores)
+    assert len(expected) < looked_at <= len(passing) < len(scores)
