@@ -58,9 +58,9 @@ class ScorerKnobs:
         """Who they are, for a pair's provenance."""
         found = {
             "safety": self.safety,
-            "aesthetic": self.aesthetic and self.aesthetic.head.name,
+            "aesthetic": self.aesthetic.head.name if self.aesthetic else None,
             "dino": self.dino,
-            "judge": self.judge and self.judge.model,
+            "judge": self.judge.model if self.judge else None,
         }
         return {what: name for what, name in found.items() if name is not None}
 
