@@ -12,17 +12,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from data_gen.budget import BudgetMet
-from data_gen.estimate import report
-from data_gen.fine_tune import FineTuneKnobs, run_fine_tuning
-from data_gen.imports import import_pairs
-from data_gen.push import push
-from data_gen.server import ServerError
-from data_gen.sheet import sheet
+from data_gen.asking.budget import BudgetMet
+from data_gen.asking.server import ServerError
+from data_gen.estimate.report import report
+from data_gen.imports.pairs import import_pairs
+from data_gen.instructions.fine_tune import FineTuneKnobs, run_fine_tuning
+from data_gen.publishing.push import push
+from data_gen.runs.workers import WorkerError
 from data_gen.stages import Recipe, Unfinished, make_captions, make_instructions, make_pairs
-from data_gen.stats import stats
-from data_gen.verify import verify
-from data_gen.workers import WorkerError
+from data_gen.survey.sheet import sheet
+from data_gen.survey.stats import stats
+from data_gen.survey.verify import verify
 from inference import command_line
 
 

@@ -89,8 +89,14 @@ class Scores:
         text_source: Source image against its caption.
         text_edited: Edited image against the edited caption.
         directional: Change between the images against change between the captions.
-        surprise: The generator's own error on the worse of the two, at least 0 (see `surprise`);
-            None where it was not asked.
+        surprise: The generator's own error on the worse of the two, at least 0 (see `surprise`).
+        aesthetic: How pleasing the less pleasing of the two is, about 1 to 10 (see `aesthetic`).
+        dino: Source image against edited image as DINO sees them, in [-1, 1] (see `dino`).
+        judge: What a vision-language model thinks of the edit, in [0, 1] (see `vision_judge`).
+        unsafe: 1 where a safety checker found something in either image, otherwise 0.
+
+    Those after the four similarities are None where nobody was asked, and not a number where
+    somebody was and gave no usable answer.
     """
 
     image_image: float
@@ -98,6 +104,10 @@ class Scores:
     text_edited: float
     directional: float
     surprise: float | None = None
+    aesthetic: float | None = None
+    dino: float | None = None
+    judge: float | None = None
+    unsafe: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,16 @@ from typing import Literal, Self
 import torch
 from tqdm import tqdm
 
-from data_gen.captions import CaptionKnobs, read_captions, write_captions
-from data_gen.executors import Executor, ExecutorKnobs, Partition, executor_of
-from data_gen.filter import FilterKnobs
-from data_gen.instruction_knobs import InstructionKnobs
-from data_gen.instructions import read_triplets, write_triplets
-from data_gen.painting import EarlyKnobs, Painter
-from data_gen.receipts import (
+from data_gen.captions.stage import CaptionKnobs, read_captions, write_captions
+from data_gen.instructions.knobs import InstructionKnobs
+from data_gen.instructions.stage import read_triplets, write_triplets
+from data_gen.judging.filter import FilterKnobs
+from data_gen.judging.loading import ScorerKnobs, load_scorers
+from data_gen.records import EditTriplet
+from data_gen.rendering.painting import EarlyKnobs, Painter
+from data_gen.rendering.trees import RenderKnobs
+from data_gen.runs.executors import Executor, ExecutorKnobs, Partition, executor_of
+from data_gen.runs.receipts import (
     Receipt,
     Unit,
     done_receipt,
@@ -30,13 +33,11 @@ from data_gen.receipts import (
     tally,
     write_receipt,
 )
-from data_gen.records import EditTriplet
-from data_gen.trees import RenderKnobs
-from data_gen.units import UnitMaker, publish
+from data_gen.runs.units import UnitMaker, publish
 from inference.backbone import Backbone, load_backbone
 from inference.clip import ClipScorer, load_clip
 
-FORMAT = 4
+FORMAT = 5
 """Raised when the same recipe and models would give other bytes than before."""
 
 _PRECISIONS = {
@@ -60,9 +61,12 @@ class PairKnobs:
             fine-tuned decoder or an SDXL one that bears float16.
         clip: The CLIP that scores: a folder, or a name that open_clip knows.
         precision: Of the text-to-image model's weights.
+        channels_last: Whether its convolutions keep the channels of a pixel together in memory,
+            which tensor cores want. Pixels move by rounding with it.
         render: Sampling and attention sharing.
         filter: What is kept.
         early: What is not rendered to its end.
+        scorers: Who looks at pairs beside CLIP.
         unit_size: Triplets a unit: what is lost, at most, when a run is killed.
         keep_rejected: Rejected pairs a unit keeps to be looked at.
     """
@@ -71,15 +75,21 @@ class PairKnobs:
     vae: str | None = None
     clip: str = "inference/shapes/models/clip"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    channels_last: bool = False
     render: RenderKnobs = field(default_factory=RenderKnobs)
     filter: FilterKnobs = field(default_factory=FilterKnobs)
     early: EarlyKnobs = field(default_factory=EarlyKnobs)
+    scorers: ScorerKnobs = field(default_factory=ScorerKnobs)
     unit_size: int = 32
     keep_rejected: int = 4
 
     def __post_init__(self) -> None:
         if self.unit_size < 1:
             raise ValueError(f"pairs.unit_size must be at least 1, got {self.unit_size}")
+        for name in ("aesthetic", "dino", "judge"):
+            wanted = getattr(self.filter, f"min_{name}") is not None
+            if wanted and getattr(self.scorers, name) is None:
+                raise ValueError(f"pairs.filter.min_{name} needs pairs.scorers.{name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +157,14 @@ def plan_units(triplets: Sequence[EditTriplet], knobs: PairKnobs) -> list[Unit]:
     settings = {
         "format": FORMAT,
         "precision": knobs.precision,
+        "channels_last": knobs.channels_last,
         "render": asdict(knobs.render),
         "filter": asdict(knobs.filter),
         "early": asdict(knobs.early),
+        "scorers": knobs.scorers.decides(),
         "keep_rejected": knobs.keep_rejected,
     }
-    models = [knobs.model, knobs.clip, knobs.vae]
+    models = [knobs.model, knobs.clip, knobs.vae, *knobs.scorers.folders()]
     recipe = fingerprint(settings, [name for name in models if name is not None])
     return plan(triplets, unit_size=knobs.unit_size, recipe=recipe)
 
@@ -199,16 +211,22 @@ class PairWork:
         named |= {} if knobs.vae is None else {"vae": knobs.vae}
         at = {what: _located(name) for what, name in named.items()}
         return cls(
-            knobs=replace(knobs, model=at["model"], clip=at["clip"], vae=at.get("vae")),
+            knobs=replace(
+                knobs,
+                model=at["model"],
+                clip=at["clip"],
+                vae=at.get("vae"),
+                scorers=knobs.scorers.at(_located),
+            ),
             root=root.resolve(),
-            provenance={**named, "precision": knobs.precision},
+            provenance={**named, **knobs.scorers.named(), "precision": knobs.precision},
         )
 
     def __call__(self) -> UnitMaker:
         """Load the models."""
         return UnitMaker(
             root=self.root,
-            paint=painter(self.knobs),
+            paint=painter(self.knobs, self.root),
             provenance=self.provenance,
             keep_rejected=self.knobs.keep_rejected,
         )
@@ -229,11 +247,14 @@ def load_models(knobs: PairKnobs) -> tuple[Backbone, ClipScorer]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = _PRECISIONS[knobs.precision]
     backbone = load_backbone(knobs.model, vae=knobs.vae, device=device, dtype=dtype)
+    if knobs.channels_last:
+        for part in (backbone.unet, backbone.vae):
+            part.to(memory_format=torch.channels_last)
     return backbone, load_clip(knobs.clip, device=device)
 
 
-def painter(knobs: PairKnobs) -> Painter:
-    """Load the models and return what renders and judges triplets with them."""
+def painter(knobs: PairKnobs, root: Path) -> Painter:
+    """Load the models and return what renders and judges triplets for a data set's folder."""
     backbone, scorer = load_models(knobs)
     return Painter(
         backbone=backbone,
@@ -241,4 +262,5 @@ def painter(knobs: PairKnobs) -> Painter:
         render=knobs.render,
         filter=knobs.filter,
         early=knobs.early,
+        scorers=load_scorers(knobs.scorers, scorer, root),
     )

@@ -7,10 +7,8 @@ held-out edits by the base, by the run's own editor and by the shipped one, each
 its output. The page needs nothing but itself, and is not made again while its inputs are the same.
 """
 
-import base64
 import csv
 import hashlib
-import io
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,18 +20,17 @@ import jinja2
 import matplotlib as mpl
 import numpy as np
 import pyarrow.parquet as pq
+import report_pictures
 from jsonargparse import auto_cli
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
+from report_pictures import data_uri, loss_plot, sharing_plot
 
-from data_gen.instructions import read_triplets
-from data_gen.journal import Journal
+from data_gen.asking.journal import Journal
+from data_gen.instructions.stage import read_triplets
+from data_gen.rendering.sharing import study_sharing
+from data_gen.rendering.trees import RenderKnobs, Share
 from data_gen.shapes import draw_triplets, unconcerned_region
 from data_gen.shards import INDEX_FILE, ShardIndex, read_pair, scan_shard
-from data_gen.sharing import SharingStudy, study_sharing
-from data_gen.trees import RenderKnobs, Share
 from inference.backbone import Backbone, Settings, load_backbone, load_settings
 from inference.editors.instruct import Instruct
 from inference.shapes import MODELS
@@ -124,6 +121,7 @@ def _inputs_key(data: Path, training: Path, shipped: Path) -> str:
         *sorted((shipped / "unet").glob("*.safetensors")),
         TEMPLATE,
         Path(__file__),
+        Path(report_pictures.__file__),
     ]
     missing = [path for path in sources if not path.is_file()]
     if missing:
@@ -165,8 +163,8 @@ def _data_part(root: Path) -> dict[str, Any]:
 
 def _card(pair: Any, reason: str | None) -> dict[str, Any]:
     return {
-        "source": _data_uri(pair.source),
-        "edited": _data_uri(pair.edited),
+        "source": data_uri(pair.source),
+        "edited": data_uri(pair.edited),
         "instruction": pair.triplet.instruction,
         "edit_type": pair.triplet.edit_type,
         "p": pair.p,
@@ -211,22 +209,10 @@ def _sharing_part(base: Path, count: int) -> dict[str, Any]:
         knobs = RenderKnobs(share=share, steps=20, guidance_range=(3.0, 6.0), batch_rows=128)
         studies[share] = study_sharing(backbone, triplets, PS, knobs, unconcerned_region)
     return {
-        "sharing_plot": _sharing_plot(studies),
+        "sharing_plot": sharing_plot(studies),
         "sharing_note": "Mean change of what the edit does not concern, with 95 % intervals, when "
         f"self- or cross-attention is shared: {count} triplets, the same noise at every p.",
     }
-
-
-def _sharing_plot(studies: Mapping[Share, SharingStudy]) -> str:
-    figure, axes = plt.subplots(figsize=(5, 2.8), layout="constrained")
-    for (share, study), colour in zip(studies.items(), ("#3451d1", "#d97706"), strict=True):
-        low, high = study.interval()
-        axes.plot(study.ps, study.mean(), marker="o", color=colour, label=share)
-        axes.fill_between(study.ps, low, high, alpha=0.2, color=colour)
-    axes.set(xlabel="p", ylabel="change elsewhere")
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, labelcolor="#808896")
-    return _svg(figure)
 
 
 # --- stage 2: training ---------------------------------------------------------------------------
@@ -242,20 +228,10 @@ def _training_part(root: Path) -> dict[str, Any]:
     steps, values = zip(*sorted(losses.items()), strict=True)
     return {
         "steps": steps[-1] + 1,
-        "loss_plot": _loss_plot(steps, values),
+        "loss_plot": loss_plot(steps, values),
         "training_note": "The base model's UNet gets four more input channels for the picture to "
         f"edit (weights zero: it starts as its parent), then {steps[-1] + 1:,} optimiser steps.",
     }
-
-
-def _loss_plot(steps: Sequence[int], values: Sequence[float]) -> str:
-    figure, axes = plt.subplots(figsize=(10, 2.6), layout="constrained")
-    axes.plot(steps, values, color="#3451d1", alpha=0.3, linewidth=0.8)
-    window = max(1, len(values) // 25)
-    smooth = np.convolve(values, np.ones(window) / window, mode="valid")
-    axes.plot(steps[window - 1 :], smooth, color="#3451d1", linewidth=1.8)
-    axes.set(xlabel="step", ylabel="loss", yscale="log")
-    return _svg(figure)
 
 
 # --- stage 3: editing ----------------------------------------------------------------------------
@@ -312,7 +288,7 @@ def _edit_rows(
         for n in numbers:
             cells = [
                 {
-                    "image": _data_uri(editor.outputs[n]),
+                    "image": data_uri(editor.outputs[n]),
                     "right": editor.outcomes[n].right,
                     "reason": editor.outcomes[n].reason,
                 }
@@ -320,11 +296,11 @@ def _edit_rows(
             ]
             rows.append(
                 {
-                    "input": _data_uri(render(trials[n].before)),
+                    "input": data_uri(render(trials[n].before)),
                     "instruction": trials[n].instruction,
                     "edit_type": kind,
                     "outputs": cells,
-                    "expected": _data_uri(render(trials[n].expected)),
+                    "expected": data_uri(render(trials[n].expected)),
                 }
             )
     return rows
@@ -369,30 +345,6 @@ def _verdict(contestants: Sequence[Contestant]) -> str:
 
 
 # --- small helpers of this page ------------------------------------------------------------------
-
-
-def _data_uri(picture: Any) -> str:
-    pixels = np.asarray(picture)
-    if pixels.dtype != np.uint8:
-        pixels = np.round(pixels.clip(0, 1) * 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _svg(figure: Figure) -> str:
-    figure.patch.set_alpha(0)
-    for axes in figure.axes:
-        axes.patch.set_alpha(0)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(colors="#808896")
-        axes.xaxis.label.set_color("#808896")
-        axes.yaxis.label.set_color("#808896")
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    plt.close(figure)
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
 def _spread(length: int, count: int) -> list[int]:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+def layers() -> list[str]:
+    """The rooms of data_gen, as the contract has them."""
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    [rooms] = [one for one in found["contracts"] if one.get("containers") == ["data_gen"]]
+    return [f"data_gen/{name.strip()}" for row in rooms["layers"] for name in row.split("|")]
+
+
 def lint_imports(folder: Path, module: str, line: str) -> subprocess.CompletedProcess[str]:
     """Checks three near-empty packages in `folder` of which `module` holds `line`."""
-    files = ["inference", "data_gen", "data_gen/records", "data_gen/shards", "data_gen/pairs"]
-    for name in [*files, "training", "training/objective"]:
+    files = ["inference", "data_gen", *layers(), "training", "training/objective"]
+    for name in files:
         path = folder / (f"{name}.py" if "/" in name else f"{name}/__init__.py")
         path.parent.mkdir(exist_ok=True)
         path.write_text('"""Nothing."""\n')
-    (folder / "data_gen/shards.py").write_text("import data_gen.pairs\n")
+    (folder / "data_gen/shards.py").write_text("import data_gen.files\n")
     (folder / module).write_text(line + "\n")
     shutil.copy(ROOT / "pyproject.toml", folder)
     tool = Path(sys.executable).with_name("lint-imports")
@@ -29,7 +37,7 @@ def lint_imports(folder: Path, module: str, line: str) -> subprocess.CompletedPr
     [
         ("training/objective.py", "import data_gen.records, data_gen.shards, inference"),
         ("training/objective.py", "from data_gen.shards import read_pair"),
-        ("data_gen/pairs.py", "import inference"),
+        ("data_gen/rendering.py", "import data_gen.judging, data_gen.records, inference"),
     ],
 )
 def test_allowed(tmp_path, module, line):
@@ -40,10 +48,12 @@ def test_allowed(tmp_path, module, line):
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("training/objective.py", "import data_gen.pairs"),
-        ("training/objective.py", "from data_gen.pairs import render"),
+        ("training/objective.py", "import data_gen.rendering"),
+        ("training/objective.py", "from data_gen.rendering import render"),
         ("training/objective.py", "import data_gen"),
         ("data_gen/records.py", "import training.objective"),
+        ("data_gen/judging.py", "import data_gen.rendering"),
+        ("data_gen/rendering.py", "import data_gen.runs"),
         ("inference/__init__.py", "import data_gen.records"),
         ("inference/__init__.py", "import training"),
     ],

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from data_gen.records import ImagePair
-from data_gen.shards import ShardIndex
+from data_gen.shards import ScoreBounds, ShardIndex
 from inference.noise import keyed_seed
 from training import order
 from training.framing import Framing, Pixels, frame
@@ -145,6 +145,7 @@ class PairData(pl.LightningDataModule):
         shards: Path,
         batch_size: int = 64,
         framing: Framing = Framing(),  # noqa: B008  (frozen)
+        scores: ScoreBounds = ScoreBounds(),  # noqa: B008  (frozen)
         cache_latents: bool = False,
         held_out: float = 0.02,
         backwards: float = 0.0,
@@ -158,6 +159,8 @@ class PairData(pl.LightningDataModule):
             shards: Folder of the shards' `index.parquet`; the shards lie below it.
             batch_size: Pairs in a batch over all ranks.
             framing: How images are cut to size.
+            scores: Which pairs are trained on: what their scores must be. What is written is
+                filtered by the recipe of the data set; here it can be filtered harder.
             cache_latents: Encode the whole set once at the start and keep it in memory. Needs a
                 framing without chance.
             held_out: Share of the groups, chosen by hash, that is never trained on.
@@ -184,6 +187,7 @@ class PairData(pl.LightningDataModule):
                 "epoch's images differ: turn one off"
             )
         self.shards, self.batch_size, self.framing = shards, batch_size, framing
+        self.scores = scores
         self.cache_latents, self.held_out, self.backwards = cache_latents, held_out, backwards
         self.window, self.num_workers, self.seed = window, num_workers, seed
         self.position = 0
@@ -196,13 +200,15 @@ class PairData(pl.LightningDataModule):
             FileNotFoundError: There is no such folder, or no index in it.
             ValueError: A shard is shorter than its index says, or no pair is left to train on.
         """
-        self.index = ShardIndex(self.shards)
+        self.index = ShardIndex(self.shards, self.scores)
         self.index.require_complete()
         names, shards = self.index.groups, self.index.shards
         held = [order.is_held_out(name, self.held_out) for name in names]
         rows = [row for row, out in enumerate(held) if not out]
         if not rows:
-            raise ValueError(f"{self.shards} holds no pair to train on, of {len(held)} in all")
+            raise ValueError(
+                f"{self.shards} holds no pair to train on, of {len(held)} that keep to data.scores"
+            )
         groups = order.grouped(rows, [names[row] for row in rows], [shards[row] for row in rows])
         self.pairs = Pairs(
             self.index,

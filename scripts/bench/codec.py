@@ -22,13 +22,13 @@ import torch
 from jsonargparse import auto_cli
 from tables import header, row
 
-from data_gen.filter import FilterKnobs
-from data_gen.receipts import Receipt
+from data_gen.judging.filter import FilterKnobs
 from data_gen.records import ImageArray
+from data_gen.rendering.trees import RenderKnobs
+from data_gen.runs.receipts import Receipt
 from data_gen.shapes import draw_triplets
-from data_gen.shards import decode_image, encode_jpeg
+from data_gen.shards.members import decode_image, encode_jpeg
 from data_gen.stages import PairKnobs, PairWork, plan_units
-from data_gen.trees import RenderKnobs
 
 SEED = 5_000_000
 # Those of data_gen/recipes/shapes.yaml.

@@ -14,24 +14,23 @@ they are of the same kind. About an hour on one core.
 import inference  # noqa: F401  # isort: skip  the torchvision guard, before diffusers
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from diffusers.models.attention_processor import Attention
 from jsonargparse import auto_cli
 from torch import Tensor
 from tqdm import tqdm
+from written_maps import Rewrite, written_maps
 
-from data_gen.filter import FilterKnobs, Thresholds, failing, scored, thresholds_of
-from data_gen.painting import EarlyKnobs, Painter
+from data_gen.judging.filter import FilterKnobs, Thresholds, failing, scored, thresholds_of
 from data_gen.records import EditTriplet, ImagePair
+from data_gen.rendering.painting import EarlyKnobs, Painter
+from data_gen.rendering.trees import RenderKnobs, Tree, draw_tree
 from data_gen.shapes import draw_triplets
-from data_gen.trees import RenderKnobs, Tree, draw_tree
 from inference.backbone import Backbone, load_backbone
 from inference.clip import ClipScorer, load_clip
 from inference.guidance import cfg
@@ -194,45 +193,13 @@ def measure(
 # --- the reference's loop -----------------------------------------------------------------------
 
 
-class CopiedMaps:
-    """Attention with its maps written out; while active, the source's go to the target.
+def copying(*, cross: bool) -> Rewrite:
+    """Give the target the source's maps, in cross-attention or else in self-attention.
 
     Rows are [unconditional source, unconditional target, conditional source, conditional target].
     """
-
-    def __init__(self, *, cross: bool) -> None:
-        self.cross, self.active = cross, False
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        """Attend."""
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        q, k, v = (
-            projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for projected in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
-        )
-        logits = q @ k.transpose(-1, -2) * attn.scale
-        if self.active and self.cross == (encoder_hidden_states is not None):
-            logits = logits[[0, 1, 2, 2] if self.cross else [0, 0, 2, 2]]
-        attended: Tensor = attn.to_out[0]((logits.softmax(-1) @ v).transpose(1, 2).flatten(2))
-        return attended
-
-
-@contextmanager
-def copied_maps(unet: Any, *, cross: bool) -> Iterator[CopiedMaps]:
-    """Put them into a UNet."""
-    former, maps = dict(unet.attn_processors), CopiedMaps(cross=cross)
-    unet.set_attn_processor(maps)
-    try:
-        yield maps
-    finally:
-        unet.set_attn_processor(former)
+    rows = [0, 1, 2, 2] if cross else [0, 0, 2, 2]
+    return lambda maps, is_cross: maps[rows] if is_cross == cross else maps
 
 
 @torch.inference_mode()
@@ -251,7 +218,7 @@ def written_out(
         return drawn.to(backbone.device)[None]
 
     x = sampler.init_scale * noise("start").expand(2, -1, -1, -1)
-    with copied_maps(backbone.unet, cross=knobs.share == "cross") as maps:
+    with written_maps(backbone.unet, copying(cross=knobs.share == "cross")) as maps:
         for i in range(knobs.steps):
             maps.active = i / (knobs.steps - 1) < p
             scaled = sampler.scale_input(i, x).to(backbone.dtype).repeat(2, 1, 1, 1)

@@ -32,14 +32,14 @@ from matplotlib import pyplot as plt
 from tables import header, row, share
 from tqdm import tqdm
 
-from data_gen.filter import FilterKnobs, Thresholds, judge, select
-from data_gen.instructions import InstructionKnobs, write_triplets
-from data_gen.journal import Journal
-from data_gen.painting import Painter
-from data_gen.prompts import Question, parse_answer
+from data_gen.asking.journal import Journal
+from data_gen.instructions.prompts import Question, parse_answer
+from data_gen.instructions.stage import InstructionKnobs, write_triplets
+from data_gen.judging.filter import FilterKnobs, Thresholds, judge, select
 from data_gen.records import Caption, EditTriplet, ImagePair
+from data_gen.rendering.painting import Painter
+from data_gen.rendering.trees import RenderKnobs, Share
 from data_gen.shards import ShardIndex
-from data_gen.trees import RenderKnobs, Share
 from inference.backbone import Backbone, load_backbone
 from inference.clip import load_clip
 from inference.editors.instruct import Instruct

@@ -17,9 +17,9 @@ import torch
 from jsonargparse import auto_cli
 from matplotlib import pyplot as plt
 
+from data_gen.rendering.sharing import SharingStudy, study_sharing
+from data_gen.rendering.trees import RenderKnobs, Share
 from data_gen.shapes import draw_triplets, unconcerned_region
-from data_gen.sharing import SharingStudy, study_sharing
-from data_gen.trees import RenderKnobs, Share
 from inference.backbone import load_backbone
 from inference.shapes import MODELS
 

@@ -21,10 +21,10 @@ import torch
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
-from data_gen.pairs import render_trees
 from data_gen.records import ImagePair
+from data_gen.rendering.pairs import render_trees
+from data_gen.rendering.trees import RenderKnobs, Share, Tree, draw_tree
 from data_gen.shapes import draw_triplets
-from data_gen.trees import RenderKnobs, Share, Tree, draw_tree
 from inference.backbone import Backbone, load_backbone
 from inference.shapes import MODELS
 

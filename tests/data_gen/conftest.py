@@ -1,17 +1,18 @@
-"""Fixtures of data generation's tests: triplets, and a painter that needs no model."""
+"""Fixtures of data generation's tests: triplets, a painter without a model, a language model."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_gen.filter import FilterKnobs, Thresholds
-from data_gen.receipts import Outcome, Receipt, Unit, plan, write_receipt
+from data_gen.asking import pacing
+from data_gen.instructions.knobs import InstructionKnobs
+from data_gen.judging.filter import FilterKnobs, Thresholds
 from data_gen.records import (
     EditTriplet,
     ImageArray,
@@ -21,12 +22,14 @@ from data_gen.records import (
     Verdict,
     triplet_to_json,
 )
+from data_gen.rendering.trees import RenderKnobs
+from data_gen.runs.receipts import Outcome, Receipt, Unit, plan, write_receipt
+from data_gen.runs.units import CANDIDATE_SCHEMA, Paint, candidate_row, publish
 from data_gen.shards import scan_shard, shard_writer, write_index
 from data_gen.stages import PairKnobs, Recipe
-from data_gen.trees import RenderKnobs
-from data_gen.units import CANDIDATE_SCHEMA, Paint, publish
 from inference.files import file_digest, write_lines
 from inference.shapes import MODELS
+from tests.data_gen.provider import Provider, listening
 
 SHAPES_CLIP = str(MODELS / "clip")
 
@@ -110,7 +113,7 @@ def _unit(root: Path, unit: Unit, paint: Paint) -> Receipt:
             writer.write(*chosen)
         if kind == "shards":
             write_index(tar.with_suffix(".parquet"), scan_shard(tar, f"shards/{tar.name}"))
-    rows = list(map(_candidate, verdicts))
+    rows = list(map(candidate_row, verdicts))
     table = root / "candidates" / f"{unit.stem}.parquet"
     table.parent.mkdir(exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=CANDIDATE_SCHEMA), table)
@@ -128,21 +131,6 @@ def _unit(root: Path, unit: Unit, paint: Paint) -> Receipt:
     )
     write_receipt(root, receipt)
     return receipt
-
-
-def _candidate(verdict: Verdict) -> dict[str, object]:
-    pair = verdict.pair
-    return {
-        "key": pair.key,
-        "group": pair.triplet.id,
-        "edit_type": pair.triplet.edit_type,
-        "seed_index": pair.seed_index,
-        "branch": pair.branch,
-        "p": pair.p,
-        "guidance": pair.guidance,
-        "reason": verdict.reason,
-        **asdict(pair.scores),
-    }
 
 
 @pytest.fixture
@@ -176,3 +164,33 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
         }
 
     return read
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back off for hundredths of a second, where a server does not ask for more."""
+    monkeypatch.setattr(pacing, "FIRST_WAIT_S", 0.02)
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    with listening(Provider()) as one:
+        yield one
+
+
+@pytest.fixture
+def knobs_for(provider: Provider) -> Callable[..., InstructionKnobs]:
+    """`knobs_for(**knobs)`: asks the provider plainly, once, of one kind of edit."""
+
+    def make(**knobs: Any) -> InstructionKnobs:
+        plain: dict[str, Any] = {
+            "model": "small",
+            "base_url": provider.base_url,
+            "edit_types": {"recolour": 1.0},
+            "rounds": 1,
+            "form": "plain",
+            "timeout_s": 20.0,
+        }
+        return InstructionKnobs(**(plain | knobs))
+
+    return make

@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 import pytest
 
+from data_gen.instructions.structured import PROBE
 from data_gen.shards import ShardIndex
 from data_gen.stages import Recipe
-from data_gen.structured import PROBE
 
 ROOT = Path(__file__).parents[2]
 Stage = Literal["text", "rendering", "writing"]

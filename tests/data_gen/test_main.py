@@ -9,11 +9,14 @@ from typing import Any, Self
 
 import pytest
 
-from data_gen import __main__, instructions, stages
+from data_gen import __main__, stages
+from data_gen.instructions import stage as instructions
+from data_gen.judging.judge_knobs import JudgeKnobs
+from data_gen.judging.loading import ScorerKnobs
 from data_gen.records import EditTriplet, triplet_to_json
+from data_gen.runs.units import Paint
 from data_gen.shards import ShardIndex
 from data_gen.stages import PairKnobs, Recipe, make_pairs
-from data_gen.units import Paint
 from inference.files import write_lines
 
 
@@ -96,7 +99,7 @@ def test_captions_stand_where_the_next_stage_looks(tmp_path: Path) -> None:
 def test_the_pair_stage_publishes_once_all_partitions_are_done(
     data: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "painter", lambda knobs: paint)
+    monkeypatch.setattr(stages, "painter", lambda *_: paint)
     line = ["pairs", "--output", str(data), "--pairs.unit_size", "4"]
     assert __main__.main([*line, "--partition", "0/2"]) == 0
     assert not (data / "index.parquet").exists()
@@ -113,6 +116,11 @@ def test_all_that_decides_the_bytes_is_in_the_fingerprint(
         {"model": str(tmp_path)},
         {"clip": "ViT-L-14/openai"},
         {"precision": "float16"},
+        {"channels_last": True},
+        {"scorers": ScorerKnobs(dino=str(tmp_path / "dino"))},
+        {"scorers": ScorerKnobs(safety=str(tmp_path / "dino"))},
+        {"scorers": ScorerKnobs(judge=JudgeKnobs(model="one", base_url=""))},
+        {"scorers": ScorerKnobs(judge=JudgeKnobs(model="two", base_url=""))},
         {"unit_size": 4},
         {"keep_rejected": 0},
         {"render": stages.RenderKnobs(steps=7)},
@@ -121,6 +129,10 @@ def test_all_that_decides_the_bytes_is_in_the_fingerprint(
     found = {stages.plan_units(triplets, PairKnobs(**some))[0].fingerprint for some in knobs}
     (tmp_path / "unet.safetensors").write_bytes(b"two")
     found.add(stages.plan_units(triplets, PairKnobs(model=str(tmp_path)))[0].fingerprint)
+    # Where a judge is, and how patient one is with it, changes no answer.
+    judge = JudgeKnobs(model="two", base_url="elsewhere", timeout_s=1.0, concurrency=9)
+    moved = PairKnobs(scorers=ScorerKnobs(judge=judge))
+    found.add(stages.plan_units(triplets, moved)[0].fingerprint)
     assert len(found) == len(knobs) + 1
 
 
@@ -130,7 +142,7 @@ def test_failed_units_are_an_error_that_says_run_again(
     def broken(triplets: Sequence[EditTriplet]) -> Iterator[Any]:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(stages, "painter", lambda knobs: broken)
+    monkeypatch.setattr(stages, "painter", lambda *_: broken)
     monkeypatch.setattr(stages, "tqdm", NoBar)
     said = error_of(capsys, "pairs", "--output", str(data))
     assert "1 units failed" in said
@@ -143,7 +155,7 @@ def test_a_full_disk_is_one_sentence(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(stages, "painter", lambda knobs: paint)
+    monkeypatch.setattr(stages, "painter", lambda *_: paint)
     monkeypatch.setattr(stages, "tqdm", NoBar)
     monkeypatch.setattr(os, "fsync", full)
     assert "No space left on device" in error_of(capsys, "pairs", "--output", str(data))
@@ -152,7 +164,7 @@ def test_a_full_disk_is_one_sentence(
 def test_a_truncated_index_is_one_sentence(
     data: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(stages, "painter", lambda knobs: paint)
+    monkeypatch.setattr(stages, "painter", lambda *_: paint)
     make_pairs(Recipe(output=data))
     part = next((data / "shards").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-9])

@@ -19,6 +19,7 @@ from inference.backbone import Backbone, size_condition
 from inference.noise import keyed_noise
 from inference.sampling import ddim, denoise
 from inference.text import Text
+from scripts.bench.written_maps import written_maps
 
 ROWS = ((0, 1), (2, 3))
 PAIR = RowSharing(self_attention=ROWS)
@@ -102,43 +103,18 @@ def test_equal_prompts_and_noise_are_plain_sampling(tiny_backbone: Backbone) -> 
     assert torch.equal(shared, plain)
 
 
-class _ExplicitMaps:
-    """The reference: softmax maps, those of the target rows replaced by those of the source."""
-
-    def __init__(self, sharing: RowSharing) -> None:
-        self.sharing = sharing
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-    ) -> Tensor:
-        is_cross = encoder_hidden_states is not None
-        context = encoder_hidden_states if encoder_hidden_states is not None else hidden_states
-        q, k, v = (
-            part.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for part in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
-        )
-        maps = (q @ k.transpose(-1, -2) * attn.scale).softmax(-1)
-        shared = self.sharing.cross_attention if is_cross else self.sharing.self_attention
-        for source, target in shared:
-            maps[target] = maps[source]
-        out: Tensor = attn.to_out[0]((maps @ v).transpose(1, 2).flatten(2))
-        return out
-
-
 @pytest.mark.parametrize("sharing", [PAIR, BOTH, MIXED])
 def test_row_copies_equal_copied_maps(unet: UNet2DConditionModel, sharing: RowSharing) -> None:
     with controlled(unet, sharing):
         shared = call(unet, *inputs(5))
-    former = unet.attn_processors
-    unet.set_attn_processor(_ExplicitMaps(sharing))
-    try:
+
+    def copied(maps: Tensor, is_cross: bool) -> Tensor:
+        for source, target in sharing.cross_attention if is_cross else sharing.self_attention:
+            maps[target] = maps[source]
+        return maps
+
+    with written_maps(unet, copied):
         expected = call(unet, *inputs(5))
-    finally:
-        unet.set_attn_processor(former)
     torch.testing.assert_close(shared, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from data_gen.imports import import_pairs
-from data_gen.shards import ShardError
+from data_gen.imports.pairs import import_pairs
+from data_gen.shards import ScoreBounds, ShardError
 from training.data import Batch, PairData
 from training.framing import Framing
 
@@ -154,3 +154,13 @@ def test_imported_pairs_are_read_but_not_backwards_without_an_inverse(tmp_path: 
     assert {text for batch in two for text in batch.instructions} == {f"do {n}" for n in range(8)}
     with pytest.raises(ValueError, match=r"no inverse instruction.*set data\.backwards to 0"):
         first_batches(reader(tmp_path / "set", backwards=1.0), 1)
+
+
+def test_pairs_can_be_chosen_by_their_scores(shards: Path) -> None:
+    every = reader(shards)
+    scores = [every.index[row].directional or 0.0 for row in range(len(every.index))]
+    least = sorted(scores)[len(scores) // 2]
+    some = reader(shards, scores=ScoreBounds(least={"directional": least}))
+    assert len(some.index) == sum(score >= least for score in scores)
+    with pytest.raises(ValueError, match="of 0 that keep to data.scores"):
+        reader(shards, scores=ScoreBounds(least={"directional": 2.0}))

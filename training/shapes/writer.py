@@ -1,7 +1,7 @@
 """Train the writer of the shapes world: a tiny Llama that answers a caption with an edit.
 
-It speaks the format of `data_gen.prompts`, so the chain calls it exactly as it would call a large
-hosted model. Examples are drawn on the fly, each a function of (seed, step, row).
+It speaks the format of `data_gen.instructions.prompts`, so the chain calls it exactly as it would
+call a large hosted model. Examples are drawn on the fly, each a function of (seed, step, row).
 """
 
 import json
@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from data_gen.prompts import Question, Rejected, answer, parse_answer, question
+from data_gen.instructions.prompts import Question, Rejected, answer, parse_answer, question
 from inference.shapes.captions import Description, caption, describe, parse
 from inference.shapes.edits import (
     EDIT_TYPES,

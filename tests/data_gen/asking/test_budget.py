@@ -1,7 +1,6 @@
 """No budget is exceeded, at the cent, whatever the endpoint, the kernel or the user does."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -17,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_gen.budget import BudgetMet, Ledger, Prices, Usage, prompt_bound
-from data_gen.instructions import write_triplets
-from data_gen.prompts import SYSTEM
+from data_gen.asking.budget import BudgetMet, Ledger, Prices, Usage, prompt_bound
+from data_gen.asking.server import ServerError
+from data_gen.instructions.prompts import SYSTEM
+from data_gen.instructions.stage import write_triplets
 from data_gen.records import Caption, EditTriplet, content_id
-from data_gen.server import ServerError
+from tests.data_gen.provider import CHILDREN
 
 PRICES = Prices(input=0.25, output=2.0)
 CAPTIONS = [Caption.of(f"a red circle number {number}") for number in range(60)]
@@ -163,11 +163,10 @@ def killed_again_and_again(
     folder: Path, provider: Any, knobs: Any, rng: random.Random, kills: int
 ) -> int:
     """Kill a run at random moments until it ends by itself; return how often it was killed."""
-    fork = multiprocessing.get_context("fork")
     done = 0
     while True:
         known, before = answered(folder), len(provider.seeds)
-        child = fork.Process(target=_run, args=(folder, knobs))
+        child = CHILDREN.Process(target=_run, args=(folder, knobs))
         child.start()
         deadline = time.monotonic() + (rng.uniform(0.05, 0.45) if done < kills else 60)
         while child.is_alive() and time.monotonic() < deadline:

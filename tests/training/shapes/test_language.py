@@ -5,7 +5,7 @@ from collections import Counter
 
 import torch
 
-from data_gen.prompts import Question
+from data_gen.instructions.prompts import Question
 from inference.shapes.captions import Description, FigureDescription, caption, parse
 from inference.shapes.phrasings import instruction, parse_instruction
 from inference.shapes.scene import is_held_out

@@ -1,0 +1,1 @@
+"""Tell what a run will take before it runs."""

@@ -1,0 +1,1 @@
+"""Make a data set of pairs that others made."""

@@ -1,0 +1,71 @@
+"""Pictures that others made, as shards hold them: upright RGB JPEGs, checked before decoding.
+
+A JPEG that is so already keeps its very bytes; anything else is encoded anew.
+"""
+
+import io
+import warnings
+from typing import Final
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from data_gen.records import ImageArray
+from data_gen.shards.members import MAX_MEMBER_BYTES, MAX_PIXELS, encode_jpeg
+from inference.images import EIGHT_BIT_MODES, FORMATS, on_white
+
+_UPRIGHT: Final = 1
+
+
+class BadPicture(ValueError):
+    """A picture that will not be used; the message is the reason, from a short list."""
+
+
+def as_jpeg(content: bytes) -> tuple[bytes, ImageArray]:
+    """Bring the bytes of a PNG, JPEG or WebP file to those of an upright RGB JPEG.
+
+    Transparent parts are laid on white, palettes and CMYK become RGB, and a turn that a camera
+    noted is carried out.
+
+    Args:
+        content: The file's bytes.
+
+    Returns:
+        The JPEG, and its pixels, (H, W, 3) uint8.
+
+    Raises:
+        BadPicture: It is none, is not whole, too large or animated, or has over 8 bits a channel.
+    """
+    if not content:
+        raise BadPicture("a picture is empty")
+    if len(content) > MAX_MEMBER_BYTES:
+        raise BadPicture("a picture has more than 64 MiB")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        with image:
+            return _converted(content, image)
+    except BadPicture:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadPicture("a picture is no PNG, JPEG or WebP") from error
+    except Image.DecompressionBombError as error:
+        raise BadPicture(f"a picture has more than {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # decoders raise anything on damaged bytes
+        raise BadPicture("a picture cannot be decoded; it may be truncated") from error
+
+
+def _converted(content: bytes, image: Image.Image) -> tuple[bytes, ImageArray]:
+    if image.width * image.height > MAX_PIXELS:
+        raise BadPicture(f"a picture has more than {MAX_PIXELS:,} pixels")
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise BadPicture("a picture is animated")
+    if image.mode not in EIGHT_BIT_MODES:
+        raise BadPicture("a picture has more than 8 bits a channel")
+    image.load()
+    turned = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) != _UPRIGHT
+    if image.format == "JPEG" and image.mode == "RGB" and not turned:
+        return content, np.asarray(image)
+    pixels = np.asarray(on_white(ImageOps.exif_transpose(image)))
+    return encode_jpeg(pixels), pixels

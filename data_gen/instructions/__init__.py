@@ -1,0 +1,1 @@
+"""Have a language model write edits: captions in, triplets out."""

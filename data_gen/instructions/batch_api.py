@@ -1,0 +1,256 @@
+"""Ask questions through OpenAI's Batch API: half the price, an answer within a day.
+
+The journal is the same. A batch is written down, with what all of it may cost, before it is sent,
+and carries its name in its metadata, so that a run killed at any moment finds it again.
+Source: https://platform.openai.com/docs/guides/batch
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import openai
+from openai.types import Batch
+from tqdm import tqdm
+
+from data_gen.asking.asker import Asker, bill, read_reply, seed_of
+from data_gen.asking.budget import BudgetMet, prompt_bound
+from data_gen.asking.history import History
+from data_gen.asking.server import ServerError
+from data_gen.instructions.knobs import InstructionKnobs
+from data_gen.instructions.one_by_one import answer_entry
+from data_gen.instructions.prompts import Question
+from data_gen.instructions.wording import Wording
+from data_gen.records import content_id
+
+MAX_REQUESTS: Final = 50_000
+MAX_BYTES: Final = 190_000_000  # the endpoint takes 200 MB
+TRANSFER_TIMEOUT_S: Final = 600.0
+NAME: Final = "emend"
+"""The field of a batch's metadata that says which one it is."""
+
+_ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
+_URL: Final = "/v1/chat/completions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """One request of a batch.
+
+    Attributes:
+        request: Its id.
+        text: Its line of the input file.
+        worst: Dollars that it can cost.
+    """
+
+    request: str
+    text: str
+    worst: Decimal
+
+
+class InBatches:
+    """The slow, cheap way to answers.
+
+    Args:
+        asker: Knows the endpoint.
+        wording: How questions are worded.
+        knobs: Prices and patience.
+        history: The journal.
+        bar: Shows how far it is.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        wording: Wording,
+        knobs: InstructionKnobs,
+        history: History,
+        bar: "tqdm[Any]",
+    ) -> None:
+        self._asker = asker
+        self._wording = wording
+        self._knobs = knobs
+        self._prices = knobs.prices.batched()
+        self._history = history
+        self._bar = bar
+        self._patient = asker.client.with_options(
+            max_retries=knobs.max_retries, timeout=TRANSFER_TIMEOUT_S
+        )
+
+    async def ask(self, questions: Mapping[str, Question], failures: dict[str, str]) -> None:
+        """Get the answers of batches still out, then send what is missing and wait for it.
+
+        Args:
+            questions: Request id -> question.
+            failures: Gets those that found no answer -> why.
+
+        Raises:
+            BudgetMet: The rest does not fit into the budget.
+            ServerError: The endpoint is down or refuses. Batches go on there; a later run
+                collects them.
+        """
+        try:
+            await self._collect(await self._still_out(questions), questions)
+            todo = self._history.unanswered(questions)
+            chunks, met = self._chunks(todo, questions)
+            names = [await self._send(chunk) for chunk in chunks]
+            failures |= await self._collect(names, questions)
+        except openai.OpenAIError as error:
+            said = self._asker.redacted(str(error))[:300]
+            raise ServerError(
+                f"the Batch API at {self._asker.endpoint.base_url} failed: {said}. "
+                "Run again; batches that are out are collected then"
+            ) from error
+        if met:
+            raise BudgetMet
+
+    async def _still_out(self, questions: Mapping[str, Question]) -> list[str]:
+        """Batches of an earlier run, found again at the endpoint where they had been sent."""
+        out = []
+        for name, batch in self._history.batches.items():
+            if "ended" in batch or not questions.keys() & batch["requests"].keys():
+                continue
+            if "remote" not in batch and not await self._found(name):
+                self._history.record({"batch": name, "ended": "never sent", "lost": False})
+            else:
+                out.append(name)
+        return out
+
+    async def _found(self, name: str) -> bool:
+        async for remote in self._patient.batches.list(limit=100):
+            if (remote.metadata or {}).get(NAME) == name:
+                self._history.record({"batch": name, "remote": remote.id})
+                return True
+        return False
+
+    def _chunks(
+        self, requests: Sequence[str], questions: Mapping[str, Question]
+    ) -> tuple[list[list[_Line]], bool]:
+        """Cut requests into batches, as far as the budget goes; and whether it ended there."""
+        chunks: list[list[_Line]] = []
+        size, total = MAX_BYTES + 1, Decimal()
+        for line in self._lines(requests, questions):
+            if not self._history.ledger.fits(total + line.worst):
+                return chunks, True
+            if size + len(line.text) > MAX_BYTES or len(chunks[-1]) == MAX_REQUESTS:
+                chunks.append([])
+                size = 0
+            chunks[-1].append(line)
+            size += len(line.text) + 1
+            total += line.worst
+        return chunks, False
+
+    def _lines(self, requests: Sequence[str], questions: Mapping[str, Question]) -> Iterator[_Line]:
+        for request in requests:
+            body = self._wording.body(questions[request])
+            sent = body | {"model": self._asker.endpoint.model, "seed": seed_of(request)}
+            line = {"custom_id": request, "method": "POST", "url": _URL, "body": sent}
+            worst = self._prices.worst(prompt_bound(body), self._knobs.max_tokens)
+            yield _Line(request=request, text=json.dumps(line), worst=worst)
+
+    async def _send(self, lines: Sequence[_Line]) -> str:
+        """Write a batch down, upload it and start it; return its name."""
+        before = str(len(self._history.batches))
+        name = content_id("batch", before, *(line.request for line in lines))
+        worst = {line.request: str(line.worst) for line in lines}
+        self._history.record({"batch": name, "requests": worst})
+        content = "".join(f"{line.text}\n" for line in lines).encode()
+        try:
+            file = await self._patient.files.create(
+                file=(f"{name}.jsonl", content), purpose="batch"
+            )
+            # Not repeated on errors: it would run, and cost, twice.
+            remote = await self._asker.client.batches.create(
+                input_file_id=file.id,
+                endpoint=_URL,
+                completion_window="24h",
+                metadata={NAME: name},
+            )
+        except openai.APIStatusError as error:
+            if error.status_code < 500:  # otherwise it may have been started: the next run looks
+                self._history.record({"batch": name, "ended": "refused", "lost": False})
+            raise
+        self._history.record({"batch": name, "remote": remote.id})
+        return name
+
+    async def _collect(
+        self, names: Sequence[str], questions: Mapping[str, Question]
+    ) -> dict[str, str]:
+        """Wait for batches and journal their answers; return those without one -> why."""
+        failures: dict[str, str] = {}
+        waiting = list(names)
+        while waiting:
+            for name in list(waiting):
+                remote = await self._look(name)
+                if remote is None or remote.status in _ENDED:
+                    waiting.remove(name)
+                    failures |= await self._fetch(name, remote, questions) if remote else {}
+            if waiting:
+                self._bar.set_postfix(batches=len(waiting))
+                await asyncio.sleep(self._knobs.batch_poll_s)
+        return failures
+
+    async def _look(self, name: str) -> Batch | None:
+        """How a batch is doing; None where the endpoint does not know it any more."""
+        try:
+            return await self._patient.batches.retrieve(self._history.batches[name]["remote"])
+        except openai.NotFoundError:
+            self._history.record({"batch": name, "ended": "gone", "lost": True})
+            return None
+
+    async def _fetch(
+        self, name: str, remote: Batch, questions: Mapping[str, Question]
+    ) -> dict[str, str]:
+        """Journal what a batch that has ended brought."""
+        requests: Mapping[str, str] = self._history.batches[name]["requests"]
+        said = dict.fromkeys(requests, f"its batch is {remote.status}, without it")
+        if remote.errors and remote.errors.data:
+            said = dict.fromkeys(requests, f"its batch failed: {remote.errors.data[0].message}")
+        # Where nothing went wrong the first file is missing if nothing was answered, and either
+        # may be missing where something did.
+        for file in (remote.output_file_id, remote.error_file_id):
+            if file is not None:
+                content = await self._patient.files.content(file)
+                self._take(content.content, requests, questions, said)
+        # What a batch does not come to in time is not charged; what it lost may have been.
+        lost = remote.status == "completed"
+        self._history.record({"batch": name, "ended": remote.status, "lost": lost})
+        return {request: why for request, why in said.items() if request in questions}
+
+    def _take(
+        self,
+        content: bytes,
+        requests: Mapping[str, str],
+        questions: Mapping[str, Question],
+        said: dict[str, str],
+    ) -> None:
+        """Journal the answers in a file of results; drop them from ``said``, or say what failed."""
+        for line in self._asker.redacted(content.decode(errors="replace")).split("\n"):
+            request, response = _result(line)
+            if request not in said or self._history.answer(request) is not None:
+                continue
+            status = response.get("status_code")
+            reply = read_reply(response.get("body")) if status == 200 else None
+            asked = questions.get(request)
+            if reply is None or asked is None:
+                said[request] = f"HTTP {status} in its batch, {str(response.get('body'))[:300]}"
+                cost = requests[request] if status == 200 else "0"
+                self._history.record({"freed": request, "dollars": cost})
+                continue
+            entry = answer_entry(request, asked, reply, self._wording)
+            self._history.record(entry | bill(reply, Decimal(requests[request]), self._prices))
+            del said[request]
+            self._bar.update()
+
+
+def _result(line: str) -> tuple[str, Mapping[str, Any]]:
+    """A line's request id and response; empty where it is no result."""
+    try:
+        fields = json.loads(line)
+        response = fields.get("response") or {"body": fields.get("error")}
+        return str(fields["custom_id"]), dict(response)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return "", {}

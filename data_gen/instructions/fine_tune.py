@@ -1,0 +1,255 @@
+"""Fine-tune a hosted language model on people's own edits, as InstructPix2Pix fine-tuned GPT-3.
+
+The training file has the very format in which the model is asked afterwards: the plain wording of
+the instruction stage. The job runs at the endpoint; a journal in the output folder holds what was
+started there, so that a killed command goes on waiting for the same job.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import openai
+from openai.types.fine_tuning import FineTuningJob
+
+from data_gen.asking.journal import Journal
+from data_gen.asking.keys import api_key, redacted
+from data_gen.asking.server import ServerError
+from data_gen.instructions.examples import Example, read_examples
+from data_gen.instructions.prompts import ANSWER_FIELDS, Question, Rejected
+from data_gen.instructions.wording import Wording
+from data_gen.records import content_id
+from inference.files import file_digest, write_lines
+
+UNTYPED: Final = "any"
+"""The edit type of examples that name none."""
+
+FEWEST: Final = 10
+"""Examples that the endpoint asks for at least."""
+
+_ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneKnobs:
+    """How a language model is fine-tuned.
+
+    Attributes:
+        triplets: The edits, one JSON object a line: ``caption``, ``instruction`` and
+            ``edited_caption``, or ``input``, ``edit`` and ``output``, and, where there are any,
+            ``inverse_instruction`` and ``edit_type``.
+        output: Folder for the training file and the journal of the job.
+        model: The model to start from, as the endpoint calls it.
+        base_url: Root of an API with OpenAI's fine-tuning. The key comes from the environment
+            variable OPENAI_API_KEY.
+        epochs: How often the edits are gone through; null leaves it to the endpoint.
+        suffix: Part of the new model's name.
+        seed: Of the endpoint's training.
+        poll_s: How often the job is looked at, in seconds.
+    """
+
+    triplets: Path
+    output: Path
+    model: str
+    base_url: str = "https://api.openai.com/v1"
+    epochs: int | None = 1
+    suffix: str = "emend"
+    seed: int = 0
+    poll_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        if not self.poll_s > 0:
+            raise ValueError(f"poll_s must be above 0 seconds, got {self.poll_s}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFile:
+    """What a model is fine-tuned on.
+
+    Attributes:
+        path: The file.
+        inverse: Whether its answers have an inverse instruction.
+        edit_types: Edit type -> how many of its examples have it.
+    """
+
+    path: Path
+    inverse: bool
+    edit_types: Counter[str]
+
+
+def run_fine_tuning(knobs: FineTuneKnobs) -> str:
+    """Write the training file, run the endpoint's job on it, and say how to use its model.
+
+    Returns:
+        The new model's name.
+
+    Raises:
+        ValueError: The edits are no good.
+        ServerError: The endpoint refuses, or the job failed.
+    """
+    file = write_training_file(read_examples(knobs.triplets), knobs.output / "training.jsonl")
+    print(f"fine-tune: {file.edit_types.total()} examples in {file.path}")
+    key = api_key()
+    with (
+        Journal(knobs.output / "fine-tune.jsonl") as journal,
+        openai.OpenAI(base_url=knobs.base_url, api_key=key) as client,
+    ):
+        try:
+            name = _Job(client, knobs, file, journal).finish()
+        except openai.OpenAIError as error:
+            said = redacted(str(error), key)[:300]
+            raise ServerError(
+                f"fine-tuning at {knobs.base_url} failed: {said}. Run again to go on"
+            ) from error
+    print(f"fine-tune: the model is {name}. In a recipe:\n{_recipe(name, knobs, file)}")
+    return name
+
+
+def write_training_file(examples: Sequence[Example], path: Path) -> TrainingFile:
+    """Write edits as chats, each ending with the answer wanted.
+
+    An edit whose answer the instruction stage would reject is left out and counted by reason.
+
+    Raises:
+        ValueError: Too few edits are left, or some have an inverse instruction and some do not.
+    """
+    with_inverse = sum(one.inverse_instruction is not None for one in examples)
+    if with_inverse not in (0, len(examples)):
+        raise ValueError(
+            f"{with_inverse} of {len(examples)} edits have an inverse instruction: "
+            "give it to all of them, or to none"
+        )
+    wording = Wording(writer="", inverse=bool(with_inverse), extra={})
+    lines: dict[str, str] = {}
+    reasons: Counter[str] = Counter()
+    for one in examples:
+        try:
+            line, edit_type = _chat(one, wording)
+        except Rejected as reason:
+            reasons[str(reason)] += 1
+        else:
+            reasons["said before"] += line in lines
+            lines[line] = edit_type
+    left_out = dict(+reasons)
+    if left_out:
+        print(f"fine-tune: left out {left_out}")
+    if len(lines) < FEWEST:
+        raise ValueError(f"fine-tuning takes {FEWEST} edits at least, got {len(lines)}: {left_out}")
+    write_lines(path, lines)
+    return TrainingFile(path=path, inverse=bool(with_inverse), edit_types=Counter(lines.values()))
+
+
+def _chat(example: Example, wording: Wording) -> tuple[str, str]:
+    """One line of the training file, and the edit type it is about."""
+    asked = Question(caption=example.caption, edit_type=example.edit_type or UNTYPED)
+    fields = {name: getattr(example, name) for name in ANSWER_FIELDS}
+    answer = json.dumps({name: text for name, text in fields.items() if text is not None})
+    wording.parse(answer, asked)
+    chat = [*wording.messages(asked), {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": chat}), asked.edit_type
+
+
+class _Job:
+    """One fine-tuning job, from wherever an earlier run left it."""
+
+    def __init__(
+        self,
+        client: openai.OpenAI,
+        knobs: FineTuneKnobs,
+        file: TrainingFile,
+        journal: Journal,
+    ) -> None:
+        self._client = client
+        self._knobs = knobs
+        self._file = file
+        self._journal = journal
+        self._key = content_id(
+            *(file_digest(file.path), knobs.base_url, knobs.model, knobs.suffix),
+            *(str(knobs.epochs), str(knobs.seed)),
+        )
+
+    def finish(self) -> str:
+        """Start the job if there is none, wait for its end, and return the model's name."""
+        said = self._said_before()
+        file = said.get("file") or self._upload()
+        job = said.get("job") or self._found(file) or self._start(file)
+        ended = self._wait(job)
+        if ended.status == "succeeded" and ended.fine_tuned_model:
+            return ended.fine_tuned_model
+        self._say(ended=ended.status)
+        why = ended.error.message if ended.error and ended.error.message else "it does not say why"
+        raise ServerError(f"the fine-tuning job {job} is {ended.status}: {why}")
+
+    def _said_before(self) -> dict[str, str]:
+        """What the journal knows of this very job; nothing of one that failed."""
+        said: dict[str, str] = {}
+        for entry in self._journal.entries():
+            if entry["run"] == self._key:
+                said |= entry
+                if "ended" in entry:
+                    said = {}
+        return said
+
+    def _say(self, **what: str) -> None:
+        self._journal.append({"run": self._key, **what})
+
+    def _upload(self) -> str:
+        content = self._file.path.read_bytes()
+        file = self._client.files.create(file=("training.jsonl", content), purpose="fine-tune")
+        self._say(file=file.id)
+        return file.id
+
+    def _found(self, file: str) -> str | None:
+        """A job that was started on this file just before a kill."""
+        for job in self._client.fine_tuning.jobs.list(limit=100):
+            if job.training_file == file:
+                self._say(job=job.id)
+                return job.id
+        return None
+
+    def _start(self, file: str) -> str:
+        epochs = self._knobs.epochs
+        # Not repeated on errors: it would train, and cost, twice.
+        job = self._client.with_options(max_retries=0).fine_tuning.jobs.create(
+            training_file=file,
+            model=self._knobs.model,
+            suffix=self._knobs.suffix,
+            seed=self._knobs.seed,
+            method={
+                "type": "supervised",
+                "supervised": {"hyperparameters": {"n_epochs": epochs or "auto"}},
+            },
+        )
+        self._say(job=job.id)
+        return job.id
+
+    def _wait(self, job: str) -> FineTuningJob:
+        status = None
+        while True:
+            found = self._client.fine_tuning.jobs.retrieve(job)
+            if found.status != status:
+                status = found.status
+                print(f"fine-tune: job {job} is {status}", flush=True)
+            if status in _ENDED:
+                return found
+            time.sleep(self._knobs.poll_s)
+
+
+def _recipe(name: str, knobs: FineTuneKnobs, file: TrainingFile) -> str:
+    """The part of a recipe that asks the new model the way it has been taught."""
+    mix = {kind: float(count) for kind, count in sorted(file.edit_types.items())}
+    lines = [
+        "instructions:",
+        f"  model: {json.dumps(name)}",
+        f"  base_url: {json.dumps(knobs.base_url)}",
+        "  form: plain",
+        f"  inverse: {json.dumps(file.inverse)}",
+        f"  edit_types: {json.dumps(mix)}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,123 @@
+"""How the instruction stage is told what to do."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from data_gen.asking.budget import Prices
+from data_gen.asking.terms import OURS
+
+DEFAULT_MIX = {
+    "recolour": 1.0,
+    "reshape": 1.0,
+    "resize": 1.0,
+    "move": 1.0,
+    "add": 1.0,
+    "remove": 1.0,
+    "background": 1.0,
+    "pattern": 1.0,
+    "style": 1.0,
+}
+MOST_AT_ONCE = 1000
+"""Connections that the client keeps; further requests would wait for one until they time out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructionKnobs:
+    """How edits are written.
+
+    Attributes:
+        model: A local transformers folder, or the model's name on the server at ``base_url``.
+        base_url: Root of an OpenAI-compatible API; null serves ``model`` on loopback. The key
+            comes from the environment variable OPENAI_API_KEY.
+        edit_types: Edit type -> its weight in the mix, > 0.
+        edits_per_caption: How many edits, of different types, each caption gets.
+        rounds: In how many rounds the captions are gone through. After each one the types that
+            fell behind their share of the mix are asked for more often, and captions whose answer
+            was not usable are asked for an edit of another type. 1 asks once and leaves it so.
+        form: How answers are written down. ``auto`` finds out what the endpoint can be held to:
+            a JSON schema, JSON, or text between tags; our own server is asked plainly for JSON.
+        inverse: Whether the instruction that leads back is asked for too.
+        examples: A file of edits that people wrote, one JSON object a line; null for none.
+        examples_per_question: How many of them accompany each question.
+        temperature: Sampling temperature; null leaves it to the endpoint.
+        max_tokens: Longest answer, in tokens.
+        extra: Further fields of each request, such as ``frequency_penalty``, or ``max_tokens`` for
+            a server that does not know ``max_completion_tokens``.
+        batch: Whether questions go through the endpoint's Batch API. Each round is then a batch,
+            which may take a day: take few.
+        batch_poll_s: How often a batch is looked at, in seconds.
+        concurrency: Requests in flight. At 1 a local server's answers are reproducible.
+        requests_per_minute: The endpoint's limit; null for none.
+        tokens_per_minute: The endpoint's limit, prompts and answers together; null for none.
+        timeout_s: Longest wait for one answer, in seconds.
+        max_retries: How often a request that failed is repeated.
+        prices: What the endpoint charges.
+        budget: Dollars that this data set's answers may cost, never exceeded; null for no limit.
+        moderation: The endpoint's moderation model that captions and answers must pass; null for
+            none.
+    """
+
+    model: str = "inference/shapes/models/writer"
+    base_url: str | None = None
+    edit_types: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
+    edits_per_caption: int = 1
+    rounds: int = 8
+    form: Literal["auto", "plain", "json_schema", "json_object", "tagged"] = "auto"
+    inverse: bool = True
+    examples: Path | None = None
+    examples_per_question: int = 4
+    temperature: float | None = 0.7
+    max_tokens: int = 256
+    extra: dict[str, Any] = field(default_factory=dict)
+    batch: bool = False
+    batch_poll_s: float = 30.0
+    concurrency: int = 1
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    timeout_s: float = 120.0
+    max_retries: int = 2
+    prices: Prices = field(default_factory=Prices)
+    budget: float | None = None
+    moderation: str | None = None
+
+    def __post_init__(self) -> None:
+        wrong = {name: weight for name, weight in self.edit_types.items() if not weight > 0}
+        if wrong:
+            raise ValueError(f"the weights of edit_types must be above 0, got {wrong}")
+        if not 1 <= self.edits_per_caption <= len(self.edit_types):
+            raise ValueError(
+                f"edits_per_caption must be between 1 and the number of edit_types, "
+                f"{len(self.edit_types)}, got {self.edits_per_caption}"
+            )
+        for name in ("rounds", "examples_per_question", "max_tokens", "concurrency"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.concurrency > MOST_AT_ONCE:
+            raise ValueError(f"concurrency must be at most {MOST_AT_ONCE}, got {self.concurrency}")
+        for name in ("requests_per_minute", "tokens_per_minute", "timeout_s", "batch_poll_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
+        if self.max_retries < 0:
+            raise ValueError(f"max_retries must be 0 or more, got {self.max_retries}")
+        self._check_money()
+        self._check_endpoint()
+
+    def _check_money(self) -> None:
+        if self.budget is None:
+            return
+        if not 0 <= self.budget < float("inf"):
+            raise ValueError(f"budget must be 0 dollars or more, got {self.budget}")
+        if not self.prices:
+            raise ValueError("a budget needs prices: give prices.input and prices.output")
+
+    def _check_endpoint(self) -> None:
+        taken = sorted(set(self.extra) & OURS)
+        if taken:
+            raise ValueError(f"extra must not hold {taken}: they are not yours to choose there")
+        if self.extra.get("max_tokens", 0) > self.max_tokens:
+            raise ValueError(f"extra.max_tokens must be at most max_tokens, {self.max_tokens}")
+        needs = [name for name in ("moderation", "batch") if getattr(self, name)]
+        if needs and self.base_url is None:
+            raise ValueError(f"{needs[0]} needs an endpoint that has it: give base_url")

@@ -1,0 +1,265 @@
+"""The instruction stage: captions in, triplets out, each answer of the language model paid once.
+
+Every answer, usable or not, goes to an append-only journal before anything else happens to it; a
+question that stands there is not asked again. ``prompts`` says what is asked and how an answer is
+checked, ``rounds`` which questions there are; ``asking`` gets an answer, and ``budget`` keeps the
+money.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from data_gen.asking.asker import Asker
+from data_gen.asking.budget import BudgetMet, Ledger
+from data_gen.asking.endpoint import Line
+from data_gen.asking.history import History
+from data_gen.asking.journal import Journal
+from data_gen.asking.moderation import Moderator
+from data_gen.asking.server import ServerError
+from data_gen.asking.terms import Form
+from data_gen.files import read_lines
+from data_gen.instructions.account import Account, account, dollars
+from data_gen.instructions.batch_api import InBatches
+from data_gen.instructions.examples import ExampleBook, read_examples
+from data_gen.instructions.knobs import InstructionKnobs
+from data_gen.instructions.one_by_one import OneByOne
+from data_gen.instructions.prompts import Question, Rejected, caption_flaw, edit_types_for
+from data_gen.instructions.rounds import Plan
+from data_gen.instructions.structured import find_form
+from data_gen.instructions.wording import Wording
+from data_gen.records import Caption, EditTriplet, content_id, triplet_from_json, triplet_to_json
+from inference.files import folder_digest, write_lines
+
+
+class Way(Protocol):
+    """A way to answers."""
+
+    async def ask(self, questions: Mapping[str, Question], failures: dict[str, str]) -> None:
+        """Ask questions and journal the answers; ``failures`` gets those without one -> why."""
+
+
+def write_triplets(
+    captions: Sequence[Caption], knobs: InstructionKnobs, *, journal: Path, triplets: Path
+) -> list[EditTriplet]:
+    """Get an edit, or several, written for every caption.
+
+    Args:
+        captions: The captions, ids distinct.
+        knobs: How.
+        journal: File of all answers so far, appended to.
+        triplets: File that gets the usable ones, one JSON object a line, sorted by id.
+
+    Returns:
+        The triplets, sorted by id.
+
+    Raises:
+        BudgetMet: The budget is met and questions are left. What has been answered is written.
+        ServerError: The server is down, refuses, or left questions unanswered. What had been
+            answered is in the journal; the same call goes on from there.
+        ValueError: Not one answer was usable.
+    """
+    budget = None if knobs.budget is None else Decimal(str(knobs.budget))
+    with Journal(journal) as file:
+        history = History(file, Ledger(knobs.prices, budget))
+        stage = _Stage(captions, knobs, history)
+        met = asyncio.run(stage.run())
+        found = stage.account()
+    print(found.summary(knobs.edit_types))
+    if not found.triplets and not stage.failures and not met:
+        count, reasons = sum(found.reasons.values()), dict(found.reasons)
+        raise ValueError(f"none of {count} answers was usable: {reasons}")
+    write_lines(triplets, map(triplet_to_json, found.triplets))
+    if met:
+        raise BudgetMet(_budget_met(found, knobs))
+    if stage.failures:
+        raise ServerError(
+            f"{len(stage.failures)} of {stage.questions} questions got no answer (the last: "
+            f"{list(stage.failures.values())[-1]}): run again to ask them again"
+        )
+    return list(found.triplets)
+
+
+def _budget_met(found: Account, knobs: InstructionKnobs) -> str:
+    open_ones = sum(status in ("left", "failed") for status in found.captions.values())
+    return (
+        f"the budget is met: {dollars(found.spent)} of ${knobs.budget} are spent, "
+        f"{len(found.triplets)} triplets are written, {open_ones} of {len(found.captions)} "
+        f"captions have no answer yet: raise the budget and run again to go on"
+    )
+
+
+def read_triplets(path: Path) -> list[EditTriplet]:
+    """Read what `write_triplets` wrote.
+
+    Raises:
+        FileNotFoundError: The stage has not run yet.
+        ValueError: The file is empty, or a line is no triplet.
+    """
+    return read_lines(path, triplet_from_json, stage="instructions")
+
+
+def plan_questions(captions: Sequence[Caption], knobs: InstructionKnobs) -> dict[str, Question]:
+    """List what is asked where one round asks for everything: request id -> question."""
+    wording = plain_wording(knobs)
+    return {
+        wording.request_id(asked): asked
+        for caption in captions
+        for edit_type in edit_types_for(caption.id, knobs.edit_types, knobs.edits_per_caption)
+        for asked in [Question(caption=caption.text, edit_type=edit_type)]
+    }
+
+
+def plain_wording(knobs: InstructionKnobs) -> Wording:
+    """How questions are worded where the endpoint is not held to a form.
+
+    A local writer is known by its weights, so that a changed one is asked anew.
+    """
+    digest = folder_digest(Path(knobs.model)) if knobs.base_url is None else None
+    book = None
+    if knobs.examples is not None:
+        book = ExampleBook(read_examples(knobs.examples), knobs.examples_per_question)
+    return Wording(
+        writer=digest or knobs.model,
+        form="plain" if knobs.form == "auto" else knobs.form,
+        inverse=knobs.inverse,
+        examples=book,
+        temperature=knobs.temperature,
+        max_tokens=knobs.max_tokens,
+        extra=knobs.extra,
+    )
+
+
+class _Stage:
+    """One run of the stage over its journal."""
+
+    def __init__(
+        self, captions: Sequence[Caption], knobs: InstructionKnobs, history: History
+    ) -> None:
+        self.failures: dict[str, str] = {}
+        self.questions = 0
+        self._captions = captions
+        self._knobs = knobs
+        self._history = history
+        self._wording = plain_wording(knobs)
+        self._moderator = Moderator(knobs.moderation, history) if knobs.moderation else None
+        self._plan: Plan | None = None
+        self._flagged: dict[str, str] = {}
+
+    async def run(self) -> bool:
+        """Ask all that is not answered yet; return whether the budget was met on the way."""
+        async with Line(self._knobs, self._history) as line:
+            try:
+                sound = [one.text for one in self._captions if caption_flaw(one.text) is None]
+                await self._screen(line, sound)
+                clean = [caption for caption in self._captions if self._may_pass(caption)]
+                await self._choose_form(line, clean)
+                self._plan = Plan(clean, self._knobs, self._wording, self._is_usable)
+                for number, questions in self._plan.rounds(self._history):
+                    await self._ask(line, number, questions)
+            except BudgetMet:
+                return True
+        return False
+
+    def account(self) -> Account:
+        """Say what became of every caption."""
+        return account(
+            self._captions,
+            self._plan.asked if self._plan else {},
+            self._flagged,
+            self._history,
+            failed=self.failures,
+            judge=self._judged,
+        )
+
+    async def _choose_form(self, line: Line, captions: Sequence[Caption]) -> None:
+        if self._knobs.form == "auto" and self._knobs.base_url is not None:
+            place = content_id(self._knobs.base_url, self._knobs.model)
+            form = self._history.form(place) or self._form_before(captions)
+            if form is None:
+                kinds = sorted(self._knobs.edit_types)
+                form = await find_form(line.asker(), self._wording, kinds[0])
+                self._history.record({"form": form, "endpoint": place})
+            self._wording = self._wording.held_to(form)
+
+    def _form_before(self, captions: Sequence[Caption]) -> Form | None:
+        """Plain where questions of this data set were asked so: they are not to be paid again."""
+        first = plan_questions(captions, self._knobs) if self._history.has_answers else {}
+        return "plain" if len(self._history.unanswered(first)) < len(first) else None
+
+    async def _ask(self, line: Line, number: int, questions: Mapping[str, Question]) -> None:
+        self.questions += len(questions)
+        missing = {name: questions[name] for name in self._history.unanswered(questions)}
+        try:
+            if missing:
+                await self._ask_missing(line, number, missing)
+        except BudgetMet:
+            await self._screen_answers(line, questions)  # of those that came before it was met
+            raise
+        await self._screen_answers(line, questions)
+
+    async def _ask_missing(self, line: Line, number: int, missing: Mapping[str, Question]) -> None:
+        rounds = self._knobs.rounds
+        said = f"instructions, round {number} of {rounds}" if rounds > 1 else "instructions"
+        with tqdm(total=len(missing), desc=said, unit="caption") as bar:
+            await self._way(line.asker(), bar).ask(missing, self.failures)
+
+    async def _screen_answers(self, line: Line, questions: Mapping[str, Question]) -> None:
+        if self._moderator is None:
+            return
+        answers = [self._history.answer(request) for request in questions]
+        made = [self._made(entry) for entry in answers if entry is not None]
+        await self._screen(line, [_texts(one) for one in made if isinstance(one, EditTriplet)])
+
+    def _way(self, asker: Asker, bar: "tqdm[Any]") -> Way:
+        if self._knobs.batch:
+            return InBatches(asker, self._wording, self._knobs, self._history, bar)
+        return OneByOne(asker, self._wording, concurrency=self._knobs.concurrency, bar=bar)
+
+    async def _screen(self, line: Line, texts: Sequence[str]) -> None:
+        if self._moderator and self._moderator.unknown(texts):
+            await self._moderator.screen(
+                line.asker(),
+                texts,
+                concurrency=self._knobs.concurrency,
+                max_retries=self._knobs.max_retries,
+            )
+
+    def _may_pass(self, caption: Caption) -> bool:
+        flaw = caption_flaw(caption.text)
+        if flaw is None and self._moderator and (flag := self._moderator.flagged(caption.text)):
+            flaw = f"caption flagged by moderation: {flag}"
+        if flaw is not None:
+            self._flagged[caption.id] = flaw
+        return flaw is None
+
+    def _is_usable(self, entry: Mapping[str, Any]) -> bool:
+        if entry["rejected"] or self._moderator is None:
+            return not entry["rejected"]
+        return isinstance(self._judged(entry), EditTriplet)
+
+    def _judged(self, entry: Mapping[str, Any]) -> EditTriplet | str:
+        """The triplet in an answer's entry, or why there is none."""
+        made = self._made(entry)
+        if self._moderator and isinstance(made, EditTriplet):
+            flag = self._moderator.flagged(_texts(made))
+            return made if flag is None else f"answer flagged by moderation: {flag}"
+        return made
+
+    def _made(self, entry: Mapping[str, Any]) -> EditTriplet | str:
+        if entry["rejected"]:
+            return str(entry["rejected"])
+        asked = Question(caption=entry["caption"], edit_type=entry["edit_type"])
+        try:
+            return self._wording.parse(entry["answer"], asked)
+        except Rejected as reason:  # by a check that was not there when it was journaled
+            return str(reason)
+
+
+def _texts(triplet: EditTriplet) -> str:
+    """What the language model wrote, for moderation."""
+    return "\n".join((triplet.instruction, triplet.edited_caption, triplet.inverse_instruction))

@@ -1,0 +1,283 @@
+"""Score rendered candidates with CLIP and decide which of them become training pairs.
+
+InstructPix2Pix's rule (``generate_img_dataset.py``): all four similarities must reach their
+threshold; of what passes, the candidates with the highest directional similarity are kept, or, as
+one may choose, those that change least: what changes beside the edit changes more.
+Candidates of one prefix tree share their source image, so only the best p of a seed competes.
+Every candidate leaves with a verdict: a rejected one carries its reason.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_gen.judging.scorers import add_score, of_each_image
+from data_gen.judging.surprise import Surprise
+from data_gen.records import ImageArray, ImagePair, Scores, Verdict
+from inference.backbone import Backbone
+from inference.clip import ClipScorer, compare
+from inference.images import from_numpy
+
+UNSAFE: Final = "unsafe"
+NO_JUDGEMENT: Final = "the judge gave no usable answer"
+
+# Images that CLIP sees at once; its results move by rounding with it, so it is not a knob.
+IMAGES_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """What each similarity of a pair must at least reach, in [-1, 1].
+
+    They belong to one CLIP checkpoint. InstructPix2Pix's 0.7, 0.2, 0.2, 0.2 are ViT-L/14's.
+
+    Attributes:
+        image_image: Source image against edited image.
+        text_source: Source image against its caption.
+        text_edited: Edited image against the edited caption.
+        directional: Change between the images against change between the captions.
+    """
+
+    image_image: float
+    text_source: float
+    text_edited: float
+    directional: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not -1 <= value <= 1:
+                raise ValueError(
+                    f"pairs.filter.thresholds.{field.name} must be within [-1, 1], got {value}"
+                )
+
+    @classmethod
+    def of_checkpoint(cls, found: Mapping[str, float]) -> "Thresholds":
+        """Make thresholds of those in a CLIP folder.
+
+        Raises:
+            ValueError: One is missing, or there is one that is not known.
+        """
+        expected = sorted(field.name for field in fields(cls))
+        if sorted(found) != expected:
+            raise ValueError(
+                f"the CLIP checkpoint carries thresholds for {sorted(found)}, expected {expected}; "
+                "give pairs.filter.thresholds in the recipe"
+            )
+        return cls(**found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterKnobs:
+    """How candidates are chosen.
+
+    Attributes:
+        thresholds: What the similarities must reach; None takes those in the CLIP folder.
+        best_p_per_seed: Let only the best p of each seed compete for ``keep``; the candidates of
+            one seed share their source image.
+        prefer: Which of the candidates that reach all thresholds come first: those whose change is
+            most that of the captions, as InstructPix2Pix has it, or those whose pixels change
+            least, which leave the rest alone. The latter trusts the thresholds to turn down edits
+            that change nothing.
+        max_surprise: What the generator's own error on either picture may at most be (see
+            `surprise`), a number of that generator's; None does not ask it.
+        min_aesthetic: What ``scorers.aesthetic`` must at least say of both pictures, about 1 to 10.
+        min_dino: How alike ``scorers.dino`` must at least find them, in [-1, 1].
+        min_judge: What ``scorers.judge`` must at least think of the edit, in [0, 1].
+        keep: Pairs to keep of a triplet, at most.
+    """
+
+    thresholds: Thresholds | None = None
+    best_p_per_seed: bool = True
+    prefer: Literal["direction", "closeness"] = "direction"
+    max_surprise: float | None = None
+    min_aesthetic: float | None = None
+    min_dino: float | None = None
+    min_judge: float | None = None
+    keep: int = 4
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError(f"pairs.filter.keep must be at least 1, got {self.keep}")
+        if self.max_surprise is not None and not self.max_surprise > 0:
+            raise ValueError(
+                f"pairs.filter.max_surprise must be above 0 or null, got {self.max_surprise}"
+            )
+
+
+def judge(scores: Scores, thresholds: Thresholds) -> str | None:
+    """Return None where all similarities reach their thresholds, otherwise the first that fails.
+
+    A similarity that is not a number fails. The reason names the threshold rather than the value,
+    so that reasons can be counted.
+    """
+    for field in fields(thresholds):
+        least = getattr(thresholds, field.name)
+        if not getattr(scores, field.name) >= least:
+            return f"{field.name} < {least:g}"
+    return None
+
+
+def select(
+    pairs: Sequence[ImagePair],
+    thresholds: Thresholds,
+    knobs: FilterKnobs,
+    *,
+    hopeful: bool = False,
+) -> list[Verdict]:
+    """Decide over the scored candidates of one triplet.
+
+    Args:
+        pairs: Candidates of one triplet, each with scores.
+        thresholds: What the similarities must reach.
+        knobs: How many to keep.
+        hopeful: As for `failing`; it tells which candidates are worth asking more about.
+
+    Returns:
+        One verdict a candidate, in the order given. Equal candidates rank by key.
+
+    Raises:
+        ValueError: A candidate lacks a score.
+    """
+    reasons = {
+        pair.key: failing(_scores(pair), thresholds, knobs, hopeful=hopeful) for pair in pairs
+    }
+    passed = [pair for pair in pairs if reasons[pair.key] is None]
+    rank = _distance if knobs.prefer == "closeness" else lambda pair: -_scores(pair).directional
+    ranked = sorted(passed, key=lambda pair: (rank(pair), pair.key))
+    seeds: set[int] = set()
+    kept = 0
+    for pair in ranked:
+        if knobs.best_p_per_seed and pair.seed_index in seeds:
+            reasons[pair.key] = "not the best p of its seed"
+        elif kept == knobs.keep:
+            reasons[pair.key] = f"not among the best {knobs.keep}"
+        else:
+            kept += 1
+        seeds.add(pair.seed_index)
+    return [Verdict(pair=pair, reason=reasons[pair.key]) for pair in pairs]
+
+
+def score(pairs: Sequence[ImagePair], scorer: ClipScorer) -> list[ImagePair]:
+    """Score candidates; each distinct image and caption is encoded once.
+
+    Args:
+        pairs: Any candidates; those of one seed share one source array.
+        scorer: The CLIP model.
+
+    Returns:
+        The same candidates with scores.
+
+    Raises:
+        CaptionTooLong: A caption has more tokens than the scorer reads.
+    """
+    captions = [pair.triplet.caption for pair in pairs]
+    edited_captions = [pair.triplet.edited_caption for pair in pairs]
+    texts = scorer.text([*captions, *edited_captions])
+    looked_at = of_each_image(pairs, lambda images: image_features(images, scorer).unbind())
+    source, edited = map(torch.stack, zip(*looked_at, strict=True))
+    values = compare(
+        source,
+        edited,
+        texts[: len(pairs)],
+        texts[len(pairs) :],
+    )
+    return [
+        replace(pair, scores=Scores(**{name: float(value[row]) for name, value in values.items()}))
+        for row, pair in enumerate(pairs)
+    ]
+
+
+def scored(
+    pairs: Sequence[ImagePair], scorer: ClipScorer, knobs: FilterKnobs, backbone: Backbone | None
+) -> list[ImagePair]:
+    """Score candidates by all that the knobs ask for.
+
+    Args:
+        pairs: Any candidates; those of one seed share one source array.
+        scorer: The CLIP model.
+        knobs: How candidates are chosen.
+        backbone: What drew them; it is asked where ``max_surprise`` is given.
+
+    Raises:
+        CaptionTooLong: A caption has more tokens than the scorer reads.
+        ValueError: The backbone is to be asked and missing.
+    """
+    if not pairs:
+        return []
+    found = score(pairs, scorer)
+    if knobs.max_surprise is None:
+        return found
+    if backbone is None:
+        raise ValueError("pairs.filter.max_surprise asks the generator, which was not given")
+    return add_score(found, Surprise(backbone=backbone))
+
+
+def thresholds_of(knobs: FilterKnobs, scorer: ClipScorer) -> Thresholds:
+    """The recipe's thresholds, or those in the CLIP folder.
+
+    Raises:
+        ValueError: Neither gives all.
+    """
+    return knobs.thresholds or Thresholds.of_checkpoint(scorer.thresholds)
+
+
+def failing(
+    scores: Scores, thresholds: Thresholds, knobs: FilterKnobs, *, hopeful: bool = False
+) -> str | None:
+    """Why a candidate is not to be kept, however few others there are; None where it may be.
+
+    Args:
+        scores: What it scored.
+        thresholds: What the similarities must reach.
+        knobs: What the other scores must.
+        hopeful: Whether a score that nobody has asked for yet is taken to suffice.
+    """
+    return next(_faults(scores, thresholds, knobs, hopeful=hopeful), None)
+
+
+def _faults(
+    scores: Scores, thresholds: Thresholds, knobs: FilterKnobs, *, hopeful: bool
+) -> Iterator[str]:
+    """All that is wrong, the gravest first; a score that is not a number is wrong."""
+    if scores.unsafe:
+        yield UNSAFE
+    if (reason := judge(scores, thresholds)) is not None:
+        yield reason
+    for name, least in (("aesthetic", knobs.min_aesthetic), ("dino", knobs.min_dino)):
+        found = getattr(scores, name)
+        if least is not None and not (hopeful if found is None else found >= least):
+            yield f"{name} < {least:g}"
+    most, found = knobs.max_surprise, scores.surprise
+    if most is not None and not (hopeful if found is None else found <= most):
+        yield f"surprise > {most:g}"
+    least, found = knobs.min_judge, scores.judge
+    if found is not None and math.isnan(found):
+        yield NO_JUDGEMENT
+    elif least is not None and not (hopeful if found is None else found >= least):
+        yield f"judge < {least:g}"
+
+
+def image_features(images: Sequence[ImageArray], scorer: ClipScorer) -> Tensor:
+    """Encode images of one size each, (H, W, 3) uint8, as unit features (N, D)."""
+    chunks = []
+    for first in range(0, len(images), IMAGES_AT_ONCE):
+        some = [from_numpy(image) for image in images[first : first + IMAGES_AT_ONCE]]
+        chunks.append(scorer.image(torch.stack(some)))
+    return torch.cat(chunks)
+
+
+def _distance(pair: ImagePair) -> float:
+    """Mean absolute change of the pixels, in 8-bit steps."""
+    return float(np.abs(pair.source.astype(np.int16) - pair.edited).mean())
+
+
+def _scores(pair: ImagePair) -> Scores:
+    if pair.scores is None:
+        raise ValueError(f"the candidate {pair.key} has not been scored")
+    return pair.scores

@@ -1,0 +1,84 @@
+"""How a vision-language model is asked to judge."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from data_gen.asking.budget import Prices
+from data_gen.asking.terms import OURS
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeKnobs:
+    """A vision-language model behind an OpenAI-compatible endpoint.
+
+    It is shown pairs that everything else lets pass and that are about to be kept.
+
+    Attributes:
+        model: The model's name on the server.
+        base_url: Root of an OpenAI-compatible API. The key comes from the environment variable
+            OPENAI_API_KEY.
+        form: What the endpoint holds answers to; ``plain`` only asks for JSON. They are checked
+            here in any case.
+        temperature: Sampling temperature; null leaves it to the endpoint.
+        max_tokens: Longest answer, in tokens.
+        picture_tokens: The most tokens that the endpoint counts for one picture. What a question
+            can cost is reckoned with it.
+        extra: Further fields of each request, such as ``max_tokens`` for a server that does not
+            know ``max_completion_tokens``.
+        concurrency: Requests in flight, of each worker.
+        requests_per_minute: The limit of each worker; null for none.
+        tokens_per_minute: The limit of each worker, prompts and answers together; null for none.
+        timeout_s: Longest wait for one answer, in seconds.
+        max_retries: How often a request that failed is repeated.
+        prices: What the endpoint charges.
+        budget: Dollars that this data set's judgements may cost, over all workers, never exceeded;
+            null for no limit.
+    """
+
+    model: str
+    base_url: str
+    form: Literal["json_schema", "json_object", "plain"] = "json_schema"
+    temperature: float | None = 0.0
+    max_tokens: int = 128
+    picture_tokens: int = 6000
+    extra: dict[str, Any] = field(default_factory=dict)
+    concurrency: int = 4
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    timeout_s: float = 120.0
+    max_retries: int = 4
+    prices: Prices = field(default_factory=Prices)
+    budget: float | None = None
+
+    def __post_init__(self) -> None:
+        least = {"max_tokens": 1, "picture_tokens": 1, "concurrency": 1, "max_retries": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(
+                    f"pairs.scorers.judge.{name} must be at least {bound}, "
+                    f"got {getattr(self, name)}"
+                )
+        for name in ("requests_per_minute", "tokens_per_minute", "timeout_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"pairs.scorers.judge.{name} must be above 0, got {value}")
+        if taken := sorted(set(self.extra) & OURS):
+            raise ValueError(f"pairs.scorers.judge.extra must not hold {taken}")
+        if self.extra.get("max_tokens", 0) > self.max_tokens:
+            raise ValueError(
+                f"pairs.scorers.judge.extra.max_tokens must be at most max_tokens, "
+                f"{self.max_tokens}"
+            )
+        if self.budget is not None and not 0 <= self.budget < float("inf"):
+            raise ValueError(
+                f"pairs.scorers.judge.budget must be 0 dollars or more, got {self.budget}"
+            )
+        if self.budget is not None and not self.prices:
+            raise ValueError(
+                "pairs.scorers.judge.budget needs prices: give prices.input and prices.output"
+            )
+
+    def decides(self) -> dict[str, Any]:
+        """What decides its answers; the rest is where it is, patience and money."""
+        names = ("model", "form", "temperature", "max_tokens", "extra")
+        return {name: getattr(self, name) for name in names}

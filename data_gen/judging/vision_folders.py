@@ -1,0 +1,66 @@
+"""Load vision models from local transformers folders, and show them pictures.
+
+A weight that is missing would be made up at random without a word; here it is an error.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from transformers import AutoImageProcessor
+
+from data_gen.records import ImageArray
+
+IMAGES_AT_ONCE: Final = 64
+"""Images that a model sees at once; its results move by rounding with it, so it is not a knob."""
+
+
+def load_vision_model(kind: Any, folder: Path, device: torch.device) -> Any:
+    """Load a model in fp32, for looking only.
+
+    Args:
+        kind: Its class, or an Auto class.
+        folder: ``config.json`` and safetensors.
+        device: Where to put it.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: The weights are not there, or are not those of such a model.
+    """
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"there is no model in {folder}: it has no config.json")
+    try:
+        model, found = kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{folder} cannot be loaded as a {kind.__name__}: {error}") from error
+    if lost := sorted([*found["missing_keys"], *map(str, found["mismatched_keys"])]):
+        raise ValueError(
+            f"{folder} lacks {len(lost)} weights of a {type(model).__name__}, such as {lost[0]}"
+        )
+    return model.to(device, torch.float32).eval().requires_grad_(False)
+
+
+def load_processor(folder: Path) -> Any:
+    """Load what turns pictures into a model's input.
+
+    Raises:
+        FileNotFoundError: The folder has none.
+    """
+    if not (folder / "preprocessor_config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no preprocessor_config.json")
+    return AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+
+
+def inputs(images: Sequence[ImageArray], processor: Any, device: torch.device) -> Iterator[Tensor]:
+    """Yield pictures, (H, W, 3) uint8 each, as batches of model inputs (B, 3, h, w)."""
+    for first in range(0, len(images), IMAGES_AT_ONCE):
+        some = list(images[first : first + IMAGES_AT_ONCE])
+        yield processor(images=some, return_tensors="pt").pixel_values.to(device)

@@ -1,0 +1,1 @@
+"""Publish a data set: large shards, an index and a card."""

@@ -1,0 +1,127 @@
+"""What a pair is drawn from: the knobs of rendering, and the trees that they give a triplet.
+
+A *tree* is one seed of a triplet: one noise, one guidance scale and some values of p. What is
+random about it is a function of the triplet and the seed, never of worker or order. `pairs` renders
+trees.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from data_gen.records import EditTriplet
+from data_gen.rendering.prefix_tree import shared_steps
+from inference.noise import keyed_seed
+from inference.sampling import SamplerName
+
+Share = Literal["self", "cross", "both"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderKnobs:
+    """How pairs are rendered.
+
+    Attributes:
+        share: Attention that source and target share: InstructPix2Pix's self-attention, or
+            Prompt-to-Prompt's cross-attention, which keeps more of the source, or both.
+        steps: Steps of the sampler.
+        seeds: Trees a triplet; each has its own noise and guidance scale.
+        seeds_of: Trees for single edit types: what seldom succeeds needs more to choose from.
+        branches: Values of p a tree. Few steps leave few different outcomes: where the range holds
+            no more of them than this, each is taken once.
+        p_range: Range of p; its equal parts, one a branch, are drawn from uniformly.
+        p_ranges: Ranges for single edit types: what moves a figure needs a smaller p.
+        guidance_range: Range that the guidance scale of a tree is drawn from, uniformly. Where it
+            is 1 to 1, nothing is guided, which halves the UNet rows; distilled models want that.
+        sampler: Name of the sampler.
+        size: Side of the square images in pixels; None for what the model was made for.
+        batch_rows: UNet rows a call, at most. Two for each image in the making, one if unguided.
+    """
+
+    share: Share = "self"
+    steps: int = 25
+    seeds: int = 4
+    seeds_of: Mapping[str, int] = field(default_factory=dict)
+    branches: int = 4
+    p_range: tuple[float, float] = (0.1, 0.9)
+    p_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    guidance_range: tuple[float, float] = (7.5, 15.0)
+    sampler: SamplerName = "euler_ancestral"
+    size: int | None = None
+    batch_rows: int = 64
+
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "seeds": 1, "branches": 1, "batch_rows": 4}
+        numbers = [(name, getattr(self, name), bound) for name, bound in least.items()]
+        numbers += [(f"seeds_of.{kind}", found, 1) for kind, found in self.seeds_of.items()]
+        for name, found, bound in numbers:
+            if found < bound:
+                raise ValueError(f"pairs.render.{name} must be at least {bound}, got {found}")
+        ranges = {"p_range": self.p_range, "guidance_range": self.guidance_range}
+        ranges |= {f"p_ranges.{kind}": found for kind, found in self.p_ranges.items()}
+        for name, (low, high) in ranges.items():
+            if not 0 <= low <= high:
+                raise ValueError(
+                    f"pairs.render.{name} must be 0 <= low <= high, got [{low}, {high}]"
+                )
+
+    def seeds_for(self, triplet: EditTriplet) -> int:
+        """How many trees a triplet gets."""
+        return self.seeds_of.get(triplet.edit_type, self.seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """All candidates of one seed of a triplet.
+
+    Attributes:
+        triplet: The texts.
+        seed_index: Which of the triplet's seeds; the noise is a function of the two.
+        guidance: Classifier-free guidance scale.
+        ps: One p a branch.
+    """
+
+    triplet: EditTriplet
+    seed_index: int
+    guidance: float
+    ps: tuple[float, ...]
+
+
+def draw_tree(triplet: EditTriplet, seed_index: int, knobs: RenderKnobs) -> Tree:
+    """Draw a tree: guidance = f(triplet, seed), p = f(triplet, seed, branch)."""
+    key = (triplet.id, seed_index)
+    low, high = knobs.p_ranges.get(triplet.edit_type, knobs.p_range)
+    return Tree(
+        triplet=triplet,
+        seed_index=seed_index,
+        guidance=_uniform(*knobs.guidance_range, *key, "guidance"),
+        ps=_all_ps(low, high, knobs) or _drawn_ps(low, high, knobs, key),
+    )
+
+
+def _drawn_ps(
+    low: float, high: float, knobs: RenderKnobs, key: tuple[str, int]
+) -> tuple[float, ...]:
+    """Branch b of k draws its p from the b-th of k equal parts of the range.
+
+    Over the branches that is InstructPix2Pix's uniform draw, but two branches seldom share the same
+    number of steps, which would give the same image twice.
+    """
+    part = (high - low) / knobs.branches
+    return tuple(
+        _uniform(low + part * branch, low + part * (branch + 1), *key, "p", branch)
+        for branch in range(knobs.branches)
+    )
+
+
+def _all_ps(low: float, high: float, knobs: RenderKnobs) -> tuple[float, ...]:
+    """The largest p of each outcome in the range, or none where branches are too few for all."""
+    fewest, most = shared_steps(low, knobs.steps), shared_steps(high, knobs.steps)
+    if most - fewest >= knobs.branches:
+        return ()
+    return tuple(min(n / max(1, knobs.steps - 1), high) for n in range(fewest, most + 1))
+
+
+def _uniform(low: float, high: float, *key: str | int) -> float:
+    return random.Random(keyed_seed(*key)).uniform(low, high)

@@ -1,0 +1,1 @@
+"""Get units made: by whom, with a receipt each, whatever dies on the way."""

@@ -1,0 +1,109 @@
+"""Who makes the units: an executor has them made and knows nothing of what that takes.
+
+``in_process`` makes them one after the other, ``Processes`` on all GPUs or cores of a machine,
+``RayActors`` on a cluster; the bytes are the same. ``Partition`` cuts the table for array jobs,
+each of which runs it on its share; all may share one output folder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self
+
+import torch
+
+from data_gen.runs.processes import Processes
+from data_gen.runs.receipts import Unit
+from data_gen.runs.workers import Made, Start
+
+
+class Executor(Protocol):
+    """Makes units, an idempotent thing to do."""
+
+    def __call__(self, start: Start, units: Sequence[Unit]) -> Made:
+        """Make the units.
+
+        Args:
+            start: Called once in each process that makes units.
+            units: What to make.
+
+        Yields:
+            The outcome of each prompt as it is done, and the receipt of each unit once its files
+            are complete. Writing the receipt is for the caller. Closing ends all workers.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutorKnobs:
+    """Who makes the units. What is made does not depend on it, but for ``threads``.
+
+    Attributes:
+        kind: ``in_process``; ``processes``, one a GPU; or ``ray``, actors of a running cluster,
+            whose nodes all see the output folder under this path.
+        workers: How many; null for one a GPU, without GPUs one a core.
+        threads: Threads a worker computes with. On a CPU, bytes may move by rounding with it. null
+            leaves it to torch in one process, shares torch's among processes, and is 1 on Ray.
+        address: Of the Ray cluster; ``auto`` takes RAY_ADDRESS, or the one on this machine.
+    """
+
+    kind: Literal["in_process", "processes", "ray"] = "in_process"
+    workers: int | None = None
+    threads: int | None = None
+    address: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads"):
+            found = getattr(self, name)
+            if found is not None and found < 1:
+                raise ValueError(f"executor.{name} must be at least 1 or null, got {found}")
+
+
+def executor_of(knobs: ExecutorKnobs) -> Executor:
+    """Make the executor that a recipe asks for.
+
+    Raises:
+        ValueError: Ray is not installed.
+    """
+    if knobs.kind == "processes":
+        return Processes(workers=knobs.workers, threads=knobs.threads)
+    if knobs.kind == "ray":
+        try:
+            from data_gen.runs.ray_actors import RayActors
+        except ModuleNotFoundError as error:
+            if error.name != "ray":
+                raise
+            raise ValueError("executor.kind ray needs Ray: pip install 'emend[ray]'") from error
+        return RayActors(address=knobs.address, workers=knobs.workers, threads=knobs.threads)
+    if knobs.threads is not None:
+        torch.set_num_threads(knobs.threads)
+    return in_process
+
+
+def in_process(start: Start, units: Sequence[Unit]) -> Made:
+    """Make units one after the other in this process."""
+    make = start()
+    for unit in units:
+        yield from make(unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """One share of the units: every ``count``-th, from ``index`` on."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``i/n``, 0 <= i < n.
+
+        Raises:
+            ValueError: The text is anything else.
+        """
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            raise ValueError(f"partition must be i/n with 0 <= i < n, such as 0/4, got {text!r}")
+        return cls(index=int(index), count=int(count))
+
+    def of(self, units: Sequence[Unit]) -> Sequence[Unit]:
+        """Return this share of the units."""
+        return units[self.index :: self.count]

@@ -1,0 +1,105 @@
+"""What a shard may hold: the members of a pair, each checked before it is believed.
+
+A pair is three regular files in a tar, ``<key>.input.jpg``, ``<key>.edited.jpg`` and
+``<key>.json``. Names are held against an allow-list, sizes are looked at before bytes are read and
+pixels before they are decoded. ``shards`` writes and reads whole pairs with this.
+"""
+
+import io
+import json
+import tarfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from data_gen.records import EditTriplet, ImageArray, Scores
+
+MEMBERS = ("edited.jpg", "input.jpg", "json")
+MAX_MEMBER_BYTES = 64 * 2**20
+MAX_PIXELS = 2**26
+BLOCK = 512
+SCORES = tuple(item.name for item in fields(Scores))
+LATER_SCORES = tuple(item.name for item in fields(Scores) if item.default is None)
+"""Those that not every data set has; an index may have been made before they were known."""
+_DESCRIPTION = {item.name for item in fields(EditTriplet)} - {"id"} | {
+    *("key", "group", "seed_index", "branch", "p", "guidance", "scores")
+}
+
+
+class ShardError(ValueError):
+    """A shard or an index is damaged, or holds what it should not."""
+
+
+def checked_name(member: tarfile.TarInfo, path: Path) -> tuple[str, str]:
+    """Split a member's name into key and extension.
+
+    Raises:
+        ShardError: It is no regular file of that name, or is larger than 64 MiB.
+    """
+    key, _, extension = member.name.partition(".")
+    regular = member.isreg() and not member.issparse()
+    if not regular or extension not in MEMBERS or not key or "/" in key or not key.isprintable():
+        raise ShardError(
+            f"{path} holds {member.name!r}: expected regular files <key>.{{{','.join(MEMBERS)}}}"
+        )
+    if member.size > MAX_MEMBER_BYTES:
+        raise ShardError(f"{path}: {member.name} has {member.size} bytes, at most 64 MiB expected")
+    return key, extension
+
+
+def require_end(path: Path) -> None:
+    """Require a tar's end, two blocks of zeros: tar readers are content without it.
+
+    Raises:
+        ShardError: The tar is truncated.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - 2 * BLOCK))
+        if file.read() != bytes(2 * BLOCK):
+            raise ShardError(f"{path} is truncated: its {size} bytes do not end as a tar does")
+
+
+def encode_jpeg(image: ImageArray) -> bytes:
+    """Encode (H, W, 3) uint8 as JPEG, quality 95, no chroma subsampling (4:4:4)."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
+def decode_image(content: bytes, name: str) -> ImageArray:
+    """Decode a JPEG to (H, W, 3) uint8, looking at its size first.
+
+    Raises:
+        ShardError: It is no JPEG, is damaged, or is larger than 2^26 pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ShardError(f"{name} has {image.width} x {image.height} pixels, too many")
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise ShardError(f"{name} is no JPEG, or is damaged: {error}") from error
+
+
+def described(content: bytes, name: str) -> dict[str, Any]:
+    """Parse a pair's JSON and require what a reader needs of it.
+
+    Raises:
+        ShardError: It is no JSON, lacks a field, or has a score that is no number.
+    """
+    try:
+        found = dict(json.loads(content, parse_constant=_refuse))
+        Scores(**found["scores"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ShardError(f"{name}: its JSON describes no pair") from error
+    if missing := _DESCRIPTION - set(found):
+        raise ShardError(f"{name}: its JSON lacks {sorted(missing)}")
+    return found
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no JSON number")

@@ -1,0 +1,1 @@
+"""Look at a data set: verify it, count what became of what, see its pairs."""

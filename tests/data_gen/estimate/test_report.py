@@ -1,0 +1,183 @@
+"""What is told beforehand is what a run then needs: its UNet's rows are counted."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from torch import nn
+
+from data_gen import __main__, stages
+from data_gen.estimate.forecast import forecast, stand_ins, work_of_all
+from data_gen.estimate.report import report
+from data_gen.judging.filter import Thresholds
+from data_gen.records import Caption, EditTriplet, triplet_to_json
+from data_gen.rendering.trees import RenderKnobs
+from data_gen.shapes import draw_triplets
+from data_gen.stages import PairKnobs, Recipe, make_captions, make_instructions, make_pairs
+from inference.backbone import Backbone, load_backbone
+from inference.files import write_lines
+from inference.shapes.edits import EditType
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of every call of the UNet that the pair stage loads."""
+    found: list[int] = []
+
+    def count(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        found.append(len(inputs[0]))
+
+    def load(*args: Any, **kwargs: Any) -> Backbone:
+        backbone = load_backbone(*args, **kwargs)
+        backbone.unet.register_forward_pre_hook(count)
+        return backbone
+
+    monkeypatch.setattr(stages, "load_backbone", load)
+    return found
+
+
+def test_from_triplets_it_is_exact(
+    recipe: Recipe, triplets: list[EditTriplet], rows: list[int]
+) -> None:
+    too_long = EditTriplet.of(
+        caption="a red circle " * 9,
+        instruction="make it blue",
+        edited_caption="a blue circle",
+        edit_type="recolour",
+        inverse_instruction="make it red",
+    )
+    other = replace(triplets[0], edit_type="reshape")
+    other = EditTriplet.of(**{k: v for k, v in vars(other).items() if k != "id"})
+    lines = map(triplet_to_json, [*triplets, too_long, other])
+    write_lines(recipe.output / "triplets.jsonl", lines)
+    render = replace(
+        recipe.pairs.render, branches=3, seeds_of={"reshape": 5}, p_ranges={"reshape": (0.0, 0.3)}
+    )
+    # Everything is good, so that nothing is judged in the place of another.
+    every = Thresholds(image_image=-1, text_source=-1, text_edited=-1, directional=-1)
+    judged = replace(recipe.pairs.filter, thresholds=every, max_surprise=100.0)
+    knobs = replace(recipe.pairs, render=render, filter=judged)
+    recipe = replace(recipe, pairs=knobs)
+    told = forecast(recipe)
+    assert told.left.triplets == 11
+    assert told.left.judging > 0
+    first = replace(recipe, partition="0/2")
+    told_of_first = forecast(first).left.rows
+    make_pairs(first)
+    assert sum(rows) == told_of_first
+    assert forecast(recipe).left.rows == told.left.rows - told_of_first
+    assert forecast(recipe).done.rows == told_of_first
+    make_pairs(recipe)
+    assert sum(rows) == told.left.rows
+    assert forecast(recipe).left.rows == 0
+
+
+KINDS = dict.fromkeys(get_args(EditType), 1.0)
+
+
+@pytest.mark.parametrize(
+    "render",
+    [
+        RenderKnobs(),
+        RenderKnobs(
+            steps=20, seeds=2, branches=2, p_range=(0.6, 0.95), p_ranges={"move": (0.1, 0.4)}
+        ),
+        RenderKnobs(steps=5, seeds=1, branches=8, seeds_of={"remove": 4}),
+    ],
+)
+def test_from_captions_it_is_close(tmp_path: Path, render: RenderKnobs) -> None:
+    triplets = draw_triplets(360, seed=5, kinds=get_args(EditType))
+    captions = {triplet.caption: Caption.of(triplet.caption) for triplet in triplets}
+    recipe = Recipe(output=tmp_path, pairs=PairKnobs(render=render))
+    asked = stand_ins(list(captions.values()), recipe)
+    told = work_of_all(asked, recipe.pairs) * (len(triplets) / len(asked))
+    exact = work_of_all(triplets, recipe.pairs)
+    assert told.rows == pytest.approx(exact.rows, rel=0.08)
+    assert told.images == pytest.approx(exact.images, rel=0.08)
+
+
+def test_very_many_triplets_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    triplets = draw_triplets(300, seed=6)
+    exact = work_of_all(triplets, PairKnobs())
+    monkeypatch.setattr("data_gen.estimate.forecast.MOST_TREES", 400)
+    sampled = work_of_all(triplets, PairKnobs())
+    assert sampled.triplets == exact.triplets == 300
+    assert sampled.rows != exact.rows
+    assert sampled.rows == pytest.approx(exact.rows, rel=0.05)
+
+
+def test_the_command_tells_before_and_after_the_text(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = PairKnobs(model=recipe.pairs.model, clip=recipe.pairs.clip, render=RenderKnobs(steps=4))
+    recipe = replace(recipe, pairs=pairs)
+    line = ["estimate", "--output", str(recipe.output), "--captions.count", "50"]
+    line += ["--pairs.model", pairs.model, "--pairs.clip", pairs.clip]
+    line += ["--pairs.render.steps", "4"]
+    assert __main__.main([*line, "--measure", "true", "--rates", '{"H200": 0.5}']) == 0
+    said = capsys.readouterr().out
+    told = forecast(recipe).left.rows
+    assert "requests:  none to the language model" in said
+    assert "10 triplets to render (from triplets.jsonl, 0 of 1 units done)" in said
+    assert f"UNet rows: {told:,.0f}" in said
+    assert f"{told / 0.5 / 3600:,.2f} of one worker on H200" in said
+    assert "on this machine, at" in said
+    (recipe.output / "triplets.jsonl").unlink()
+    assert __main__.main([*line, "--instructions.edits_per_caption", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "requests:  100 to the language model, 0 are answered" in said
+    assert "100 triplets to render (at most: there may be 50 captions" in said
+    assert "hours:     unknown; --measure" in said
+    assert "cost:" not in said  # our own server has no price
+    priced = ["--instructions.base_url", "http://127.0.0.1:9/v1", "--instructions.model", "m"]
+    assert __main__.main([*line, *priced]) == 0
+    assert "cost:      unknown; instructions.prices say" in capsys.readouterr().out
+    priced += ["--instructions.prices.input", "400", "--instructions.prices.output", "1600"]
+    assert __main__.main([*line, *priced]) == 0
+    said = capsys.readouterr().out
+    tokens, cost = (next(x for x in said.splitlines() if x.startswith(w)) for w in ("tok", "cost"))
+    into, out = (int(n.replace(",", "")) for n in re.findall(r"[\d,]+(?= in| out)", tokens))
+    about, most = (float(n.replace(",", "")) for n in re.findall(r"\$([\d,.]+\d)", cost))
+    assert about == pytest.approx(400e-6 * into + 1600e-6 * out, rel=0.01, abs=0.01)
+    assert most > about > 0
+    assert list(recipe.output.iterdir()) == []
+    assert __main__.main([*line[:3], "--rates", '{"H200": 0}']) == 1
+    assert "above 0" in capsys.readouterr().err
+
+
+def test_what_is_done_says_how_fast_it_was(recipe: Recipe) -> None:
+    make_pairs(replace(recipe, partition="0/5"))
+    (said,) = (line for line in report(recipe, {}, measure=False) if line.startswith("hours"))
+    assert "what made the units so far" in said
+    receipt = json.loads((recipe.output / "receipts" / "00000.json").read_text())
+    spent = receipt["seconds"]
+    assert set(spent) == {"render", "score", "write", "total"}
+    assert spent["render"] + spent["score"] + spent["write"] == pytest.approx(
+        spent["total"], abs=0.003
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_before_a_shapes_run_it_is_within_15_percent(
+    tmp_path: Path, rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shapes recipe on 24 captions, told before there is anything."""
+    monkeypatch.chdir(ROOT)
+    seen: list[Recipe] = []
+    monkeypatch.setattr(__main__, "make_captions", seen.append)
+    recipe_file = str(ROOT / "data_gen/recipes/shapes.yaml")
+    line = ["--config", recipe_file, "--output", str(tmp_path), "--captions.count", "24"]
+    assert __main__.main(["captions", *line]) == 0
+    (recipe,) = seen
+    told = forecast(recipe).left.rows
+    make_captions(recipe)
+    make_instructions(recipe)
+    make_pairs(recipe)
+    print(f"told {told:.0f}, needed {sum(rows)}")
+    assert told == pytest.approx(sum(rows), rel=0.15)

@@ -1,0 +1,363 @@
+"""The prefix tree renders what independent rendering does, at the cost that its formula says."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_gen.records import EditTriplet, ImageArray, ImagePair
+from data_gen.rendering.pairs import Draft, denoise_trees, rejection, render_trees
+from data_gen.rendering.prefix_tree import plan, shared_steps, unet_rows
+from data_gen.rendering.trees import RenderKnobs, Share, draw_tree
+from inference.backbone import Backbone
+from inference.sampling import SAMPLERS, SamplerName
+from tests.data_gen.rendering.reference_renderer import (
+    LONGER,
+    OTHERS,
+    PS,
+    STEPS,
+    SWAP,
+    render_independently,
+    tree,
+    triplet,
+)
+
+BuildBackbone = Callable[..., Backbone]
+
+KNOBS = RenderKnobs(steps=STEPS, batch_rows=12, seeds=2, branches=3)
+SAMPLER_NAMES = tuple(SAMPLERS)
+
+
+@pytest.mark.parametrize(
+    ("share", "of"),
+    [("self", SWAP), ("cross", SWAP), ("cross", LONGER)],
+    ids=["self", "cross", "longer"],
+)
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["fp64", "fp32"]
+)
+def test_the_tree_equals_independent_rendering(
+    build_backbone: BuildBackbone,
+    share: Share,
+    of: EditTriplet,
+    sampler: SamplerName,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    backbone = build_backbone("v_prediction", dtype=dtype)
+    knobs = RenderKnobs(steps=STEPS, batch_rows=12, share=share, sampler=sampler)
+    planned, latents = denoise_trees(backbone, [tree(of)], knobs)
+    source = latents[planned.source_of[0]]
+    targets = latents[list(planned.targets_of[0])]
+    largest = 0.0
+    for p, target in zip(PS, targets, strict=True):
+        expected_source, expected = render_independently(backbone, tree(of), p, share, sampler)
+        for found, wanted in ((source, expected_source), (target, expected)):
+            error = float((found - wanted).abs().max())
+            # fp64: absolute, as promised; fp32: relative.
+            scale = 1.0 if dtype == torch.float64 else float(wanted.abs().max())
+            largest = max(largest, error / scale)
+    assert largest < tolerance
+    if dtype == torch.float64:  # the comparison has teeth: one shared step more is another image
+        for a, one in zip(PS, targets, strict=True):
+            for b, other in zip(PS, targets, strict=True):
+                same_steps = shared_steps(a, STEPS) == shared_steps(b, STEPS)
+                assert bool((one - other).abs().max() < 1e-6) == same_steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_the_tree_equals_independent_rendering_on_a_large_unet(
+    build_backbone: BuildBackbone, sampler: SamplerName
+) -> None:
+    """Stable Diffusion 1.5's UNet with random weights, a few steps of small latents."""
+    small = build_backbone()
+    torch.manual_seed(0)
+    width = small.unet.config.cross_attention_dim
+    unet = UNet2DConditionModel(sample_size=8, cross_attention_dim=width, attention_head_dim=8)
+    backbone = replace(small, unet=unet.eval().requires_grad_(False))
+    knobs = RenderKnobs(steps=STEPS, batch_rows=16, share="self", sampler=sampler)
+    planned, latents = denoise_trees(backbone, [tree()], knobs)
+    targets = latents[list(planned.targets_of[0])]
+    for p, target in list(zip(PS, targets, strict=True))[::3]:
+        _, expected = render_independently(backbone, tree(), p, "self", sampler)
+        error = float((target - expected).abs().max() / expected.abs().max())
+        assert error < 1e-4
+
+
+def test_unet_rows_are_counted_as_the_formula_says(build_backbone: BuildBackbone) -> None:
+    backbone = build_backbone()
+    rows: list[int] = []
+    reported: list[int] = []
+    handle = backbone.unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    knobs = RenderKnobs(steps=STEPS, batch_rows=12)
+    denoise_trees(backbone, [tree(), tree(seed_index=1)], knobs, progress=reported.append)
+    handle.remove()
+    assert sum(rows) == sum(reported) == 2 * unet_rows(PS, STEPS)
+    assert max(rows) <= knobs.batch_rows
+
+
+def test_the_formula_is_that_of_the_design_where_steps_are_many() -> None:
+    steps, ps = 10_001, [0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85]
+    per_step = 2 + 2 * max(ps) + 2 * sum(1 - p for p in ps)
+    assert unet_rows(ps, steps) / steps == pytest.approx(per_step, rel=1e-3)
+    assert 4 * len(ps) / per_step == pytest.approx(2.74, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("p", "steps", "shared"), [(0, 25, 0), (0.5, 100, 50), (1.0, 100, 99), (1.1, 100, 100)]
+)
+def test_p_shares_the_steps_that_the_reference_shares(p: float, steps: int, shared: int) -> None:
+    assert shared_steps(p, steps) == shared
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 1.2), min_size=1, max_size=9), min_size=1, max_size=6),
+    st.integers(1, 30),
+    st.integers(2, 20),
+)
+def test_a_plan_moves_every_state_once_a_step_and_no_call_is_too_large(
+    trees: list[list[float]], steps: int, capacity: int
+) -> None:
+    planned = plan(trees, steps=steps, capacity=capacity)
+    calls = [(i, call) for i in range(steps) for call in planned.root_calls(i)]
+    calls += [(i, call) for i in range(steps) for call in planned.target_calls(i, planned.forks)]
+    assert max(len(call.states) for _, call in calls) <= capacity
+    assert 2 * sum(len(call.states) for _, call in calls) == sum(
+        unet_rows(ps, steps) for ps in trees
+    )
+    copied = {suffix: (i, trunk) for i in range(steps) for trunk, suffix in planned.suffixes_of(i)}
+    moved = {(i, state) for i, call in calls for state in call.states}
+    for number, ps in enumerate(trees):
+        source, trunk = planned.source_of[number], planned.trunk_of[number]
+        assert all((i, source) in moved for i in range(steps))
+        for p, target in zip(ps, planned.targets_of[number], strict=True):
+            fork = shared_steps(p, steps)
+            assert copied.get(target, (fork, trunk)) == (fork, trunk)
+            assert all(
+                ((i, target) in moved) == (i >= fork or target == trunk) for i in range(steps)
+            )
+    sharing = {
+        (i, call.states[source], call.states[trunk])
+        for i, call in calls
+        for source, trunk in zip(call.sources, call.trunks, strict=True)
+    }
+    assert sharing == {
+        (i, planned.source_of[number], planned.trunk_of[number])
+        for number, ps in enumerate(trees)
+        for i in range(max(shared_steps(p, steps) for p in ps))
+    }
+
+
+def test_at_p_0_source_and_target_are_two_generations_from_the_same_noise(
+    build_backbone: BuildBackbone,
+) -> None:
+    backbone = build_backbone()
+    planned, latents = denoise_trees(backbone, [tree(ps=[0.0])], KNOBS)
+    reversed_triplet = triplet(SWAP.edited_caption, SWAP.caption)
+    same_noise = EditTriplet(**{**vars(reversed_triplet), "id": SWAP.id})
+    _, swapped = denoise_trees(backbone, [tree(same_noise, [0.0])], KNOBS)
+    torch.testing.assert_close(latents.flip(0), swapped, rtol=1e-4, atol=1e-4)
+    assert (latents[0] - latents[1]).abs().max() > 1e-2
+    assert planned.targets_of == ((1,),)
+
+
+@pytest.mark.parametrize("share", ["self", "cross"])
+def test_equal_captions_give_equal_images(build_backbone: BuildBackbone, share: Share) -> None:
+    knobs = RenderKnobs(steps=STEPS, batch_rows=12, share=share)
+    same = triplet(SWAP.caption, SWAP.caption)
+    [grown] = render_trees(build_backbone(), [tree(same, [1.1, 0.5, 0.0])], knobs)
+    for pair in grown.pairs:
+        np.testing.assert_allclose(pair.source.astype(int), pair.edited.astype(int), atol=1)
+
+
+def test_a_tree_does_not_depend_on_its_company(build_backbone: BuildBackbone) -> None:
+    backbone = build_backbone()
+    [alone] = render_trees(backbone, [tree()], KNOBS)
+    others = [tree(of, PS[n:]) for n, of in enumerate(OTHERS)]
+    for trees, batch_rows in (([*others, tree()], 12), ([tree(), *others], 32)):
+        knobs = replace(KNOBS, batch_rows=batch_rows)
+        grown = render_trees(backbone, trees, knobs)[trees.index(tree())]
+        for pair, wanted in zip(grown.pairs, alone.pairs, strict=True):
+            assert (pair.key, pair.p, pair.guidance) == (wanted.key, wanted.p, wanted.guidance)
+            np.testing.assert_allclose(pair.edited.astype(int), wanted.edited.astype(int), atol=1)
+
+
+def test_rendering_again_gives_the_same_bits(build_backbone: BuildBackbone) -> None:
+    trees = [tree(of) for of in (SWAP, *OTHERS)]
+    first, second = (render_trees(build_backbone(), trees, KNOBS) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        for pair, again in zip(one.pairs, other.pairs, strict=True):
+            assert (pair.source == again.source).all()
+            assert (pair.edited == again.edited).all()
+
+
+class Watcher:
+    """Gives up what it is told to, and remembers what it was shown."""
+
+    def __init__(self, draft_at: float | None, keep: Callable[[Draft], bool]) -> None:
+        self.draft_at, self.keep = draft_at, keep
+        self.bad_sources: set[int] = set()
+        self.shown: list[Draft] = []
+
+    def sources(
+        self, triplets: Sequence[EditTriplet], images: Sequence[ImageArray]
+    ) -> list[str | None]:
+        return ["bad source" if n in self.bad_sources else None for n in range(len(images))]
+
+    def drafts(self, drafts: Sequence[Draft]) -> list[str | None]:
+        self.shown += drafts
+        return [None if self.keep(draft) else "bad draft" for draft in drafts]
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_what_is_given_up_changes_nothing_else(
+    build_backbone: BuildBackbone, sampler: SamplerName
+) -> None:
+    backbone = build_backbone()
+    knobs = replace(KNOBS, sampler=sampler)
+    trees = [tree(), tree(OTHERS[0]), tree(OTHERS[2])]
+    whole = render_trees(backbone, trees, knobs)
+    every_other = iter(range(1000))
+    watch = Watcher(0.5, keep=lambda _: next(every_other) % 2 == 0)
+    watch.bad_sources = {1}
+    rows: list[int] = []
+    grown = render_trees(backbone, trees, knobs, watch=watch, progress=rows.append)
+    assert not grown[1].pairs
+    assert {lost.reason for lost in grown[1].given_up} == {"bad source"}
+    finished = {pair.key: pair for one in grown for pair in one.pairs}
+    lost = {one.key: one for tree_ in grown for one in tree_.given_up}
+    assert {one.reason for one in lost.values()} == {"bad source", "bad draft"}
+    for pair in (pair for one in whole for pair in one.pairs):
+        assert (pair.key in finished) != (pair.key in lost)
+        found = finished.get(pair.key) or lost[pair.key]
+        assert (found.p, found.guidance, found.branch) == (pair.p, pair.guidance, pair.branch)
+        if isinstance(found, ImagePair):
+            np.testing.assert_allclose(found.edited.astype(int), pair.edited.astype(int), atol=1)
+            np.testing.assert_array_equal(found.source, pair.source)
+    # One source is given up before its targets, half of the other targets at their draft.
+    assert sum(rows) < 3 * unet_rows(PS, STEPS) - (unet_rows(PS, STEPS) - 4 * STEPS)
+    assert len(watch.shown) == 2 * len({shared_steps(p, STEPS) for p in PS})
+
+
+def test_a_late_draft_is_the_edited_image(build_backbone: BuildBackbone) -> None:
+    """At the last step the model expects what then comes; before, something on the way there."""
+    backbone = build_backbone()
+    [whole] = render_trees(backbone, [tree()], replace(KNOBS, sampler="ddim"))
+    errors = []
+    for draft_at in (0.3, 0.99):
+        watch = Watcher(draft_at, keep=lambda _: True)
+        render_trees(backbone, [tree(ps=[0.0])], replace(KNOBS, sampler="ddim"), watch=watch)
+        [draft] = watch.shown
+        np.testing.assert_array_equal(draft.source, whole.pairs[0].source)
+        difference = draft.edited.astype(int) - whole.pairs[0].edited
+        errors.append(float(np.abs(difference).mean()))
+    assert errors[1] < 0.1 < errors[0]
+
+
+def test_without_guidance_a_state_costs_one_row(build_backbone: BuildBackbone) -> None:
+    backbone = build_backbone()
+    knobs = RenderKnobs(steps=STEPS, batch_rows=12, guidance_range=(1.0, 1.0), sampler="ddim")
+    unguided = replace(tree(), guidance=1.0)
+    nearly = replace(tree(), guidance=1.0 + 1e-9)
+    results = []
+    for one, per_state in ((unguided, 1), (nearly, 2)):
+        rows: list[int] = []
+        results += render_trees(backbone, [one], knobs, progress=rows.append)
+        assert 2 * sum(rows) == per_state * unet_rows(PS, STEPS)
+        assert max(rows) <= knobs.batch_rows
+    for pair, other in zip(results[0].pairs, results[1].pairs, strict=True):
+        np.testing.assert_allclose(pair.edited.astype(int), other.edited.astype(int), atol=1)
+
+
+def test_draws_are_functions_of_triplet_seed_and_branch_within_their_ranges() -> None:
+    knobs = RenderKnobs(branches=4, p_range=(0.1, 0.9), guidance_range=(2.0, 3.0))
+    trees = [draw_tree(SWAP, seed, knobs) for seed in range(200)]
+    assert trees == [draw_tree(SWAP, seed, knobs) for seed in range(200)]
+    assert len({one.guidance for one in trees}) == len({one.ps for one in trees}) == 200
+    assert all(2 <= one.guidance <= 3 for one in trees)
+    for one in trees:
+        assert [int((p - 0.1) / 0.2) for p in one.ps] == [0, 1, 2, 3]
+    ps = np.sort([p for one in trees for p in one.ps])
+    uniform = np.linspace(0.1, 0.9, len(ps))
+    assert np.abs(ps - uniform).max() < 0.03
+
+
+def test_few_steps_leave_few_values_of_p_and_each_is_taken_once() -> None:
+    for steps, p_range, expected in (
+        (4, (0.1, 0.9), [1, 2, 3]),
+        (4, (0.0, 1.1), [0, 1, 2, 3, 4]),
+        (2, (0.3, 0.3), [1]),
+        (1, (0.0, 1.0), [0, 1]),
+    ):
+        knobs = RenderKnobs(steps=steps, branches=8, p_range=p_range)
+        ps = draw_tree(SWAP, 0, knobs).ps
+        assert [shared_steps(p, steps) for p in ps] == expected
+        assert all(p_range[0] <= p <= p_range[1] for p in ps)
+    many = draw_tree(SWAP, 0, RenderKnobs(steps=20, branches=8)).ps
+    assert len(many) == 8
+
+
+def test_a_distilled_model_takes_a_single_step(build_backbone: BuildBackbone) -> None:
+    knobs = RenderKnobs(steps=1, branches=4, p_range=(0, 1), guidance_range=(1, 1), batch_rows=4)
+    [grown] = render_trees(build_backbone(), [draw_tree(SWAP, 0, knobs)], knobs)
+    assert len(grown.pairs) == 2
+    assert grown.pairs[0].edited is not grown.pairs[1].edited
+
+
+def test_what_cannot_be_rendered_has_a_reason(build_backbone: BuildBackbone) -> None:
+    backbone = build_backbone()
+    long = triplet("cat " * 40, "a cat")
+    assert rejection(backbone, SWAP) is None
+    assert rejection(backbone, long) == "a caption exceeds 32 tokens"
+    with pytest.raises(ValueError, match="a caption exceeds 32 tokens"):
+        render_trees(backbone, [tree(SWAP), tree(long)], KNOBS)
+
+
+def test_pairs_of_a_tree_share_their_source_and_equal_steps_their_image(
+    build_backbone: BuildBackbone,
+) -> None:
+    [grown] = render_trees(build_backbone(), [tree(ps=[0.5, 0.2, 0.501])], KNOBS)
+    pairs = grown.pairs
+    assert {id(pair.source) for pair in pairs} == {id(pairs[0].source)}
+    assert pairs[0].edited is pairs[2].edited is not pairs[1].edited
+    assert pairs[0].source.shape == (32, 32, 3)
+    assert pairs[0].source.dtype == np.uint8
+    assert [pair.key for pair in pairs] == [f"{SWAP.id}-0-{branch}" for branch in range(3)]
+
+
+def test_a_model_or_size_that_does_not_fit_is_named(build_backbone: BuildBackbone) -> None:
+    with pytest.raises(ValueError, match="4 input channels, this one has 8"):
+        render_trees(build_backbone(in_channels=8), [tree()], KNOBS)
+    with pytest.raises(ValueError, match="multiple of 8 .*, got 36"):
+        render_trees(build_backbone(), [tree()], RenderKnobs(size=36))
+    [grown] = render_trees(build_backbone(), [tree(ps=[0.5])], RenderKnobs(steps=2, size=48))
+    assert grown.pairs[0].edited.shape == (48, 48, 3)
+
+
+def test_images_that_are_not_finite_are_an_error(build_backbone: BuildBackbone) -> None:
+    backbone = build_backbone()
+    backbone.unet.conv_out.bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"torch.float32 gave pixels that are not finite"):
+        render_trees(backbone, [tree(ps=[0.5])], RenderKnobs(steps=2))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"steps": 0}, "pairs.render.steps must be at least 1, got 0"),
+        ({"batch_rows": 2}, "pairs.render.batch_rows must be at least 4"),
+        ({"seeds_of": {"move": 0}}, "pairs.render.seeds_of.move must be at least 1, got 0"),
+        ({"p_range": (0.9, 0.1)}, "pairs.render.p_range must be 0 <= low <= high"),
+    ],
+)
+def test_knobs_out_of_range_are_named(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RenderKnobs(**wrong)
