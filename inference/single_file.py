@@ -1,0 +1,389 @@
+"""Stable Diffusion as one file: read a `.ckpt` or `.safetensors`, write a `.safetensors`.
+
+Reading converts with diffusers' own functions, but takes the configuration from the tensors (see
+`architecture`) and nothing from a model hub. Writing gives tensors their original names, and puts
+diffusers' configurations into the file's metadata, so that a model of unusual shape can come back.
+
+A `.ckpt` is a pickle. It is read without running anything in it: tensors are taken, and whatever
+else it names becomes an inert stand-in. None is ever written.
+"""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import diffusers
+import open_clip
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerAncestralDiscreteScheduler,
+    UNet2DConditionModel,
+)
+from diffusers.loaders.single_file_utils import (
+    SD_2_TEXT_ENCODER_KEYS_TO_IGNORE,
+    convert_ldm_clip_checkpoint,
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+)
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
+
+from inference import architecture, original_names
+from inference.architecture import Family
+from inference.backbone import Backbone, Settings
+from inference.files import read_tensors, written_atomically
+from inference.original_names import CLIP, OPEN_CLIP, UNET, XL_CLIP, XL_OPEN_CLIP
+from inference.sampling import PredictionType
+from inference.saving import is_editor
+
+METADATA: Final = "emend"
+"""Metadata key under which a file of ours keeps diffusers' configurations, as JSON."""
+
+_EMA: Final = "model_ema."
+_PARTS: Final = ("vae", "text_encoder", "text_encoder_2", "unet", "scheduler")
+# Noise of all Stable Diffusions, whatever their UNet predicts.
+_NOISE: Final[Mapping[str, Any]] = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "steps_offset": 1,
+}
+
+Tensors = Mapping[str, Tensor]
+Configs = Mapping[str, Any]
+
+
+class _Inert:
+    """Stands for whatever a pickle names beside tensors; takes anything, does nothing."""
+
+    def __new__(cls, *positional: Any, **named: Any) -> "_Inert":
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_original(path: Path, *, ema: bool = True) -> tuple[dict[str, Tensor], Configs]:
+    """Tensors of a single file under their original names, and the configurations it carries.
+
+    Args:
+        path: A `.safetensors` or a `.ckpt`.
+        ema: Of a file that holds the UNet's weights twice, take the moving average.
+
+    Returns:
+        Tensors without those of the UNet that were not chosen, and the configurations of a file
+        that `write_original` wrote; {} for others.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read safely, or its average is not whole.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    if path.suffix == ".safetensors":
+        metadata, tensors = read_tensors(path, "cpu")
+        return _chosen(tensors, ema=ema, path=path), _carried(metadata, path)
+    if path.suffix != ".ckpt":
+        raise ValueError(f"{path} has the suffix {path.suffix!r}; expected .safetensors or .ckpt")
+    return _chosen(_read_pickled(path), ema=ema, path=path), {}
+
+
+def _carried(metadata: Mapping[str, str], path: Path) -> Configs:
+    """The configurations that `write_original` put into a file; {} where there are none."""
+    if METADATA not in metadata:
+        return {}
+    try:
+        configs: dict[str, Any] = json.loads(metadata[METADATA])
+        name = configs["scheduler"]["_class_name"]
+        Settings(**configs["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: its metadata {METADATA!r} is broken: {error!r}") from error
+    kind = getattr(diffusers, str(name), None)
+    if not isinstance(kind, type) or not issubclass(kind, diffusers.SchedulerMixin):
+        raise ValueError(f"{path}: its scheduler is {name!r}; expected one of diffusers")
+    return configs
+
+
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no checkpoint of torch 1.6 or later")
+    serialization = torch.serialization
+    try:
+        named = serialization.get_unsafe_globals_in_checkpoint(path)
+        with serialization.safe_globals([(_Inert, name) for name in named]):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises pickle's, its own and RuntimeError
+        raise ValueError(f"{path} cannot be read safely: {str(error).splitlines()[0]}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _chosen(tensors: dict[str, Tensor], *, ema: bool, path: Path) -> dict[str, Tensor]:
+    """One set of weights for the UNet; the average is kept under names without dots."""
+    found = {name: t for name, t in tensors.items() if not name.startswith(_EMA)}
+    if len(found) == len(tensors) or not ema:
+        return found
+    for name in found:
+        if name.startswith(UNET):
+            averaged = _EMA + name.removeprefix("model.").replace(".", "")
+            if averaged not in tensors:
+                raise ValueError(f"{path} holds a moving average without {averaged}")
+            found[name] = tensors[averaged]
+    return found
+
+
+def backbone_of(
+    tensors: Tensors,
+    configs: Configs,
+    *,
+    prediction_type: PredictionType | None = None,
+    native_size: int | None = None,
+    tokenizer: Path | None = None,
+) -> Backbone:
+    """Put a backbone together from tensors under their original names.
+
+    Args:
+        tensors: Those of a whole Stable Diffusion 1.x, 2.x or XL.
+        configs: Diffusers' configurations by part, as `write_original` keeps them; {} where the
+            file says nothing and its shapes must tell.
+        prediction_type: What the UNet predicts; None takes what the file or its family says.
+        native_size: Side in pixels that the UNet was made for; None takes the family's.
+        tokenizer: Folder of a tokenizer; None takes CLIP's.
+
+    Raises:
+        ValueError: It is no such model, or its shapes leave open what the UNet predicts.
+    """
+    family = architecture.family_of(tensors)
+    if not configs:
+        predicts = prediction_type or _told_prediction(tensors, family)
+        size = native_size or architecture.native_size(family, predicts)
+        configs = _configs(tensors, family, predicts, size)
+    vae: Configs = configs["vae"]
+    models = {
+        "unet": (
+            UNet2DConditionModel,
+            configs["unet"],
+            convert_ldm_unet_checkpoint(dict(tensors), configs["unet"]),
+        ),
+        # a copy each: the conversion turns its convolutions into matrices in place
+        "vae": (AutoencoderKL, vae, convert_ldm_vae_checkpoint(dict(tensors), vae)),
+    }
+    filled = {name: _filled(_made(kind, c), weights) for name, (kind, c, weights) in models.items()}
+    scheduler = configs["scheduler"]
+    kind = getattr(diffusers, scheduler["_class_name"])
+    tokenizers = _tokenizers(family, tokenizer, configs["text_encoder"]["vocab_size"])
+    return Backbone(
+        **filled,
+        **_text_encoders(tensors, configs, family),
+        **tokenizers,
+        scheduler=kind.from_config(scheduler),
+        zero_null=bool(configs.get("zero_null", family == "xl")),
+        settings=Settings(**configs.get("settings", {})),
+    )
+
+
+def _told_prediction(tensors: Tensors, family: Family) -> PredictionType:
+    if "v_pred" in tensors:  # an empty tensor, by which XL's v-predicting models say so
+        return "v_prediction"
+    if family == "2":
+        raise ValueError(
+            "a Stable Diffusion 2.x may predict either and its file does not tell: say "
+            "prediction_type epsilon (2.x base) or v_prediction (2.x for 768 pixels)"
+        )
+    return "epsilon"
+
+
+def _configs(
+    tensors: Tensors, family: Family, predicts: PredictionType, native_size: int
+) -> dict[str, Any]:
+    vae = architecture.vae_config(tensors, family, native_size)
+    factor = 1 << (len(vae["block_out_channels"]) - 1)
+    unet = architecture.unet_config(tensors, native_size // factor)
+    editor = unet["in_channels"] == 2 * vae["latent_channels"]
+    kind = EulerAncestralDiscreteScheduler if editor else DDIMScheduler
+    zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    scheduler = kind(
+        **_NOISE,
+        prediction_type=predicts,
+        **({} if editor else {"clip_sample": False, "set_alpha_to_one": False}),
+        **(zero if "ztsnr" in tensors else {}),
+    )
+    if family == "1":
+        text = {"text_encoder": architecture.clip_config(tensors, CLIP)}
+    elif family == "2":
+        text = {"text_encoder": _open_clip_config(tensors, OPEN_CLIP)}
+    else:
+        text = {
+            "text_encoder": architecture.clip_config(tensors, XL_CLIP),
+            "text_encoder_2": _open_clip_config(tensors, XL_OPEN_CLIP),
+        }
+    return {"unet": unet, "vae": vae, "scheduler": _plain(scheduler), **text}
+
+
+def _open_clip_config(tensors: Tensors, prefix: str) -> dict[str, Any]:
+    """Of a 2.x, as diffusers has it, all layers but the 24th, which nothing looks at."""
+    start = f"{prefix}transformer.resblocks."
+    taken = {
+        int(name.removeprefix(start).split(".")[0])
+        for name in tensors
+        if name.startswith(start) and name not in SD_2_TEXT_ENCODER_KEYS_TO_IGNORE
+    }
+    return architecture.open_clip_config(tensors, prefix, len(taken))
+
+
+def _text_encoders(tensors: Tensors, configs: Configs, family: Family) -> dict[str, nn.Module]:
+    first = CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
+    if family == "2":
+        weights = convert_open_clip_checkpoint(first, dict(tensors), prefix=OPEN_CLIP)
+        return {"text_encoder": _filled(first, weights)}
+    found = {"text_encoder": _filled(first, convert_ldm_clip_checkpoint(dict(tensors)))}
+    if family == "xl":
+        second = CLIPTextModelWithProjection(CLIPTextConfig(**configs["text_encoder_2"]))
+        weights = convert_open_clip_checkpoint(second, dict(tensors), prefix=XL_OPEN_CLIP)
+        found["text_encoder_2"] = _filled(second, weights)
+    return found
+
+
+def _made(kind: Any, config: Configs) -> nn.Module:
+    with torch.device("meta"):  # the weights come right after
+        model: nn.Module = kind.from_config(config)
+    return model
+
+
+def _filled(model: nn.Module, weights: Tensors) -> nn.Module:
+    """A model with the file's own tensors as its weights, in their dtype.
+
+    Raises:
+        ValueError: The weights are not those of such a model.
+    """
+    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    # transformers 5.6 dropped the prefix of CLIPTextModel's names, converters still write it
+    renamed = {
+        name if name in own else name.removeprefix("text_model."): tensor.contiguous()
+        for name, tensor in weights.items()
+        if not name.endswith("position_ids")
+    }
+    found = {name: tensor.shape for name, tensor in renamed.items()}
+    for name in sorted({*own, *found}):
+        if own.get(name) != found.get(name):
+            kind, expected = type(model).__name__, own.get(name)
+            raise ValueError(
+                f"the file's {kind} has {name} of shape {_shown(found.get(name))}; "
+                f"expected {_shown(expected)}"
+            )
+    model.load_state_dict(renamed, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _shown(shape: torch.Size | None) -> str:
+    return "none" if shape is None else str(tuple(shape))
+
+
+def _tokenizers(family: Family, folder: Path | None, vocabulary: int) -> dict[str, CLIPTokenizer]:
+    """CLIP's own, as open_clip carries it; those of OpenCLIP's encoders pad with token 0."""
+    if folder is not None:
+        plain = zeros = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    else:
+        plain, zeros = clip_tokenizer(), clip_tokenizer(pad_token="!")  # noqa: S106
+    if len(plain) != vocabulary:
+        raise ValueError(
+            f"the text encoder knows {vocabulary} tokens and the tokenizer {len(plain)}: "
+            "say tokenizer, the folder of the model's own"
+        )
+    if family == "xl":
+        return {"tokenizer": plain, "tokenizer_2": zeros}
+    return {"tokenizer": zeros if family == "2" else plain}
+
+
+def clip_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:  # noqa: S107
+    """CLIP's tokenizer, from the vocabulary that the package open_clip carries."""
+    carried = open_clip.tokenizer.SimpleTokenizer()
+    vocabulary: dict[str, int] = dict(carried.encoder)
+    special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    return CLIPTokenizer(
+        vocab={special.get(token, token): number for token, number in vocabulary.items()},
+        merges=list(carried.bpe_ranks),
+        model_max_length=77,
+        pad_token=pad_token,
+    )
+
+
+# ---------------------------------------------------------------- writing
+
+
+def original_tensors(backbone: Backbone) -> dict[str, Tensor]:
+    """All weights of a backbone under their original names."""
+    state = {name: module.state_dict() for name, module in backbone.modules.items()}
+    found = original_names.unet_tensors(state["unet"], backbone.unet.config)
+    found |= original_names.vae_tensors(state["vae"])
+    text = state["text_encoder"]
+    if backbone.text_encoder_2 is not None:
+        found |= original_names.clip_tensors(text, XL_CLIP)
+        found |= original_names.open_clip_tensors(state["text_encoder_2"], XL_OPEN_CLIP)
+    elif backbone.unet.config.use_linear_projection:
+        found |= original_names.open_clip_tensors(text, OPEN_CLIP)
+    else:
+        found |= original_names.clip_tensors(text, CLIP)
+    return found
+
+
+def write_original(backbone: Backbone, path: Path, others: Tensors | None = None) -> None:
+    """Write a backbone as one safetensors file, atomically.
+
+    Args:
+        backbone: What to write.
+        path: Ends in `.safetensors`.
+        others: Tensors to write as well, which no part of a backbone holds.
+
+    Raises:
+        ValueError: The path ends otherwise.
+    """
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} has the suffix {path.suffix!r}; expected .safetensors")
+    scheduler = backbone.scheduler.config
+    tensors = dict(others or {}) | original_tensors(backbone)
+    if backbone.text_encoder_2 is not None and scheduler.prediction_type == "v_prediction":
+        tensors["v_pred"] = torch.empty(0)  # as ComfyUI and others are told
+        if scheduler.get("rescale_betas_zero_snr"):
+            tensors["ztsnr"] = torch.empty(0)
+    parts = {name: getattr(backbone, name) for name in _PARTS}
+    configs = {name: _plain(part) for name, part in parts.items() if part is not None}
+    configs |= {"settings": asdict(backbone.settings), "zero_null": backbone.zero_null}
+    metadata = {"format": "pt", METADATA: json.dumps(configs), **_model_spec(backbone)}
+    with written_atomically(path) as temporary:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata)
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    """A part's configuration as JSON knows it, without what belongs to one machine."""
+    config = part.config.to_dict() if hasattr(part.config, "to_dict") else dict(part.config)
+    own = {name: value for name, value in config.items() if not name.startswith("_")}
+    plain: dict[str, Any] = json.loads(json.dumps(own, default=str))
+    return {"_class_name": type(part).__name__, **plain}
+
+
+def _model_spec(backbone: Backbone) -> dict[str, str]:
+    """Stability's metadata standard, by which some programs name a model and its prediction."""
+    linear, xl = backbone.unet.config.use_linear_projection, backbone.text_encoder_2 is not None
+    family = "stable-diffusion-xl-v1-base" if xl else f"stable-diffusion-v{2 if linear else 1}"
+    epsilon = backbone.scheduler.config.prediction_type == "epsilon"
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": family + ("/instruct-pix2pix" if is_editor(backbone) else ""),
+        "modelspec.prediction_type": "epsilon" if epsilon else "v",
+    }
