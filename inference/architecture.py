@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from torch import Tensor
 
-from inference.original_names import CLIP, OPEN_CLIP, UNET, VAE, XL_CLIP, XL_OPEN_CLIP
+from inference.original_names import CLIP, OPEN_CLIP, UNET, VAE, XL_OPEN_CLIP
 
 Tensors = Mapping[str, Tensor]
 Family = Literal["1", "2", "xl"]

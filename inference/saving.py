@@ -1,8 +1,10 @@
 """Write a backbone as the diffusers folder that stock pipelines and `load_backbone` read."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from diffusers import (
     DiffusionPipeline,
@@ -13,6 +15,9 @@ from diffusers import (
 )
 
 from inference.backbone import Backbone, save_settings
+
+CARD: Final = "README.md"
+"""Model hubs' name for the model card in a folder."""
 
 
 def is_editor(backbone: Backbone) -> bool:
@@ -55,14 +60,27 @@ def stock_pipeline(backbone: Backbone) -> DiffusionPipeline:
     return pipeline
 
 
-def save_backbone(backbone: Backbone, folder: Path) -> None:
+def save_backbone(backbone: Backbone, folder: Path, *, card: str | None = None) -> None:
     """Write a stock diffusers folder, safetensors only, with `emend.json`.
 
-    The folder appears whole or not at all; one that is there is replaced.
+    Args:
+        backbone: What to write.
+        folder: Where; one that is there is replaced. It appears whole or not at all.
+        card: Text of its model card; None writes none.
     """
+    with replaced_folder(folder) as partial:
+        stock_pipeline(backbone).save_pretrained(partial, safe_serialization=True)
+        save_settings(partial, backbone.settings)
+        if card is not None:
+            (partial / CARD).write_text(card, encoding="utf-8")
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Give a new folder beside `folder` to write into, which takes its place on leaving."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    stock_pipeline(backbone).save_pretrained(partial, safe_serialization=True)
-    save_settings(partial, backbone.settings)
+    partial.mkdir(parents=True)
+    yield partial
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)

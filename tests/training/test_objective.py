@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from inference.text import Text
 from training.objective import (
     Draws,
     Objective,
@@ -116,7 +117,7 @@ class Answering:
     def __init__(self, answer: torch.Tensor) -> None:
         self.sample = answer
 
-    def __call__(self, inputs, timesteps, encoder_hidden_states):
+    def __call__(self, inputs, timesteps, encoder_hidden_states, added_cond_kwargs):
         self.inputs = inputs
         return self
 
@@ -132,7 +133,8 @@ def test_the_right_answer_costs_nothing_and_a_dropped_image_is_zeros(prediction_
         unet,  # type: ignore[arg-type]
         edited=edited,
         condition=condition,
-        text=torch.zeros(2, 32, 32),
+        text=Text(torch.zeros(2, 32, 32)),
+        sizes=None,
         weights=torch.ones(2, 1, *SHAPE[1:]),
         draws=draws,
         alphas=alphas,
@@ -196,7 +198,8 @@ def test_weights_count_errors_where_they_are() -> None:
                 unet,  # type: ignore[arg-type]
                 edited=torch.zeros(1, *SHAPE),
                 condition=torch.zeros(1, *SHAPE),
-                text=torch.zeros(1, 32, 32),
+                text=Text(torch.zeros(1, 32, 32)),
+                sizes=None,
                 weights=weights,
                 draws=draws,
                 alphas=alphas,

@@ -1,0 +1,95 @@
+"""Low-rank adapters (Hu et al. 2022) instead of all weights, beside a whole new input layer.
+
+An editor's first convolution takes twice the channels of its base's, and no adapter can widen it.
+So the adapters are trained together with that convolution, weight and bias, and both are saved:
+the adapters as any LoRA, the convolution as a file of two tensors.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers import (
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from inference.backbone import Backbone
+from inference.input_layer import INPUT_LAYER
+from inference.saving import CARD, replaced_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Knobs of the adapters.
+
+    Attributes:
+        rank: Of each adapter.
+        alpha: What they are multiplied by is alpha / rank; None takes the rank.
+        targets: Names of the layers that get one; by default the projections of all attention, as
+            in diffusers' scripts.
+    """
+
+    rank: int = 16
+    alpha: float | None = None
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"lora.rank is {self.rank}, expected at least 1")
+
+
+def add_adapters(unet: UNet2DConditionModel, knobs: Lora) -> None:
+    """Freeze a UNet but for its first convolution, and add adapters that do nothing yet.
+
+    Raises:
+        ValueError: No layer of it bears a name of `targets`.
+    """
+    unet.requires_grad_(False)
+    unet.add_adapter(
+        LoraConfig(
+            r=knobs.rank,
+            lora_alpha=knobs.alpha or knobs.rank,
+            init_lora_weights="gaussian",
+            target_modules=list(knobs.targets),
+        )
+    )
+    unet.conv_in.requires_grad_(True)
+
+
+def merged(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """A copy with its adapters, if it has any, worked into the weights."""
+    whole = deepcopy(unet)
+    if getattr(whole, "peft_config", None):
+        whole.fuse_lora()
+        whole.unload_lora()
+    return whole
+
+
+def save_adapters(backbone: Backbone, folder: Path, *, card: str) -> None:
+    """Write adapters and input layer, as `load_lora_weights` and `load_input_layer` read them.
+
+    Args:
+        backbone: Its UNet has adapters.
+        folder: Where; one that is there is replaced. It appears whole or not at all.
+        card: Text of its model card.
+    """
+    unet: Any = backbone.unet
+    kind: Any = StableDiffusionInstructPix2PixPipeline
+    if backbone.text_encoder_2 is not None:
+        kind = StableDiffusionXLInstructPix2PixPipeline
+    with replaced_folder(folder) as partial:
+        kind.save_lora_weights(
+            partial,
+            unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
+            # without it alpha is taken to be the rank
+            unet_lora_adapter_metadata=unet.peft_config["default"].to_dict(),
+        )
+        save_file(unet.conv_in.state_dict(), partial / INPUT_LAYER)
+        (partial / CARD).write_text(card, encoding="utf-8")
