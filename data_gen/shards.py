@@ -251,7 +251,7 @@ class ShardIndex:
         return [str(shard) for shard in self._table.column("shard").to_pylist()]
 
     def scores(self, name: str) -> list[float | None]:
-        """Each pair's score of a name of `SCORES`, in the order of positions; None where unknown."""
+        """Each pair's score of that name, in the order of positions; None where unknown."""
         scores: list[float | None] = self._table.column(name).to_pylist()
         return scores
 

@@ -5,13 +5,17 @@ from a model hub. The shapes tell nearly all of it. What they do not tell, the f
 convention: 1.x has 8 attention heads, 2.x and XL heads of 64 channels; norms have 32 groups.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
+from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
+from diffusers.loaders.single_file_utils import SD_2_TEXT_ENCODER_KEYS_TO_IGNORE
 from torch import Tensor
 
-from inference.original_names import CLIP, OPEN_CLIP, UNET, VAE, XL_OPEN_CLIP
+from inference.original_names import CLIP, OPEN_CLIP, UNET, VAE, XL_CLIP, XL_OPEN_CLIP
+from inference.sampling import PredictionType
 
 Tensors = Mapping[str, Tensor]
 Family = Literal["1", "2", "xl"]
@@ -42,9 +46,74 @@ def family_of(tensors: Tensors) -> Family:
     )
 
 
-def native_size(family: Family, prediction_type: str) -> int:
-    """Side in pixels that a family's UNet was made for, where nobody says otherwise."""
-    return 768 if (family, prediction_type) == ("2", "v_prediction") else _NATIVE_SIZES[family]
+def configs_of(
+    tensors: Tensors,
+    family: Family,
+    prediction_type: PredictionType | None = None,
+    native_size: int | None = None,
+) -> dict[str, Any]:
+    """Diffusers' configurations of all parts of a model, by the names of their folders.
+
+    Args:
+        tensors: Those of the file.
+        family: Of the model.
+        prediction_type: What the UNet predicts; None takes what the file or its family says.
+        native_size: Side in pixels that the UNet was made for; None takes the family's.
+
+    Raises:
+        ValueError: Neither file nor family say what the UNet predicts.
+    """
+    predicts = prediction_type or _told_prediction(tensors, family)
+    size = native_size or _NATIVE_SIZES[family]
+    if native_size is None and (family, predicts) == ("2", "v_prediction"):
+        size = 768
+    vae = vae_config(tensors, family, size)
+    unet = unet_config(tensors, size >> (len(vae["block_out_channels"]) - 1))
+    editor = unet["in_channels"] == 2 * vae["latent_channels"]
+    found = {"unet": unet, "vae": vae, "scheduler": _scheduler(tensors, predicts, editor=editor)}
+    if family == "1":
+        return found | {"text_encoder": clip_config(tensors, CLIP)}
+    if family == "2":
+        return found | {"text_encoder": open_clip_config(tensors, OPEN_CLIP)}
+    return found | {
+        "text_encoder": clip_config(tensors, XL_CLIP),
+        "text_encoder_2": open_clip_config(tensors, XL_OPEN_CLIP),
+    }
+
+
+def _told_prediction(tensors: Tensors, family: Family) -> PredictionType:
+    if "v_pred" in tensors:  # an empty tensor, by which XL's v-predicting models say so
+        return "v_prediction"
+    if family == "2":
+        raise ValueError(
+            "a Stable Diffusion 2.x may predict either and its file does not tell: say "
+            "prediction_type epsilon (2.x base) or v_prediction (2.x for 768 pixels)"
+        )
+    return "epsilon"
+
+
+def _scheduler(tensors: Tensors, predicts: PredictionType, *, editor: bool) -> dict[str, Any]:
+    """Noise as all Stable Diffusions have it; InstructPix2Pix samples with Euler ancestral."""
+    zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    known: dict[str, Any] = {
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "steps_offset": 1,
+        "prediction_type": predicts,
+        **(zero if "ztsnr" in tensors else {}),
+    }
+    if editor:
+        return plain_config(EulerAncestralDiscreteScheduler(**known))
+    return plain_config(DDIMScheduler(**known, clip_sample=False, set_alpha_to_one=False))
+
+
+def plain_config(part: Any) -> dict[str, Any]:
+    """The configuration of a model or a scheduler as JSON knows it, without private entries."""
+    config = part.config.to_dict() if hasattr(part.config, "to_dict") else dict(part.config)
+    own = {name: value for name, value in config.items() if not name.startswith("_")}
+    plain: dict[str, Any] = json.loads(json.dumps(own, default=str))
+    return {"_class_name": type(part).__name__, **plain}
 
 
 def unet_config(tensors: Tensors, sample_size: int) -> dict[str, Any]:
@@ -136,20 +205,23 @@ def clip_config(tensors: Tensors, prefix: str) -> dict[str, Any]:
     ) | {"hidden_act": "quick_gelu"}
 
 
-def open_clip_config(tensors: Tensors, prefix: str, layers: int) -> dict[str, Any]:
+def open_clip_config(tensors: Tensors, prefix: str) -> dict[str, Any]:
     """Configuration of an OpenCLIP text encoder.
+
+    Of a 2.x, as diffusers has it, without the 24th layer, which nothing looks at.
 
     Args:
         tensors: Those of the file.
         prefix: `OPEN_CLIP` or `XL_OPEN_CLIP`.
-        layers: How many of its layers are taken over.
     """
     text = _part(tensors, prefix)
+    left_out = {name.removeprefix(prefix) for name in SD_2_TEXT_ENCODER_KEYS_TO_IGNORE}
+    taken = text if prefix == XL_OPEN_CLIP else text.keys() - left_out
     projection = text.get("text_projection")
     return _text_config(
         text["token_embedding.weight"],
         text["positional_embedding"],
-        layers=layers,
+        layers=1 + max(_numbers(taken, r"transformer\.resblocks\.(\d+)\.")),
         inner=len(text["transformer.resblocks.0.mlp.c_fc.weight"]),
     ) | {
         "hidden_act": "gelu",

@@ -18,14 +18,8 @@ from typing import Any, Final
 import diffusers
 import open_clip
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    EulerAncestralDiscreteScheduler,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import (
-    SD_2_TEXT_ENCODER_KEYS_TO_IGNORE,
     convert_ldm_clip_checkpoint,
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
@@ -53,13 +47,6 @@ METADATA: Final = "emend"
 
 _EMA: Final = "model_ema."
 _PARTS: Final = ("vae", "text_encoder", "text_encoder_2", "unet", "scheduler")
-# Noise of all Stable Diffusions, whatever their UNet predicts.
-_NOISE: Final[Mapping[str, Any]] = {
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "steps_offset": 1,
-}
 
 Tensors = Mapping[str, Tensor]
 Configs = Mapping[str, Any]
@@ -128,8 +115,8 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         named = serialization.get_unsafe_globals_in_checkpoint(path)
         with serialization.safe_globals([(_Inert, name) for name in named]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises pickle's, its own and RuntimeError
-        raise ValueError(f"{path} cannot be read safely: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # pickle's, torch's own and RuntimeError
+        raise ValueError(f"{path} cannot be read without running what it holds") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
 
@@ -171,83 +158,24 @@ def backbone_of(
     """
     family = architecture.family_of(tensors)
     if not configs:
-        predicts = prediction_type or _told_prediction(tensors, family)
-        size = native_size or architecture.native_size(family, predicts)
-        configs = _configs(tensors, family, predicts, size)
+        configs = architecture.configs_of(tensors, family, prediction_type, native_size)
     vae: Configs = configs["vae"]
-    models = {
-        "unet": (
-            UNet2DConditionModel,
-            configs["unet"],
-            convert_ldm_unet_checkpoint(dict(tensors), configs["unet"]),
-        ),
-        # a copy each: the conversion turns its convolutions into matrices in place
-        "vae": (AutoencoderKL, vae, convert_ldm_vae_checkpoint(dict(tensors), vae)),
-    }
-    filled = {name: _filled(_made(kind, c), weights) for name, (kind, c, weights) in models.items()}
-    scheduler = configs["scheduler"]
-    kind = getattr(diffusers, scheduler["_class_name"])
-    tokenizers = _tokenizers(family, tokenizer, configs["text_encoder"]["vocab_size"])
+    unet: Configs = configs["unet"]
+    scheduler = getattr(diffusers, configs["scheduler"]["_class_name"])
     return Backbone(
-        **filled,
+        unet=_filled(
+            _made(UNet2DConditionModel, unet), convert_ldm_unet_checkpoint(dict(tensors), unet)
+        ),
+        vae=_filled(_made(AutoencoderKL, vae), convert_ldm_vae_checkpoint(dict(tensors), vae)),
         **_text_encoders(tensors, configs, family),
-        **tokenizers,
-        scheduler=kind.from_config(scheduler),
+        **_tokenizers(family, tokenizer, configs["text_encoder"]["vocab_size"]),
+        scheduler=scheduler.from_config(configs["scheduler"]),
         zero_null=bool(configs.get("zero_null", family == "xl")),
         settings=Settings(**configs.get("settings", {})),
     )
 
 
-def _told_prediction(tensors: Tensors, family: Family) -> PredictionType:
-    if "v_pred" in tensors:  # an empty tensor, by which XL's v-predicting models say so
-        return "v_prediction"
-    if family == "2":
-        raise ValueError(
-            "a Stable Diffusion 2.x may predict either and its file does not tell: say "
-            "prediction_type epsilon (2.x base) or v_prediction (2.x for 768 pixels)"
-        )
-    return "epsilon"
-
-
-def _configs(
-    tensors: Tensors, family: Family, predicts: PredictionType, native_size: int
-) -> dict[str, Any]:
-    vae = architecture.vae_config(tensors, family, native_size)
-    factor = 1 << (len(vae["block_out_channels"]) - 1)
-    unet = architecture.unet_config(tensors, native_size // factor)
-    editor = unet["in_channels"] == 2 * vae["latent_channels"]
-    kind = EulerAncestralDiscreteScheduler if editor else DDIMScheduler
-    zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    scheduler = kind(
-        **_NOISE,
-        prediction_type=predicts,
-        **({} if editor else {"clip_sample": False, "set_alpha_to_one": False}),
-        **(zero if "ztsnr" in tensors else {}),
-    )
-    if family == "1":
-        text = {"text_encoder": architecture.clip_config(tensors, CLIP)}
-    elif family == "2":
-        text = {"text_encoder": _open_clip_config(tensors, OPEN_CLIP)}
-    else:
-        text = {
-            "text_encoder": architecture.clip_config(tensors, XL_CLIP),
-            "text_encoder_2": _open_clip_config(tensors, XL_OPEN_CLIP),
-        }
-    return {"unet": unet, "vae": vae, "scheduler": _plain(scheduler), **text}
-
-
-def _open_clip_config(tensors: Tensors, prefix: str) -> dict[str, Any]:
-    """Of a 2.x, as diffusers has it, all layers but the 24th, which nothing looks at."""
-    start = f"{prefix}transformer.resblocks."
-    taken = {
-        int(name.removeprefix(start).split(".")[0])
-        for name in tensors
-        if name.startswith(start) and name not in SD_2_TEXT_ENCODER_KEYS_TO_IGNORE
-    }
-    return architecture.open_clip_config(tensors, prefix, len(taken))
-
-
-def _text_encoders(tensors: Tensors, configs: Configs, family: Family) -> dict[str, nn.Module]:
+def _text_encoders(tensors: Tensors, configs: Configs, family: Family) -> dict[str, Any]:
     first = CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
     if family == "2":
         weights = convert_open_clip_checkpoint(first, dict(tensors), prefix=OPEN_CLIP)
@@ -295,7 +223,7 @@ def _shown(shape: torch.Size | None) -> str:
     return "none" if shape is None else str(tuple(shape))
 
 
-def _tokenizers(family: Family, folder: Path | None, vocabulary: int) -> dict[str, CLIPTokenizer]:
+def _tokenizers(family: Family, folder: Path | None, vocabulary: int) -> dict[str, Any]:
     """CLIP's own, as open_clip carries it; those of OpenCLIP's encoders pad with token 0."""
     if folder is not None:
         plain = zeros = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
@@ -363,19 +291,13 @@ def write_original(backbone: Backbone, path: Path, others: Tensors | None = None
         if scheduler.get("rescale_betas_zero_snr"):
             tensors["ztsnr"] = torch.empty(0)
     parts = {name: getattr(backbone, name) for name in _PARTS}
-    configs = {name: _plain(part) for name, part in parts.items() if part is not None}
+    configs = {
+        name: architecture.plain_config(part) for name, part in parts.items() if part is not None
+    }
     configs |= {"settings": asdict(backbone.settings), "zero_null": backbone.zero_null}
     metadata = {"format": "pt", METADATA: json.dumps(configs), **_model_spec(backbone)}
     with written_atomically(path) as temporary:
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata)
-
-
-def _plain(part: Any) -> dict[str, Any]:
-    """A part's configuration as JSON knows it, without what belongs to one machine."""
-    config = part.config.to_dict() if hasattr(part.config, "to_dict") else dict(part.config)
-    own = {name: value for name, value in config.items() if not name.startswith("_")}
-    plain: dict[str, Any] = json.loads(json.dumps(own, default=str))
-    return {"_class_name": type(part).__name__, **plain}
 
 
 def _model_spec(backbone: Backbone) -> dict[str, str]:

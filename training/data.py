@@ -55,7 +55,7 @@ class Batch(NamedTuple):
     scores: Tensor
 
     def score(self, name: str) -> Tensor:
-        """One score of each pair, (B,) float64."""
+        """One score of each pair, (B,)."""
         return self.scores[:, [field.name for field in fields(Scores)].index(name)]
 
 
@@ -79,7 +79,7 @@ def collate(samples: list[Sample]) -> Batch:
         torch.stack(edited),
         torch.stack(source),
         torch.tensor(sizes),
-        torch.tensor(scores, dtype=torch.float64),
+        torch.tensor(scores),
     )
 
 

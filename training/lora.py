@@ -51,6 +51,11 @@ def add_adapters(unet: UNet2DConditionModel, knobs: Lora) -> None:
     Raises:
         ValueError: No layer of it bears a name of `targets`.
     """
+    ends = tuple(f".{name}" for name in knobs.targets)
+    if not any(name.endswith(ends) for name, _ in unet.named_modules()):
+        raise ValueError(
+            f"lora.targets are {list(knobs.targets)}; no layer of the UNet is so named"
+        )
     unet.requires_grad_(False)
     unet.add_adapter(
         LoraConfig(
@@ -64,11 +69,12 @@ def add_adapters(unet: UNet2DConditionModel, knobs: Lora) -> None:
 
 
 def merged(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """A copy with its adapters, if it has any, worked into the weights."""
+    """A UNet with its adapters worked into the weights: a copy, or itself where it has none."""
+    if not hasattr(unet, "peft_config"):
+        return unet
     whole = deepcopy(unet)
-    if getattr(whole, "peft_config", None):
-        whole.fuse_lora()
-        whole.unload_lora()
+    whole.fuse_lora()
+    whole.unload_lora()
     return whole
 
 

@@ -78,11 +78,6 @@ class EditorTraining(pl.LightningModule):
         super().__init__()
         self.objective, self.optimizer_knobs, self.lora = objective, optimizer, lora
         self.ema_decay, self.seed = ema_decay, seed
-        if base.is_file():
-            raise ValueError(
-                f"base is the file {base}, expected a folder: python -m inference convert "
-                f"--source {base} --output FOLDER"
-            )
         parent = load_backbone(base)
         self.unet = widen(parent.unet).train().requires_grad_(True)
         if lora is not None:

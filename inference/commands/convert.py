@@ -7,9 +7,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from inference.backbone import Backbone, load_backbone
-from inference.files import read_tensors, written_atomically
+from inference.files import read_tensors
 from inference.sampling import PredictionType
-from inference.saving import save_backbone
+from inference.saving import replaced_folder, save_backbone
 from inference.single_file import backbone_of, original_tensors, read_original, write_original
 
 LEFT_OVER = "original-left-over.safetensors"
@@ -56,10 +56,10 @@ def convert(
         tokenizer=tokenizer,
     )
     others = {name: tensors[name] for name in tensors.keys() - original_tensors(backbone).keys()}
-    save_backbone(backbone, output)
-    if others:
-        with written_atomically(output / LEFT_OVER) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in others.items()}, temporary)
+    with replaced_folder(output) as folder:
+        save_backbone(backbone, folder)
+        if others:
+            save_file({n: t.contiguous() for n, t in others.items()}, folder / LEFT_OVER)
     print(f"{output} holds the model of {source} as a diffusers folder")
 
 

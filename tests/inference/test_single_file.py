@@ -262,6 +262,27 @@ def test_what_a_pickle_names_beside_tensors_does_nothing(tmp_path: Path) -> None
     assert trap.exists()  # so the pickle was armed
 
 
+class Sly:
+    """Unpickled by pickle itself it makes a file, by way of a method."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_that_cannot_be_read_without_running_it_is_refused(tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+    torch.save({"state_dict": {"a": torch.ones(2)}, "sly": Sly(trap)}, tmp_path / "sly.ckpt")
+    with pytest.raises(ValueError, match=r"sly.ckpt cannot be read without running what it holds"):
+        read_original(tmp_path / "sly.ckpt")
+    assert not trap.exists()
+    (tmp_path / "text.ckpt").write_text("a")
+    with pytest.raises(ValueError, match="is no checkpoint of torch"):
+        read_original(tmp_path / "text.ckpt")
+
+
 @pytest.mark.parametrize("xl", [False, True], ids=["v", "xl-v"])
 def test_a_model_of_unusual_shape_comes_back_by_what_its_file_says(
     build_backbone, xl: bool, tmp_path: Path
