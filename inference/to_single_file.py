@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from safetensors.torch import save_file
@@ -65,7 +65,9 @@ def write_original(
         if scheduler.get("rescale_betas_zero_snr"):
             tensors["ztsnr"] = torch.empty(0)
     parts = {name: getattr(backbone, name) for name in _PARTS}
-    configs = {name: plain_config(part) for name, part in parts.items() if part is not None}
+    configs: dict[str, Any] = {
+        name: plain_config(part) for name, part in parts.items() if part is not None
+    }
     configs |= {"settings": asdict(backbone.settings), "zero_null": backbone.zero_null}
     metadata = {"format": "pt", METADATA: json.dumps(configs), **_model_spec(backbone)}
     with written_atomically(path) as temporary:

@@ -104,7 +104,7 @@ class EditorTraining(pl.LightningModule):
         """The editor as it stands, adapters worked into its weights."""
         return replace(self.backbone, unet=merged(self.average))
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What is trained, and its average."""
         trained = {name for name, p in self.unet.named_parameters() if p.requires_grad}
         whole = super().state_dict(*args, **kwargs)
