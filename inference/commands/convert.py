@@ -29,8 +29,9 @@ def convert(
 
     Single files are `.safetensors` or `.ckpt` with the original names, as InstructPix2Pix was
     published and as ComfyUI and the A1111 web UI read them; only `.safetensors` are written.
-    Nothing is fetched: the architecture is told from the shapes. Every tensor is kept; what a
-    folder has no place for goes into `original-left-over.safetensors` in it and comes back.
+    Nothing is fetched: the architecture is told from the shapes. Every tensor is kept, but for the
+    UNet's weights that `ema` does not choose: what a folder has no place for goes into
+    `original-left-over.safetensors` in it and comes back.
 
     Args:
         source: A .ckpt or .safetensors file, or a diffusers folder.
