@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from inference.command_line import USAGE_ERROR, Commands, chosen, flattened, run, spelled_out
 from inference.commands.caption import caption
+from inference.commands.convert import convert
 from inference.commands.edit import EDITORS, edit
 from inference.commands.grid import grid
 from inference.commands.invert import INVERSIONS, invert
@@ -39,6 +40,7 @@ def commands_of(line: Sequence[str]) -> Commands:
         "edit": flattened(edit, EDITORS[editor or "instruct"], fixed=("backbone", "progress")),
         "invert": flattened(invert, INVERSIONS[inversion or "null_text"], fixed=("progress",)),
         "caption": caption,
+        "convert": convert,
         "grid": flattened(grid, PromptToPrompt, fixed=("backbone", "progress")),
     }
 

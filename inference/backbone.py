@@ -321,7 +321,8 @@ _PARTS = {
 
 def _check_parts(root: Path) -> None:
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no model folder {root}")
+        hint = f": python -m inference convert --source {root} makes one" if root.is_file() else ""
+        raise FileNotFoundError(f"there is no model folder {root}{hint}")
     parts = _PARTS
     if (root / "text_encoder_2").exists():
         parts = _PARTS | {

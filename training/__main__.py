@@ -2,13 +2,14 @@
 
 One grammar: typed signatures, YAML recipes, dotted overrides, `--print_config`. A run writes into
 the folder `output`: `last.ckpt` (run the same command again to go on from it), `logs/`,
-`held-out/*.png`, and at the end `model/`, a stock diffusers folder. A finished run is not run
-again, and `run.json` keeps the folder from going on with another recipe, base or data set.
+`held-out/*.png`, and at the end the editor: `model/`, a stock diffusers folder with a model card,
+`model.safetensors`, the same as one file for other programs, and, where adapters were trained,
+`lora/`. A finished run is not run again, and `run.json` keeps the folder from going on with another
+recipe, base or data set.
 """
 
 import functools
 import logging
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -17,17 +18,16 @@ from typing import Any, NoReturn
 import diffusers
 import pytorch_lightning as pl
 import transformers
-from diffusers import StableDiffusionInstructPix2PixPipeline
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from inference.backbone import Backbone, save_settings
 from inference.command_line import ERROR, USAGE_ERROR, one_sentence
 from training import identity
 from training.callbacks import TERMINATED, Checkpoints, HeldOutEdits, Progress
 from training.data import PairData
+from training.export import export
 from training.module import EditorTraining
 
 _KNOWN_WARNINGS = (
@@ -114,33 +114,10 @@ class TrainingCLI(LightningCLI):
     def after_fit(self) -> None:
         """Export the averaged weights; also where a run was killed after its last step."""
         if self.trainer.is_global_zero:
-            folder = Path(self.config["fit"]["output"])
-            export(self.model.backbone, folder / "model")
-            identity.record(folder, self._identity, exported_step=self.trainer.global_step)
-            print(f"{self.trainer.global_step:,} steps done; the editor is in {folder / 'model'}")
-
-
-def export(backbone: Backbone, folder: Path) -> None:
-    """Write an editor as a stock diffusers folder, `StableDiffusionInstructPix2PixPipeline`.
-
-    The folder appears whole or not at all.
-    """
-    pipeline = StableDiffusionInstructPix2PixPipeline(
-        vae=backbone.vae,
-        text_encoder=backbone.text_encoder,
-        tokenizer=backbone.tokenizer,
-        unet=backbone.unet,
-        scheduler=backbone.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    pipeline.save_pretrained(partial, safe_serialization=True)
-    save_settings(partial, backbone.settings)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
+            folder, step = Path(self.config["fit"]["output"]), self.trainer.global_step
+            export(self.model, folder, recipe=self.config["fit"].as_dict(), steps=step)
+            identity.record(folder, self._identity, exported_step=step)
+            print(f"{step:,} steps done; the editor is in {folder / 'model'}")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,7 +4,9 @@ Pairs are read one by one through the shards' index, in the order of `order.epoc
 saved for a resume is the position alone.
 """
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -15,11 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from data_gen.records import ImagePair
+from data_gen.records import ImagePair, Scores
 from data_gen.shards import ScoreBounds, ShardIndex
 from inference.noise import keyed_seed
 from training import order
-from training.framing import Framing, Pixels, frame
+from training.framing import Framing, Pixels, framed
 
 Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -32,13 +34,16 @@ class Sample(NamedTuple):
     instruction: str
     edited: Tensor
     source: Tensor
+    sizes: tuple[int, ...]
+    scores: tuple[float, ...]
 
 
 class Batch(NamedTuple):
     """Samples side by side.
 
     The images are (B, 3, H, W) uint8, or, where the whole set was encoded at the start, latents
-    (B, 4, h, w).
+    (B, 4, h, w). `sizes` is (B, 6), see `framing.Framed`; `scores` is (B, 5), a column a field of
+    `Scores`, NaN where one is not known.
     """
 
     positions: list[int]
@@ -46,6 +51,12 @@ class Batch(NamedTuple):
     instructions: list[str]
     edited: Tensor
     source: Tensor
+    sizes: Tensor
+    scores: Tensor
+
+    def score(self, name: str) -> Tensor:
+        """One score of each pair, (B,)."""
+        return self.scores[:, [field.name for field in fields(Scores)].index(name)]
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -60,9 +71,15 @@ def collate(samples: list[Sample]) -> Batch:
             f"the images of a batch have the shapes {sorted(shapes)}, expected one: "
             "set data.framing.resolution"
         )
-    positions, epochs, instructions, edited, source = zip(*samples, strict=True)
+    positions, epochs, instructions, edited, source, sizes, scores = zip(*samples, strict=True)
     return Batch(
-        list(positions), list(epochs), list(instructions), torch.stack(edited), torch.stack(source)
+        list(positions),
+        list(epochs),
+        list(instructions),
+        torch.stack(edited),
+        torch.stack(source),
+        torch.tensor(sizes),
+        torch.tensor(scores),
     )
 
 
@@ -100,15 +117,17 @@ class Pairs(Dataset[Sample]):
 
     def _read(self, row: int, back: bool, rng: np.random.Generator) -> Sample:
         pair = self.index.read(row)
-        source, edited = map(_tensor, frame((pair.source, pair.edited), self.framing, rng))
+        cut = framed((pair.source, pair.edited), self.framing, rng)
+        source, edited = _tensor(cut.source), _tensor(cut.edited)
         if back and not pair.triplet.inverse_instruction:
             raise ValueError(
                 f"{pair.key} has no inverse instruction, so it cannot be learned backwards: "
                 "set data.backwards to 0"
             )
+        instruction = pair.triplet.instruction
         if back:
-            return Sample(-1, -1, pair.triplet.inverse_instruction, source, edited)
-        return Sample(-1, -1, pair.triplet.instruction, edited, source)
+            instruction, source, edited = pair.triplet.inverse_instruction, edited, source
+        return Sample(-1, -1, instruction, edited, source, cut.sizes, _numbers(pair.scores))
 
     def cache(self, encode: Encode, batch_size: int) -> None:
         """Read and encode every pair once and keep its latents in memory."""
@@ -126,6 +145,11 @@ class Pairs(Dataset[Sample]):
                         edited=edited[number], source=source[number]
                     )
                 bar.update(len(some))
+
+
+def _numbers(scores: Scores | None) -> tuple[float, ...]:
+    found = [getattr(scores, field.name, None) for field in fields(Scores)]
+    return tuple(math.nan if score is None else score for score in found)
 
 
 def _tensor(image: Pixels) -> Tensor:
@@ -224,6 +248,25 @@ class PairData(pl.LightningDataModule):
         """A pair of each of `count` held-out groups, the same ones every time."""
         chosen = sorted(self._held_out_rows)[:count]
         return [self.index.read(self._held_out_rows[group]) for group in chosen]
+
+    def scores(self, name: str) -> tuple[Tensor, Tensor]:
+        """A score of all training pairs, and the share of the samples that each pair makes up.
+
+        Returns:
+            Twice (N,) float64; the shares sum to 1.
+
+        Raises:
+            ValueError: A pair has no such score.
+        """
+        groups, column = self.pairs.groups, self.index.scores(name)
+        found = [column[row] for row in groups.rows.tolist()]
+        if missing := found.count(None):
+            raise ValueError(
+                f"{missing} of the {len(found)} pairs of {self.shards} have no score {name!r}, "
+                "expected one for each: leave objective.score out"
+            )
+        shares = np.repeat(1 / (len(groups) * groups.counts), groups.counts)
+        return torch.tensor(found, dtype=torch.float64), torch.from_numpy(shares)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Batches from `position` on, without end.

@@ -1,11 +1,17 @@
-"""The exponential moving average of the UNet's weights: what is validated and exported.
+"""The exponential moving average of the UNet's trained weights: what is validated and exported.
 
-The average is a second network of the same shape and starts as a copy of the first. How many
-updates it has seen is the number of optimiser steps, so there is no state here to save.
+The average is a second network of the same shape and starts as a copy of the first; weights that
+are not trained are one and the same in both. How many updates it has seen is the number of
+optimiser steps, so there is no state here to save.
 """
+
+from copy import deepcopy
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def ramped_decay(step: int, decay: float) -> float:
@@ -16,10 +22,20 @@ def ramped_decay(step: int, decay: float) -> float:
     return min(decay, (1 + step) / (10 + step))
 
 
+def average_of(live: Network) -> Network:
+    """A copy of a network that shares the weights which are not trained."""
+    shared = {id(p): p for p in live.parameters() if not p.requires_grad}
+    average = deepcopy(live, memo=dict(shared))
+    return average.eval().requires_grad_(False)
+
+
 @torch.no_grad()
 def update(average: nn.Module, live: nn.Module, *, decay: float) -> None:
-    """Move every parameter of `average` towards `live`: a <- decay * a + (1 - decay) * l.
+    """Move what is trained of `live` in `average` towards it: a <- decay * a + (1 - decay) * l.
 
     One fused call for all parameters; looping over them costs several times as much.
     """
-    torch._foreach_lerp_(list(average.parameters()), list(live.parameters()), 1.0 - decay)
+    pairs = zip(average.parameters(), live.parameters(), strict=True)
+    trained = [(old, new) for old, new in pairs if new.requires_grad]
+    averaged, following = map(list, zip(*trained, strict=True))
+    torch._foreach_lerp_(averaged, following, 1.0 - decay)

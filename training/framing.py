@@ -5,6 +5,7 @@ random about it is drawn by the caller, so that it can be a function of the samp
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,9 +49,25 @@ class Framing:
         return self.flip or self.enlarge_to is not None
 
 
+class Framed(NamedTuple):
+    """A pair of one size, and what was done to it."""
+
+    source: Pixels
+    edited: Pixels
+    sizes: tuple[int, int, int, int, int, int]
+    """What SDXL is told of a picture (Podell et al. 2023, section 2.2), in pixels: height and width
+    as stored, top and left of the cut in the resized image, height and width of the cut."""
+
+
 def frame(
     pair: tuple[Pixels, Pixels], knobs: Framing, rng: np.random.Generator
 ) -> tuple[Pixels, Pixels]:
+    """Cut both images of a pair as `framed` does."""
+    source, edited, _ = framed(pair, knobs, rng)
+    return source, edited
+
+
+def framed(pair: tuple[Pixels, Pixels], knobs: Framing, rng: np.random.Generator) -> Framed:
     """Cut both images of a pair, (H, W, 3) of equal size, by the same draws.
 
     Args:
@@ -59,25 +76,63 @@ def frame(
         rng: Source of the draws; always as many, whatever the knobs.
     """
     size, left, top, mirror = rng.random(4)
-    source, edited = (_cut(image, knobs, size, left, top) for image in pair)
-    if knobs.flip and mirror < 0.5:
+    mirrored = knobs.flip and mirror < 0.5
+    cut = _Cut.of(pair[0].shape[:2], knobs, size, left, top)
+    source, edited = (cut.apply(image) for image in pair)
+    if mirrored:
         source, edited = source[:, ::-1], edited[:, ::-1]
-    return np.ascontiguousarray(source), np.ascontiguousarray(edited)
+    return Framed(
+        np.ascontiguousarray(source), np.ascontiguousarray(edited), cut.sizes(mirrored=mirrored)
+    )
 
 
-def _cut(image: Pixels, knobs: Framing, size: float, left: float, top: float) -> Pixels:
-    if knobs.resolution is None:
-        return image
-    shorter = knobs.resolution
-    if knobs.enlarge_to is None:
-        left = top = 0.5
-    else:
-        shorter += int(size * (knobs.enlarge_to - knobs.resolution + 1))
-    height, width = image.shape[:2]
-    scale = shorter / min(height, width)
-    height, width = round(height * scale), round(width * scale)
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
-    x = int(left * (width - knobs.resolution + 1))
-    y = int(top * (height - knobs.resolution + 1))
-    cropped = resized.crop((x, y, x + knobs.resolution, y + knobs.resolution))
-    return np.asarray(cropped)
+@dataclass(frozen=True, kw_only=True)
+class _Cut:
+    """From a stored height and width to a resized one, and a window into that."""
+
+    stored: tuple[int, int]
+    resized: tuple[int, int]
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @staticmethod
+    def of(stored: tuple[int, ...], knobs: Framing, size: float, left: float, top: float) -> "_Cut":
+        height, width = stored
+        if knobs.resolution is None:
+            return _Cut(
+                stored=(height, width),
+                resized=(height, width),
+                top=0,
+                left=0,
+                height=height,
+                width=width,
+            )
+        shorter = knobs.resolution
+        if knobs.enlarge_to is None:
+            left = top = 0.5
+        else:
+            shorter += int(size * (knobs.enlarge_to - knobs.resolution + 1))
+        scale = shorter / min(height, width)
+        resized = round(height * scale), round(width * scale)
+        return _Cut(
+            stored=(height, width),
+            resized=resized,
+            top=int(top * (resized[0] - knobs.resolution + 1)),
+            left=int(left * (resized[1] - knobs.resolution + 1)),
+            height=knobs.resolution,
+            width=knobs.resolution,
+        )
+
+    def apply(self, image: Pixels) -> Pixels:
+        if (self.height, self.width) == self.resized == self.stored:
+            return image
+        height, width = self.resized
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
+        right, bottom = self.left + self.width, self.top + self.height
+        return np.asarray(resized.crop((self.left, self.top, right, bottom)))
+
+    def sizes(self, *, mirrored: bool) -> tuple[int, int, int, int, int, int]:
+        left = self.resized[1] - self.width - self.left if mirrored else self.left
+        return (*self.stored, self.top, left, self.height, self.width)

@@ -1,69 +1,47 @@
 """The LightningModule: a frozen base model, its widened UNet in training, and their average.
 
-Only the two UNets are registered as submodules, so checkpoints hold them and nothing frozen. All
-randomness comes from `objective.draw`; there is no generator state to save.
+Only the two UNets are registered as submodules, and checkpoints hold what is trained of them and
+nothing frozen. All randomness comes from `objective.draw`; there is no generator state to save.
 """
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from inference.backbone import Settings, load_backbone
+from inference.backbone import Backbone, Settings, load_backbone
 from inference.sampling import PredictionType
+from inference.text import Text
 from training import ema
 from training.data import Batch, PairData
-from training.objective import Objective, draw, edit_loss, latent_weights
+from training.lora import Lora, add_adapters, merged
+from training.noise_schedule import cumulative_alphas, trained_scheduler
+from training.objective import (
+    Draws,
+    Objective,
+    draw,
+    edit_loss,
+    latent_weights,
+    log_mean_weight,
+    score_weights,
+)
+from training.optimizer import OptimizerKnobs, adamw, learning_rate_factor
 from training.precision import bf16_with_float32_attention
 from training.unet import widen
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerKnobs:
-    """Knobs of AdamW and of the learning rate.
-
-    Attributes:
-        learning_rate: Of every layer but the first.
-        first_layer_factor: Learning rate of the widened first convolution, as a multiple; its new
-            channels start at zero and have the furthest to go.
-        weight_decay: Decoupled weight decay.
-        betas: Decay of the first and the second moment.
-        warmup_steps: Steps over which the rate climbs linearly to its full value.
-        schedule: What follows: the same rate, or a cosine to zero at `trainer.max_steps`.
-        clip_norm: Largest norm of the gradient of the whole UNet; None does not clip.
-    """
-
-    learning_rate: float = 1e-4
-    first_layer_factor: float = 1.0
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
-    warmup_steps: int = 0
-    schedule: Literal["constant", "cosine"] = "constant"
-    clip_norm: float | None = 1.0
-
-
-def learning_rate_factor(step: int, knobs: OptimizerKnobs, steps: int) -> float:
-    """Multiple of the full learning rate at `step`, counted from 0, of `steps`; in [0, 1]."""
-    if step < knobs.warmup_steps:
-        return (step + 1) / (knobs.warmup_steps + 1)
-    if knobs.schedule == "constant":
-        return 1.0
-    progress = (step - knobs.warmup_steps) / max(1, steps - knobs.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 class EditorTraining(pl.LightningModule):
     """Trains an instruction-following editor from a text-to-image model (InstructPix2Pix).
 
     Attributes:
-        unet: The widened UNet in training.
+        unet: The widened UNet in training, all of it or its adapters and its input layer.
         average: The moving average of its weights.
         backbone: The frozen rest of the base model around `average`: the editor as it stands.
     """
@@ -72,7 +50,8 @@ class EditorTraining(pl.LightningModule):
         self,
         base: Path,
         objective: Objective = Objective(),  # noqa: B008  (frozen)
-        optimizer: OptimizerKnobs = OptimizerKnobs(),
+        optimizer: OptimizerKnobs = OptimizerKnobs(),  # noqa: B008
+        lora: Lora | None = None,
         ema_decay: float = 0.9999,
         settings: Settings | None = None,
         seed: int = 0,
@@ -80,10 +59,12 @@ class EditorTraining(pl.LightningModule):
         """Load the base model and widen its UNet.
 
         Args:
-            base: A Stable-Diffusion-shaped diffusers folder: a text-to-image model, or an editor
-                to be trained further.
+            base: A diffusers folder of a Stable Diffusion 1.x, 2.x or XL: a text-to-image model, or
+                an editor to be trained further. `python -m inference convert` makes one of a
+                single file.
             objective: What is predicted and what an error costs.
             optimizer: AdamW and its learning rate.
+            lora: Train low-rank adapters and the input layer; None trains all of the UNet.
             ema_decay: Highest decay of the moving average, which ramps up to it.
             settings: What the exported editor records beyond diffusers' configuration, such as its
                 default scales and the factor on the latents of its image condition; None keeps
@@ -91,31 +72,43 @@ class EditorTraining(pl.LightningModule):
             seed: Seed of the run, of which every draw is a function.
 
         Raises:
-            ValueError: The base is an SDXL, or takes more channels than an editor does.
+            ValueError: The base takes more channels than an editor does, or cannot predict what
+                it is to.
         """
         super().__init__()
-        self.objective, self.optimizer_knobs = objective, optimizer
+        self.objective, self.optimizer_knobs, self.lora = objective, optimizer, lora
         self.ema_decay, self.seed = ema_decay, seed
         parent = load_backbone(base)
-        if parent.text_encoder_2 is not None:
-            raise ValueError(f"base {base} has two text encoders; expected a model with one")
         self.unet = widen(parent.unet).train().requires_grad_(True)
-        self.average = widen(parent.unet).eval().requires_grad_(False)
-        self.prediction_type: PredictionType = (
-            objective.prediction_type or parent.scheduler.config.prediction_type
+        if lora is not None:
+            torch.manual_seed(seed)  # adapters begin at random
+            add_adapters(self.unet, lora)
+        self.average = ema.average_of(self.unet)
+        scheduler = trained_scheduler(
+            parent.scheduler,
+            prediction_type=objective.prediction_type,
+            zero_terminal_snr=objective.zero_terminal_snr,
         )
-        scheduler = type(parent.scheduler).from_config(
-            parent.scheduler.config, prediction_type=self.prediction_type
-        )
+        self.prediction_type: PredictionType = scheduler.config.prediction_type
         self.backbone = replace(
             parent,
             unet=self.average,
             scheduler=scheduler,
             settings=settings or parent.settings,
         )
-        alphas = scheduler.alphas_cumprod.float()
-        self.register_buffer("alphas", alphas, persistent=False)
+        self.register_buffer("alphas", cumulative_alphas(scheduler), persistent=False)
         self.alphas: Tensor
+        self.strict_loading = False  # what is frozen is not in checkpoints; see on_load_checkpoint
+
+    def editor(self) -> Backbone:
+        """The editor as it stands, adapters worked into its weights."""
+        return replace(self.backbone, unet=merged(self.average))
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """What is trained, and its average."""
+        trained = {name for name, p in self.unet.named_parameters() if p.requires_grad}
+        whole = super().state_dict(*args, **kwargs)
+        return {name: v for name, v in whole.items() if name.partition(".")[2] in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on from another model's weights.
@@ -134,10 +127,17 @@ class EditorTraining(pl.LightningModule):
             )
 
     def on_fit_start(self) -> None:
-        """Bring the frozen parts to the device, and let the data module encode with them."""
-        self.backbone.vae.to(self.device)
-        self.backbone.text_encoder.to(self.device)
+        """Bring the frozen parts to the device, and let the data module encode with them.
+
+        Raises:
+            ValueError: The loss is to be weighted by a score that a pair lacks.
+        """
+        for module in self.backbone.modules.values():
+            module.to(self.device)
         self._data.encode = self.encode
+        if self.objective.score is not None:
+            scores, shares = self._data.scores(self.objective.score)
+            self._log_mean = log_mean_weight(scores, shares, self.objective.score_beta)
 
     @torch.no_grad()
     def encode(self, edited: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,17 +171,16 @@ class EditorTraining(pl.LightningModule):
             timesteps=len(self.alphas),
             knobs=self.objective,
         )
-        kept = zip(batch.instructions, draws.keep_text.tolist(), strict=True)
-        with torch.no_grad():
-            texts = self.backbone.encode_text([prompt if keep else "" for prompt, keep in kept])
+        text = self._encoded(batch.instructions, draws)
         with self._precision():
             loss = edit_loss(
                 self.unet,
                 edited=edited,
                 condition=condition,
-                text=texts.states,
-                weights=self._weights(edited, condition),
-                draws=type(draws)(*(part.to(self.device) for part in draws)),
+                text=text,
+                sizes=batch.sizes,
+                weights=self._weights(edited, condition, batch),
+                draws=Draws(*(part.to(self.device) for part in draws)),
                 alphas=self.alphas,
                 prediction_type=self.prediction_type,
                 knobs=self.objective,
@@ -189,9 +188,20 @@ class EditorTraining(pl.LightningModule):
         self.log("loss", loss, batch_size=len(batch.positions))
         return loss
 
-    def _weights(self, edited: Tensor, condition: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _encoded(self, instructions: list[str], draws: Draws) -> Text:
+        """With the text an SDXL loses its pooled summary, both as its null text is."""
+        kept = zip(instructions, draws.keep_text.tolist(), strict=True)
+        return self.backbone.encode_text([prompt if keep else "" for prompt, keep in kept])
+
+    def _weights(self, edited: Tensor, condition: Tensor, batch: Batch) -> Tensor:
         scale = self.backbone.vae.config.scaling_factor / self.backbone.settings.image_latent_scale
-        return latent_weights(edited, condition * scale, self.objective)
+        weights = latent_weights(edited, condition * scale, self.objective)
+        name, beta = self.objective.score, self.objective.score_beta
+        if name is None:
+            return weights
+        each = score_weights(batch.score(name), beta, self._log_mean)
+        return weights * each.to(weights)[:, None, None, None]
 
     def _precision(self) -> AbstractContextManager[None]:
         """On a CPU, what Lightning's bf16 autocast lacks there: see `training.precision`."""
@@ -224,18 +234,8 @@ class EditorTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW in two groups, the widened first convolution at a rate of its own."""
-        knobs = self.optimizer_knobs
-        first = list(self.unet.conv_in.parameters())
-        rest = [p for name, p in self.unet.named_parameters() if not name.startswith("conv_in.")]
-        optimizer = AdamW(
-            [
-                {"params": rest, "lr": knobs.learning_rate},
-                {"params": first, "lr": knobs.learning_rate * knobs.first_layer_factor},
-            ],
-            betas=knobs.betas,
-            weight_decay=knobs.weight_decay,
-        )
-        steps = self.trainer.max_steps
+        knobs, steps = self.optimizer_knobs, self.trainer.max_steps
+        optimizer = adamw(self.unet, knobs)
         schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, knobs, steps))
         return {
             "optimizer": optimizer,

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from inference.noise import keyed_seed
 from inference.sampling import PredictionType
+from inference.text import Text
 
 Weighting = Literal["none", "min_snr", "clamped_inverse_alpha"]
+Score = Literal["image_image", "text_source", "text_edited", "directional"]
 
 CHANGED: Final = 0.25
 """Mean difference over the channels from which on a latent counts as changed, in deviations."""
@@ -37,6 +39,10 @@ class Objective:
 
     Attributes:
         prediction_type: What the UNet predicts; None keeps what the base model predicts.
+        zero_terminal_snr: Whether the noise ends in pure noise (see `noise_schedule`); None keeps
+            the base model's.
+        offset_noise: Deviation of a constant that is added to each channel of the noise, so that
+            the mean of a picture is learned as well (Guttenberg 2023); 0 adds none, 0.1 is usual.
         weighting: How much an error counts at each noise level, see `loss_weights`.
         min_snr_gamma: The gamma of `min_snr`.
         ceiling: The highest weight of `clamped_inverse_alpha`.
@@ -51,9 +57,14 @@ class Objective:
             bare surfaces. None counts all alike.
         dropout: Share of the samples that lose their instruction, as many lose their image, and as
             many lose both, so that guidance has its unconditional branches; in [0, 1/3].
+        score: Which of a pair's scores, from the index of the shards, weights its loss, see
+            `score_weights`; None weights all pairs alike.
+        score_beta: Temperature of those weights: the score that is worth a factor of e.
     """
 
     prediction_type: PredictionType | None = None
+    zero_terminal_snr: bool | None = None
+    offset_noise: float = 0.0
     weighting: Weighting = "none"
     min_snr_gamma: float = 5.0
     ceiling: float = 20.0
@@ -62,8 +73,18 @@ class Objective:
     changed_share: float | None = None
     detail_share: float | None = None
     dropout: float = 0.05
+    score: Score | None = None
+    score_beta: float = 0.1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.offset_noise < math.inf:
+            raise ValueError(
+                f"objective.offset_noise is {self.offset_noise}, expected at least 0 and finite"
+            )
+        if not 0 < self.score_beta < math.inf:
+            raise ValueError(
+                f"objective.score_beta is {self.score_beta}, expected above 0 and finite"
+            )
         if not 0 <= self.focus <= 1:
             raise ValueError(f"objective.focus is {self.focus}, expected 0 to 1")
         if not 0 < self.focus_at < 1:
@@ -82,7 +103,7 @@ class Draws(NamedTuple):
     timesteps: Tensor
     """(B,) int64, 0 to the number of training timesteps - 1."""
     noise: Tensor
-    """(B, 4, h, w) standard normal."""
+    """(B, 4, h, w) standard normal, apart from `offset_noise`."""
     keep_text: Tensor
     """(B,) bool: the sample keeps its instruction."""
     keep_image: Tensor
@@ -108,7 +129,7 @@ def draw(
         positions: B global sample positions.
         shape: Shape of one sample's latents, (4, h, w).
         timesteps: Number of training timesteps of the noise schedule.
-        knobs: Dropout, and how timesteps are spread.
+        knobs: Dropout, how timesteps are spread, and the offset of the noise.
     """
     samples = [
         _draw_one(
@@ -139,6 +160,9 @@ def _draw_one(
         middle = math.log(knobs.focus_at / (1 - knobs.focus_at))
         place = 1 / (1 + math.exp(-rng.normal(middle, FOCUS_DEVIATION)))
         timestep = min(int(place * timesteps), timesteps - 1)
+    if knobs.offset_noise:
+        offset = rng.standard_normal((shape[0], 1, 1), dtype=np.float32)
+        noise = noise + knobs.offset_noise * torch.from_numpy(offset)
     return timestep, uniform, noise
 
 
@@ -180,16 +204,42 @@ def loss_weights(a: Tensor, prediction_type: PredictionType, knobs: Objective) -
       noise, where the plain epsilon loss hardly sees them.
 
     The last two mean the same whatever is predicted: their weights of epsilon become those of v
-    by a factor of a.
+    by a factor of a; that of min-SNR is then min(snr, gamma) / (snr + 1). Both are written without
+    the ratio, so that those of v hold also where a is 0.
     """
     if knobs.weighting == "none":
         return torch.ones_like(a)
     if knobs.weighting == "min_snr":
-        snr = a / (1 - a)
-        of_epsilon = snr.clamp(max=knobs.min_snr_gamma) / snr
+        of_v = torch.minimum(a, knobs.min_snr_gamma * (1 - a))
     else:
-        of_epsilon = (1 / a).clamp(max=knobs.ceiling)
-    return of_epsilon if prediction_type == "epsilon" else of_epsilon * a
+        of_v = (knobs.ceiling * a).clamp(max=1)
+    return of_v / a if prediction_type == "epsilon" else of_v
+
+
+def log_mean_weight(scores: Tensor, shares: Tensor, beta: float) -> float:
+    """Logarithm of the mean of exp(score / beta), so that weights of mean 1 can be made.
+
+    Args:
+        scores: (N,) scores of all pairs.
+        shares: (N,) how often each is drawn, summing to 1.
+        beta: Temperature.
+    """
+    return float(torch.logsumexp(scores / beta + shares.log(), dim=0))
+
+
+def score_weights(scores: Tensor, beta: float, log_mean: float) -> Tensor:
+    """Weight of each pair's loss by a score of it: exp(score / beta), over its mean.
+
+    The weighted loss of HIVE (Zhang et al. 2024, "Harnessing Human Feedback for Instructional
+    Visual Editing") with any score in the place of its learned reward. HIVE's other form, the
+    reward as a part of the prompt, needs no trainer: it is a matter of instructions.
+
+    Args:
+        scores: (B,).
+        beta: Temperature.
+        log_mean: `log_mean_weight` of all pairs.
+    """
+    return (scores / beta - log_mean).exp()
 
 
 def latent_weights(edited: Tensor, source: Tensor, knobs: Objective) -> Tensor:
@@ -235,7 +285,8 @@ def edit_loss(
     *,
     edited: Tensor,
     condition: Tensor,
-    text: Tensor,
+    text: Text,
+    sizes: Tensor | None,
     weights: Tensor,
     draws: Draws,
     alphas: Tensor,
@@ -250,8 +301,10 @@ def edit_loss(
         unet: Takes 8 channels: noisy latents, then the image condition.
         edited: Latents of the edited images, (B, 4, h, w), scaled.
         condition: Latents of the source images, (B, 4, h, w); a dropped one becomes zeros.
-        text: Text states, (B, L, D), of the instruction, or of "" where the draw drops it.
-        weights: Of the latents, (B, 1, h, w); see `latent_weights`.
+        text: B embedded instructions, the null text where the draw drops them.
+        sizes: What became of each image, (B, 6), which SDXL is told (see `framing.Framed`); only
+            looked at where `text` is pooled.
+        weights: Of the latents, (B, 1, h, w); see `latent_weights` and `score_weights`.
         draws: The batch's randomness, on the device of the latents.
         alphas: Cumulative alphas of the noise schedule, (timesteps,).
         prediction_type: What `unet` predicts.
@@ -261,7 +314,17 @@ def edit_loss(
     noisy = add_noise(edited, draws.noise, a)
     condition = condition * draws.keep_image[:, None, None, None]
     inputs = torch.cat([noisy, condition], dim=1)
-    output = cast(Tensor, unet(inputs, draws.timesteps, encoder_hidden_states=text).sample)
-    error = output.float() - target(edited, draws.noise, a, prediction_type)
+    added = None if text.pooled is None else {"text_embeds": text.pooled, "time_ids": sizes}
+    output = cast(
+        Tensor,
+        unet(
+            inputs,
+            draws.timesteps,
+            encoder_hidden_states=text.states,
+            added_cond_kwargs=added,
+        ).sample,
+    )
+    output = output.to(torch.promote_types(output.dtype, torch.float32))
+    error = output - target(edited, draws.noise, a, prediction_type)
     each = (weights * error.square()).mean(dim=(1, 2, 3))
     return (loss_weights(a, prediction_type, knobs) * each).mean()

@@ -259,6 +259,11 @@ class ShardIndex:
         """Each pair's shard, in the order of positions."""
         return [str(shard) for shard in self._table.column("shard").to_pylist()]
 
+    def scores(self, name: str) -> list[float | None]:
+        """Each pair's score of that name, in the order of positions; None where unknown."""
+        scores: list[float | None] = self._table.column(name).to_pylist()
+        return scores
+
     def require_complete(self) -> None:
         """Look at the size of every shard, so that a missing byte is found before work begins.
 

@@ -1,15 +1,20 @@
-"""Fixtures for the tests of training: a small folder of shards."""
+"""Fixtures for the tests of training: a small folder of shards, tiny bases, and runs of recipes."""
 
+import functools
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from data_gen.records import EditTriplet, ImagePair, Scores
 from data_gen.shards import INDEX_FILE, scan_shard, shard_writer, write_index
+from training.__main__ import main
 
 GROUPS_PER_SHARD = (5, 4, 3)
+RECIPES = sorted(Path("training/recipes").glob("*.yaml"))
 COLOURS = {"red": (230, 20, 20), "blue": (20, 20, 230), "green": (20, 200, 20)}
 
 
@@ -67,3 +72,72 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_shards(tmp_path: Path) -> Path:
     """The same, for a test that damages it."""
     return _write(tmp_path / "shards")
+
+
+@pytest.fixture(scope="session", name="tiny")
+def tiny_fixture() -> Callable[[Path, Path, Path, Path], list[str]]:
+    """`tiny(recipe, base, shards, output)`: the command line of a small run of a recipe."""
+    return tiny
+
+
+def tiny(recipe: Path, base: Path, shards: Path, output: Path) -> list[str]:
+    """A recipe with all its keys, for a tiny model, a tiny set, one CPU and two steps."""
+    line = [
+        "fit",
+        f"--config={recipe}",
+        f"--output={output}",
+        f"--model.base={base}",
+        f"--data.shards={shards}",
+        "--model.settings.steps=2",
+        "--data.batch_size=4",
+        "--data.held_out=0.3",
+        "--data.num_workers=0",
+        "--trainer.max_steps=2",
+        "--trainer.log_every_n_steps=1",
+        "--trainer.accelerator=cpu",
+        "--trainer.devices=1",
+        "--trainer.strategy=auto",
+        "--checkpoints.every=1",
+        "--held_out_edits.every=2",
+        "--held_out_edits.samples=2",
+    ]
+    framing = yaml.safe_load(recipe.read_text())["data"]["framing"]
+    if "resolution" in framing:
+        line += ["--data.framing.resolution=32", "--data.framing.enlarge_to=36"]
+    return line
+
+
+@pytest.fixture(scope="session")
+def base_of(build_backbone, save_folder, tmp_path_factory) -> Callable[[Path], Path]:
+    """`base_of(recipe)`: a folder of a tiny model of the kind that a recipe starts from."""
+
+    @functools.cache
+    def saved(prediction_type: str, xl: bool) -> Path:
+        folder: Path = tmp_path_factory.mktemp("base") / "tiny"
+        save_folder(build_backbone(prediction_type, xl=xl), folder)
+        return folder
+
+    def of(recipe: Path) -> Path:
+        knobs = yaml.safe_load(recipe.read_text())["model"]
+        return saved(knobs["objective"]["prediction_type"], "sdxl" in recipe.stem)
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def run_of(base_of, shards: Path, tmp_path_factory) -> Callable[[Path], Path]:
+    """`run_of(recipe)`: the folder of a finished run of two steps; do not modify it."""
+
+    @functools.cache
+    def run(recipe: Path) -> Path:
+        output: Path = tmp_path_factory.mktemp(recipe.stem) / "run"
+        main(tiny(recipe, base_of(recipe), shards, output))
+        return output
+
+    return run
+
+
+@pytest.fixture(params=RECIPES, ids=lambda recipe: recipe.stem)
+def recipe(request: pytest.FixtureRequest) -> Path:
+    """Every shipped recipe."""
+    return Path(request.param)

@@ -56,6 +56,27 @@ def test_images_belong_to_their_instruction(shards: Path) -> None:
             assert brightest != int(source[:, -1, -1].argmax())
 
 
+def test_a_batch_tells_sizes_and_scores(shards: Path) -> None:
+    framing = Framing(resolution=16, enlarge_to=24)
+    batch = first_batches(reader(shards, framing=framing), 1)[0]
+    assert batch.sizes.shape == (4, 6)
+    assert batch.sizes[:, :2].unique() == 32
+    assert batch.sizes[:, 4:].unique() == 16
+    assert len(batch.sizes[:, 2:4].unique()) > 2
+    assert batch.score("directional").tolist() == pytest.approx([0.4] * 4)
+    assert batch.score("surprise").isnan().all()
+
+
+def test_scores_come_with_how_often_a_pair_is_drawn(shards: Path) -> None:
+    data = reader(shards)
+    scores, shares = data.scores("directional")
+    assert scores.tolist() == [0.4] * 18
+    assert shares.sum() == pytest.approx(1)
+    assert sorted(set(shares.tolist())) == [1 / 24, 1 / 12]  # 12 groups of one pair or two
+    with pytest.raises(ValueError, match="18 of the 18 pairs of .* have no score 'surprise'"):
+        data.scores("surprise")
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_backwards_samples_lead_from_the_edited_image_to_the_source(
     shards: Path, cached: bool

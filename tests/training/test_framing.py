@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.framing import Framing, frame
+from training.framing import Framing, frame, framed
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -39,6 +39,31 @@ def test_without_chance_the_centre_is_cut_and_nothing_by_default() -> None:
         assert np.array_equal(centre, image[:, 8:32])
         left_alone, _ = frame((image, image), Framing(), rng)
         assert np.array_equal(left_alone, image)
+
+
+def test_what_was_done_is_told() -> None:
+    image = picture(24, 40)
+    knobs = Framing(resolution=24, enlarge_to=24, flip=True)
+    lefts = set()
+    for number in range(20):
+        source, _, sizes = framed((image, image), knobs, np.random.default_rng(number))
+        height, width, top, left, *cut = sizes
+        assert (height, width, *cut) == (24, 40, 24, 24)
+        # of the stored picture or of its mirror image
+        windows = [whole[top : top + 24, left : left + 24] for whole in (image, image[:, ::-1])]
+        assert any(np.array_equal(source, window) for window in windows)
+        lefts.add(left)
+    assert len(lefts) > 5
+    assert framed((image, image), Framing(), np.random.default_rng(0)).sizes == (
+        24,
+        40,
+        0,
+        0,
+        24,
+        40,
+    )
+    twice = framed((image, image), Framing(resolution=48), np.random.default_rng(0))
+    assert twice.sizes == (24, 40, 0, 16, 48, 48)
 
 
 def test_a_range_that_runs_backwards_is_refused() -> None:

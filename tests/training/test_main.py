@@ -1,5 +1,6 @@
 """The command: every shipped recipe runs, ends in a stock folder, and bad input is one sentence."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from diffusers import DiffusionPipeline, StableDiffusionInstructPix2PixPipeline
+from diffusers import (
+    DiffusionPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
+)
 from PIL import Image
 
 from inference.backbone import load_backbone
@@ -15,57 +20,35 @@ from training.__main__ import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
 
-RECIPES = sorted(Path("training/recipes").glob("*.yaml"))
-
-
-def tiny(recipe: Path, base: Path, shards: Path, output: Path) -> list[str]:
-    """A recipe with all its keys, for a tiny model, a tiny set and two steps."""
-    return [
-        "fit",
-        f"--config={recipe}",
-        f"--output={output}",
-        f"--model.base={base}",
-        f"--data.shards={shards}",
-        "--model.settings.steps=2",
-        "--data.batch_size=4",
-        "--data.held_out=0.3",
-        "--trainer.max_steps=2",
-        "--trainer.log_every_n_steps=1",
-        "--trainer.accelerator=cpu",
-        "--checkpoints.every=1",
-        "--held_out_edits.every=2",
-        "--held_out_edits.samples=2",
-    ]
-
-
-@pytest.fixture(params=RECIPES, ids=lambda recipe: recipe.stem)
-def recipe(request: pytest.FixtureRequest) -> Path:
-    return Path(request.param)
+QUICK = Path("training/recipes/shapes-quickstart.yaml")
 
 
 @pytest.fixture
-def arguments(tiny_folder: Path, shards: Path, tmp_path: Path) -> list[str]:
-    return tiny(RECIPES[0], tiny_folder, shards, tmp_path / "run")
+def arguments(tiny_folder: Path, shards: Path, tmp_path: Path, tiny) -> list[str]:
+    return tiny(QUICK, tiny_folder, shards, tmp_path / "run")
 
 
-def test_a_recipe_ends_as_a_stock_folder(
-    recipe: Path, tiny_folder: Path, shards: Path, tmp_path: Path
-) -> None:
-    main(tiny(recipe, tiny_folder, shards, tmp_path / "run"))
+def test_a_recipe_ends_as_a_stock_folder(recipe: Path, run_of: Callable[[Path], Path]) -> None:
+    run = run_of(recipe)
     knobs = yaml.safe_load(recipe.read_text())["model"]
-    folder = tmp_path / "run" / "model"
+    folder = run / "model"
 
     stock = DiffusionPipeline.from_pretrained(folder)
-    assert isinstance(stock, StableDiffusionInstructPix2PixPipeline)
+    xl = (folder / "text_encoder_2").is_dir()
+    kind = (
+        StableDiffusionXLInstructPix2PixPipeline if xl else StableDiffusionInstructPix2PixPipeline
+    )
+    assert isinstance(stock, kind)
     assert stock.unet.config.in_channels == 8
     assert stock.scheduler.config.prediction_type == knobs["objective"]["prediction_type"]
     image = Image.fromarray(np.full((32, 32, 3), 128, dtype=np.uint8))
-    assert stock("red", image=image, num_inference_steps=2).images[0].size == (32, 32)
+    size = {"height": 32, "width": 32} if xl else {}
+    assert stock("red", image=image, num_inference_steps=2, **size).images[0].size == (32, 32)
     assert not list(folder.rglob("*.bin"))
 
     ours = load_backbone(folder)
     assert ours.settings.text_scale == knobs["settings"]["text_scale"]
-    checkpoint = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
     average = checkpoint["state_dict"]["average.conv_in.weight"]
     assert torch.equal(ours.unet.conv_in.weight, average)
     assert average[:, 4:].any()
@@ -140,6 +123,9 @@ def message(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[s
         ("--trainer.max_steps=-1", "error: trainer.max_steps is -1, expected at least 1", 1),
         ("--data.framing.flip=true", "error: data.cache_latents is true, but framing.flip", 1),
         ("--model.objective.dropout=2", "objective.dropout is 2", 1),
+        ("--model.base=pyproject.toml", "python -m inference convert --source pyproject.toml", 1),
+        ("--model.lora.rank=0", "lora.rank is 0, expected at least 1", 1),
+        ("--model.lora.targets=[to_z]", "lora.targets are ['to_z']; no layer of the UNet", 1),
         ("--model.optimizer.learning_rate=fast", "learning_rate", 2),
         ("--model.objective.weighting=some", "weighting", 2),
         ("--data.bogus=1", "bogus", 2),
@@ -160,7 +146,7 @@ def test_bad_input_is_one_sentence(
 def test_an_unknown_recipe_key_is_named(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = yaml.safe_load(RECIPES[0].read_text())
+    recipe = yaml.safe_load(QUICK.read_text())
     recipe["model"]["lerning_rate"] = 1
     broken = tmp_path / "broken.yaml"
     broken.write_text(yaml.safe_dump(recipe))

@@ -1,8 +1,11 @@
 """What is drawn is a function of the sample; the two predictions are one loss in two units."""
 
+import math
+
 import pytest
 import torch
 
+from inference.text import Text
 from training.objective import (
     Draws,
     Objective,
@@ -11,16 +14,25 @@ from training.objective import (
     draw,
     edit_loss,
     latent_weights,
+    log_mean_weight,
     loss_weights,
+    score_weights,
     target,
 )
+from training.order import batches
 
 SHAPE = (4, 8, 8)
 HALF = Objective(changed_share=0.5)
 
 
 def some_draws(
-    positions: list[int], *, seed: int = 7, epoch: int = 0, focus: float = 0.0, at: float = 0.4
+    positions: list[int],
+    *,
+    seed: int = 7,
+    epoch: int = 0,
+    focus: float = 0.0,
+    at: float = 0.4,
+    **knobs: float,
 ) -> Draws:
     return draw(
         seed=seed,
@@ -28,7 +40,7 @@ def some_draws(
         positions=positions,
         shape=SHAPE,
         timesteps=1000,
-        knobs=Objective(focus=focus, focus_at=at),
+        knobs=Objective(focus=focus, focus_at=at, **knobs),
     )
 
 
@@ -80,6 +92,59 @@ def test_one_draw_decides_both_conditions() -> None:
     assert only_image_lost.nonzero().flatten().tolist() == [10, 11, 12, 13, 14]
 
 
+def test_conditions_are_dropped_in_equal_parts() -> None:
+    drawn = torch.rand(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    keep_text, keep_image = conditions_kept(drawn, 0.05)
+    for text, image in ((False, True), (False, False), (True, False)):
+        share = ((keep_text == text) & (keep_image == image)).double().mean()
+        assert abs(share - 0.05) < 0.002  # four deviations of a share of 200,000
+    # At the edges: below p the text alone goes, from there both, from 2p on the image alone, to 3p.
+    at = 0.05 * torch.tensor([1, 2, 3], dtype=torch.float64)
+    edges = torch.stack([torch.nextafter(at, torch.zeros_like(at)), at], dim=1).flatten()
+    keep_text, keep_image = conditions_kept(edges, 0.05)
+    assert keep_text.tolist() == [False, False, False, True, True, True]
+    assert keep_image.tolist() == [True, False, False, False, False, True]
+
+
+def test_ranks_draw_apart() -> None:
+    shares = [next(batches(0, size=64, rank=rank, world=2)) for rank in (0, 1)]
+    left, right = (some_draws(positions, dropout=1 / 6) for positions in shares)
+    for name in Draws._fields:
+        assert not torch.equal(getattr(left, name), getattr(right, name)), name
+    whole = some_draws(list(range(64)), dropout=1 / 6)
+    for name in Draws._fields:
+        both = torch.cat([getattr(left, name), getattr(right, name)])
+        assert torch.equal(both, getattr(whole, name))
+
+
+def test_offset_noise_is_one_constant_a_channel_and_changes_nothing_else() -> None:
+    plain, offset = some_draws(list(range(500))), some_draws(list(range(500)), offset_noise=0.1)
+    for name in ("timesteps", "keep_text", "keep_image"):
+        assert torch.equal(getattr(plain, name), getattr(offset, name))
+    added = offset.noise - plain.noise
+    torch.testing.assert_close(added, added[..., :1, :1].expand_as(added), rtol=0, atol=1e-6)
+    assert added[..., 0, 0].std() == pytest.approx(0.1, rel=0.1)
+
+
+def test_weights_hold_where_there_is_nothing_but_noise_or_none() -> None:
+    a = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    snr_5 = Objective(weighting="min_snr", min_snr_gamma=5)
+    clamped = Objective(weighting="clamped_inverse_alpha", ceiling=20)
+    assert loss_weights(a, "v_prediction", snr_5).tolist() == [0, 0]
+    assert loss_weights(a, "v_prediction", clamped).tolist() == [0, 1]
+    assert loss_weights(a[1:], "epsilon", snr_5).tolist() == [0]
+
+
+def test_score_weights_are_exponential_with_mean_1() -> None:
+    scores = torch.tensor([0.2, 0.3, 0.9], dtype=torch.float64)
+    shares = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+    for beta in (0.1, 1e-4):  # the latter overflows without logarithms
+        weights = score_weights(scores, beta, log_mean_weight(scores, shares, beta))
+        assert (weights * shares).sum() == pytest.approx(1)
+    weights = score_weights(scores, 0.1, log_mean_weight(scores, shares, 0.1))
+    assert weights[1] / weights[0] == pytest.approx(math.e)
+
+
 def test_v_error_is_epsilon_error_over_the_root_of_alpha() -> None:
     latents, noise, guess = torch.randn(3, 5, *SHAPE, dtype=torch.float64)
     a = torch.tensor([0.01, 0.2, 0.5, 0.9, 0.999], dtype=torch.float64)
@@ -116,7 +181,7 @@ class Answering:
     def __init__(self, answer: torch.Tensor) -> None:
         self.sample = answer
 
-    def __call__(self, inputs, timesteps, encoder_hidden_states):
+    def __call__(self, inputs, timesteps, encoder_hidden_states, added_cond_kwargs):
         self.inputs = inputs
         return self
 
@@ -132,7 +197,8 @@ def test_the_right_answer_costs_nothing_and_a_dropped_image_is_zeros(prediction_
         unet,  # type: ignore[arg-type]
         edited=edited,
         condition=condition,
-        text=torch.zeros(2, 32, 32),
+        text=Text(torch.zeros(2, 32, 32)),
+        sizes=None,
         weights=torch.ones(2, 1, *SHAPE[1:]),
         draws=draws,
         alphas=alphas,
@@ -196,7 +262,8 @@ def test_weights_count_errors_where_they_are() -> None:
                 unet,  # type: ignore[arg-type]
                 edited=torch.zeros(1, *SHAPE),
                 condition=torch.zeros(1, *SHAPE),
-                text=torch.zeros(1, 32, 32),
+                text=Text(torch.zeros(1, 32, 32)),
+                sizes=None,
                 weights=weights,
                 draws=draws,
                 alphas=alphas,
@@ -215,6 +282,8 @@ def test_weights_count_errors_where_they_are() -> None:
         ("focus_at", 1.0, "above 0 and below 1"),
         ("changed_share", 1.0, "above 0 and below 1"),
         ("detail_share", 0.0, "above 0 and below 1"),
+        ("offset_noise", -0.1, "at least 0 and finite"),
+        ("score_beta", 0.0, "above 0 and finite"),
     ],
 )
 def test_a_knob_out_of_range_is_refused(knob: str, value: float, expected: str) -> None:

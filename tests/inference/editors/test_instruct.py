@@ -14,6 +14,7 @@ from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
 from inference.noise import keyed_noise
 from inference.sampling import denoise
+from inference.saving import stock_pipeline as of_backbone
 
 SCALES = [(7.5, 1.5), (3.0, 1.0), (1.5, 2.5)]
 INSTRUCTIONS = ["make it red", "add a cat"]
@@ -90,6 +91,32 @@ def test_latents_equal_stock_diffusers(
         tables.init_scale * start,
         noise=lambda _: torch.randn(start.shape, generator=ours),
     )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("zero_null", [True, False])
+def test_xl_latents_equal_stock_diffusers(
+    build_backbone: Callable[..., Backbone], images: Tensor, zero_null: bool
+) -> None:
+    backbone = replace(build_backbone(xl=True, in_channels=8), zero_null=zero_null)
+    editor = Instruct(backbone=backbone, text_scale=7.5, image_scale=1.5, steps=8, sampler="ddim")
+    stock = of_backbone(backbone)
+    stock.set_progress_bar_config(disable=True)
+    start = keyed_noise("start", shape=(2, 4, 8, 8))
+    expected = stock(
+        prompt=INSTRUCTIONS,
+        image=images,
+        height=32,
+        width=32,
+        latents=start,
+        num_inference_steps=8,
+        guidance_scale=7.5,
+        image_guidance_scale=1.5,
+        negative_prompt=None if zero_null else ["", ""],
+        output_type="latent",
+    ).images
+    tables = editor.make_sampler()
+    found = denoise(editor.predictor(images, INSTRUCTIONS, tables), tables, start)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 

@@ -1,0 +1,80 @@
+"""`python -m inference convert`: one file to a diffusers folder, and back."""
+
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from inference.backbone import Backbone, load_backbone
+from inference.files import read_tensors
+from inference.from_single_file import backbone_of, read_original
+from inference.sampling import PredictionType
+from inference.saving import replaced_folder, save_backbone
+from inference.to_single_file import original_tensors, write_original
+
+LEFT_OVER = "original-left-over.safetensors"
+"""Tensors of the original file that no part of a diffusers folder holds, kept for the way back."""
+
+
+def convert(
+    source: Path,
+    output: Path,
+    ema: bool = True,
+    prediction_type: PredictionType | None = None,
+    native_size: int | None = None,
+    tokenizer: Path | None = None,
+) -> None:
+    """Convert a Stable Diffusion: a single file to a diffusers folder, a folder to a single file.
+
+    Single files are `.safetensors` or `.ckpt` with the original names, as InstructPix2Pix was
+    published and as ComfyUI and the A1111 web UI read them; only `.safetensors` are written.
+    Nothing is fetched: the architecture is told from the shapes. Every tensor is kept, but for the
+    UNet's weights that `ema` does not choose: what a folder has no place for goes into
+    `original-left-over.safetensors` in it and comes back.
+
+    Args:
+        source: A .ckpt or .safetensors file, or a diffusers folder.
+        output: A folder for a file, a .safetensors file for a folder.
+        ema: Of a file that holds weights and their moving average, take the average.
+        prediction_type: What the UNet predicts, where the file does not tell (Stable Diffusion 2).
+        native_size: Side in pixels that the model was made for; by default its family's.
+        tokenizer: Folder of the tokenizer, for a model that does not use CLIP's.
+    """
+    if output.exists():
+        raise ValueError(f"output {output} is there already; expected a new name")
+    if source.is_dir():
+        if prediction_type or native_size or tokenizer:
+            raise ValueError(
+                f"source {source} is a folder, which says all of itself: leave prediction_type, "
+                "native_size and tokenizer out"
+            )
+        left_over = source / LEFT_OVER
+        others = read_tensors(left_over, "cpu")[1] if left_over.exists() else {}
+        write_original(_as_stored(load_backbone(source), source), output, others)
+        print(f"{output} holds the model of {source} under its original names")
+        return
+    tensors, configs = read_original(source, ema=ema)
+    backbone = backbone_of(
+        tensors,
+        configs,
+        prediction_type=prediction_type,
+        native_size=native_size,
+        tokenizer=tokenizer,
+    )
+    others = {name: tensors[name] for name in tensors.keys() - original_tensors(backbone).keys()}
+    with replaced_folder(output) as folder:
+        save_backbone(backbone, folder)
+        if others:
+            save_file({n: t.contiguous() for n, t in others.items()}, folder / LEFT_OVER)
+    print(f"{output} holds the model of {source} as a diffusers folder")
+
+
+def _as_stored(backbone: Backbone, folder: Path) -> Backbone:
+    """A loaded backbone in the dtype of its files."""
+    for name, module in backbone.modules.items():
+        file = min((folder / name).glob("*.safetensors"))
+        with safe_open(file, framework="pt") as stored:
+            dtype = stored.get_tensor(next(iter(stored.keys()))).dtype
+        nn.Module.to(module, dtype)  # diffusers' own warns of parts to be kept in float32: none
+    return backbone

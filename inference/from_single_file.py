@@ -1,0 +1,249 @@
+"""Read Stable Diffusion from one file, a `.ckpt` or a `.safetensors` with the original names.
+
+Weights are converted by diffusers' own functions, but the configuration is taken from the tensors
+(see `architecture`) and nothing from a model hub.
+
+A `.ckpt` is a pickle. It is read without running anything in it: tensors are taken, and whatever
+else it names becomes an inert stand-in.
+"""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import diffusers
+import open_clip
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_clip_checkpoint,
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+)
+from torch import Tensor, nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
+
+from inference import architecture
+from inference.architecture import Family
+from inference.backbone import Backbone, Settings
+from inference.files import read_tensors
+from inference.original_names import OPEN_CLIP, UNET, XL_OPEN_CLIP
+from inference.sampling import PredictionType
+from inference.to_single_file import METADATA
+
+_EMA: Final = "model_ema."
+_NEEDED: Final = ("unet", "vae", "text_encoder", "scheduler", "settings")
+
+Tensors = Mapping[str, Tensor]
+Configs = Mapping[str, Any]
+
+
+class _Inert:
+    """Stands for whatever a pickle names beside tensors; takes anything, does nothing."""
+
+    def __new__(cls, *positional: Any, **named: Any) -> "_Inert":
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def read_original(path: Path, *, ema: bool = True) -> tuple[dict[str, Tensor], Configs]:
+    """Tensors of a single file under their original names, and the configurations it carries.
+
+    Args:
+        path: A `.safetensors` or a `.ckpt`.
+        ema: Of a file that holds the UNet's weights twice, take the moving average.
+
+    Returns:
+        Tensors without those of the UNet that were not chosen, and the configurations of a file
+        that `write_original` wrote; {} for others.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read safely, or its average is not whole.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    if path.suffix == ".safetensors":
+        metadata, tensors = read_tensors(path, "cpu")
+        return _chosen(tensors, ema=ema, path=path), _carried(metadata, path)
+    if path.suffix != ".ckpt":
+        raise ValueError(f"{path} has the suffix {path.suffix!r}; expected .safetensors or .ckpt")
+    return _chosen(_read_pickled(path), ema=ema, path=path), {}
+
+
+def _carried(metadata: Mapping[str, str], path: Path) -> Configs:
+    """The configurations that `write_original` put into a file; {} where there are none."""
+    if METADATA not in metadata:
+        return {}
+    try:
+        configs: dict[str, Any] = json.loads(metadata[METADATA])
+        parts = {name: configs[name] for name in _NEEDED}
+        name = parts["scheduler"]["_class_name"]
+        Settings(**parts["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: its metadata {METADATA!r} is broken: {error!r}") from error
+    kind = getattr(diffusers, str(name), None)
+    is_scheduler = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
+    if not is_scheduler:
+        raise ValueError(f"{path}: its scheduler is {name!r}; expected one of diffusers")
+    return configs
+
+
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no checkpoint of torch 1.6 or later")
+    serialization = torch.serialization
+    try:
+        named = serialization.get_unsafe_globals_in_checkpoint(path)
+        with serialization.safe_globals([(_Inert, name) for name in named]):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # pickle's, torch's own and RuntimeError
+        raise ValueError(f"{path} cannot be read without running what it holds") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _chosen(tensors: dict[str, Tensor], *, ema: bool, path: Path) -> dict[str, Tensor]:
+    """One set of weights for the UNet; the average is kept under names without dots."""
+    found = {name: t for name, t in tensors.items() if not name.startswith(_EMA)}
+    if len(found) == len(tensors) or not ema:
+        return found
+    for name in found:
+        if name.startswith(UNET):
+            averaged = _EMA + name.removeprefix("model.").replace(".", "")
+            if averaged not in tensors:
+                raise ValueError(f"{path} holds a moving average without {averaged}")
+            found[name] = tensors[averaged]
+    return found
+
+
+def backbone_of(
+    tensors: Tensors,
+    configs: Configs,
+    *,
+    prediction_type: PredictionType | None = None,
+    native_size: int | None = None,
+    tokenizer: Path | None = None,
+) -> Backbone:
+    """Put a backbone together from tensors under their original names.
+
+    Args:
+        tensors: Those of a whole Stable Diffusion 1.x, 2.x or XL.
+        configs: Diffusers' configurations by part, as `write_original` keeps them; {} where the
+            file says nothing and its shapes must tell.
+        prediction_type: What the UNet predicts; None takes what the file or its family says.
+        native_size: Side in pixels that the UNet was made for; None takes the family's.
+        tokenizer: Folder of a tokenizer; None takes CLIP's.
+
+    Raises:
+        ValueError: It is no such model, or its shapes leave open what the UNet predicts.
+    """
+    family = architecture.family_of(tensors)
+    if configs and (prediction_type or native_size):
+        raise ValueError(
+            "the file says what it predicts and for which size it was made: "
+            "leave prediction_type and native_size out"
+        )
+    if not configs:
+        configs = architecture.configs_of(tensors, family, prediction_type, native_size)
+    vae: Configs = configs["vae"]
+    unet: Configs = configs["unet"]
+    scheduler = getattr(diffusers, configs["scheduler"]["_class_name"])
+    return Backbone(
+        unet=_filled(
+            _made(UNet2DConditionModel, unet), convert_ldm_unet_checkpoint(dict(tensors), unet)
+        ),
+        vae=_filled(_made(AutoencoderKL, vae), convert_ldm_vae_checkpoint(dict(tensors), vae)),
+        **_text_encoders(tensors, configs, family),
+        **_tokenizers(family, tokenizer, configs["text_encoder"]["vocab_size"]),
+        scheduler=scheduler.from_config(configs["scheduler"]),
+        zero_null=bool(configs.get("zero_null", family == "xl")),
+        settings=Settings(**configs.get("settings", {})),
+    )
+
+
+def _text_encoders(tensors: Tensors, configs: Configs, family: Family) -> dict[str, Any]:
+    first = CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
+    if family == "2":
+        weights = convert_open_clip_checkpoint(first, dict(tensors), prefix=OPEN_CLIP)
+        return {"text_encoder": _filled(first, weights)}
+    found = {"text_encoder": _filled(first, convert_ldm_clip_checkpoint(dict(tensors)))}
+    if family == "xl":
+        second = CLIPTextModelWithProjection(CLIPTextConfig(**configs["text_encoder_2"]))
+        weights = convert_open_clip_checkpoint(second, dict(tensors), prefix=XL_OPEN_CLIP)
+        found["text_encoder_2"] = _filled(second, weights)
+    return found
+
+
+def _made(kind: Any, config: Configs) -> nn.Module:
+    with torch.device("meta"):  # the weights come right after
+        model: nn.Module = kind.from_config(config)
+    return model
+
+
+def _filled(model: nn.Module, weights: Tensors) -> nn.Module:
+    """A model with the file's own tensors as its weights, in their dtype.
+
+    Raises:
+        ValueError: The weights are not those of such a model.
+    """
+    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    # transformers 5.6 dropped the prefix of CLIPTextModel's names, converters still write it
+    renamed = {
+        name if name in own else name.removeprefix("text_model."): tensor.contiguous()
+        for name, tensor in weights.items()
+        if not name.endswith("position_ids")
+    }
+    found = {name: tensor.shape for name, tensor in renamed.items()}
+    for name in sorted({*own, *found}):
+        if own.get(name) != found.get(name):
+            kind, expected = type(model).__name__, own.get(name)
+            raise ValueError(
+                f"the file's {kind} has {name} of shape {_shown(found.get(name))}; "
+                f"expected {_shown(expected)}"
+            )
+    model.load_state_dict(renamed, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _shown(shape: torch.Size | None) -> str:
+    return "none" if shape is None else str(tuple(shape))
+
+
+def _tokenizers(family: Family, folder: Path | None, vocabulary: int) -> dict[str, Any]:
+    """CLIP's own, as open_clip carries it; those of OpenCLIP's encoders pad with token 0."""
+    if folder is not None:
+        plain = zeros = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    else:
+        plain, zeros = clip_tokenizer(), clip_tokenizer("!")
+    if len(plain) != vocabulary:
+        raise ValueError(
+            f"the text encoder knows {vocabulary} tokens and the tokenizer {len(plain)}: "
+            "say tokenizer, the folder of the model's own"
+        )
+    if family == "xl":
+        return {"tokenizer": plain, "tokenizer_2": zeros}
+    return {"tokenizer": zeros if family == "2" else plain}
+
+
+def clip_tokenizer(padding: str = "<|endoftext|>") -> CLIPTokenizer:
+    """CLIP's tokenizer, from the vocabulary that the package open_clip carries."""
+    carried = open_clip.tokenizer.SimpleTokenizer()
+    vocabulary: dict[str, int] = dict(carried.encoder)
+    special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    return CLIPTokenizer(
+        vocab={special.get(token, token): number for token, number in vocabulary.items()},
+        merges=list(carried.bpe_ranks),
+        model_max_length=77,
+        pad_token=padding,
+    )

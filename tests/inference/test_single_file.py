@@ -1,0 +1,359 @@
+"""One file to a folder and back: no tensor is lost, and diffusers' own converter reads it."""
+
+import inference  # noqa: F401  # isort: skip
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.loaders.single_file_utils import infer_diffusers_model_type
+from open_clip import tokenize
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from inference import architecture, original_names
+from inference.__main__ import main
+from inference.backbone import Backbone, Settings, load_backbone
+from inference.from_single_file import backbone_of, clip_tokenizer, read_original
+from inference.to_single_file import original_tensors, write_original
+
+SD1 = {
+    "block_out_channels": (320, 640, 1280, 1280),
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}
+SD2 = SD1 | {
+    "cross_attention_dim": 1024,
+    "attention_head_dim": [5, 10, 20, 20],
+    "use_linear_projection": True,
+}
+XL = SD2 | {
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": [1, 2, 10],
+    "attention_head_dim": [5, 10, 20],
+    "cross_attention_dim": 2048,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+# https://huggingface.co/runwayml/stable-diffusion-v1-5 and its successors, parameters of the UNet
+PUBLISHED = {
+    "v1": (SD1, 4, 859_520_964),
+    "instruct-pix2pix": (SD1, 8, 859_532_484),
+    "v2": (SD2, 4, 865_910_724),
+    "xl_base": (XL, 4, 2_567_463_684),
+}
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_full_size_models_are_known_by_their_names_and_shapes(kind: str) -> None:
+    config, channels, parameters = PUBLISHED[kind]
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, in_channels=channels, **config)
+    assert sum(p.numel() for p in unet.parameters()) == parameters
+    found = original_names.unet_tensors(unet.state_dict(), unet.config)
+    assert len(found) == len(unet.state_dict())
+    # what diffusers looks at beside the UNet
+    others = {
+        "v2": [],
+        "xl_base": ["conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"],
+    }
+    marks = dict.fromkeys(others.get(kind, []), torch.empty(0, device="meta"))
+    told = infer_diffusers_model_type({**found, **marks})
+    assert told == {"v2": "v2"}.get(kind, kind)
+    inferred = architecture.unet_config(found, 64)
+    for name, value in inferred.items():
+        expected = unet.config[name]
+        assert value == (list(expected) if isinstance(expected, tuple) else expected), name
+
+
+def tiny(family: str, tokens: int, *, channels: int = 8) -> Backbone:
+    """As small as the families' conventions allow: 32 groups, 8 heads or heads of 64 channels."""
+    torch.manual_seed(0)
+    linear = family != "1"
+    text = {
+        "vocab_size": tokens,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_attention_heads": 1,
+        "max_position_embeddings": 32,
+        "bos_token_id": tokens - 2,
+        "eos_token_id": tokens - 1,
+        "num_hidden_layers": 2,
+    }
+    sizes = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 48 + 6 * 256,
+        "transformer_layers_per_block": [1, 2],
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    }
+    crossed = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    }
+    xl = family == "xl"
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=channels,
+        block_out_channels=(64, 128),
+        layers_per_block=2,
+        attention_head_dim=[1, 2] if linear else 8,
+        use_linear_projection=linear,
+        cross_attention_dim=128 if xl else 64,
+        **(sizes if xl else crossed),
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=2,
+        sample_size=16,
+        scaling_factor=0.13025 if xl else 0.18215,
+    )
+    gelu = CLIPTextConfig(**text, hidden_act="gelu", projection_dim=48)
+    quick = CLIPTextConfig(**text, hidden_act="quick_gelu")
+    return Backbone(
+        vae=vae,
+        text_encoder=CLIPTextModel(gelu if family == "2" else quick),
+        tokenizer=None,
+        unet=unet,
+        scheduler=None,
+        text_encoder_2=CLIPTextModelWithProjection(gelu) if xl else None,
+        zero_null=xl,
+    )
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(build_backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    build_backbone().tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokens(build_backbone) -> int:
+    return len(build_backbone().tokenizer)
+
+
+def published(family: str, tokens: int) -> dict[str, Tensor]:
+    """What a training with the original code leaves behind, by its names."""
+    found = original_tensors(tiny(family, tokens))
+    noise = {"betas": torch.rand(1000), "alphas_cumprod": torch.rand(1000)}
+    others: dict[str, Mapping[str, Tensor]] = {
+        "1": {"cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(32)},
+        "2": {
+            "cond_stage_model.model.logit_scale": torch.tensor(4.6),
+            "cond_stage_model.model.text_projection": torch.rand(64, 48),
+            "cond_stage_model.model.transformer.resblocks.23.ln_1.bias": torch.rand(64),
+        },
+        "xl": {"conditioner.embedders.1.model.logit_scale": torch.tensor(4.6)},
+    }
+    return {**found, **noise, **others[family]}
+
+
+def equal(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(
+        left[name].dtype == right[name].dtype and torch.equal(left[name], right[name])
+        for name in left
+    )
+
+
+@pytest.mark.parametrize(("family", "half"), [("1", False), ("2", True), ("xl", False)])
+def test_ckpt_to_folder_to_file_keeps_every_tensor(
+    family: str, half: bool, tokens: int, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    tensors = published(family, tokens)
+    if half:
+        tensors = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
+    source = tmp_path / "published.ckpt"
+    torch.save({"state_dict": tensors, "global_step": 22000}, source)
+    folder, back = tmp_path / "folder", tmp_path / "back.safetensors"
+    told = ["--prediction_type=epsilon"] if family == "2" else []
+    line = [f"--source={source}", f"--output={folder}", f"--tokenizer={tokenizer_folder}"]
+    assert main(["convert", *line, "--native_size=16", *told]) == 0
+    assert main(["convert", f"--source={folder}", f"--output={back}"]) == 0
+    assert equal(load_file(back), tensors)
+
+    model, original = load_backbone(folder), tiny(family, tokens)
+    for name, module in original.modules.items():
+        loaded = model.modules[name].state_dict()
+        for key, weights in module.state_dict().items():
+            assert torch.equal(loaded[key], weights.half().float() if half else weights), key
+        config, wanted = model.modules[name].config, module.config
+        for key in ("attention_head_dim", "hidden_act", "num_attention_heads", "scaling_factor"):
+            assert getattr(config, key, None) == getattr(wanted, key, None)
+    assert model.scheduler.config.prediction_type == "epsilon"
+    again = tmp_path / "again"
+    assert main(["convert", f"--source={back}", f"--output={again}", line[2]]) == 0
+    assert (again / "unet/config.json").read_text() == (folder / "unet/config.json").read_text()
+
+
+def test_the_average_is_taken_unless_told_otherwise(
+    tokens: int, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    raw = published("1", tokens)
+    averaged = {
+        "model_ema." + name.removeprefix("model.").replace(".", ""): tensor + 1
+        for name, tensor in raw.items()
+        if name.startswith(original_names.UNET)
+    }
+    save_file({**raw, **averaged}, tmp_path / "both.safetensors")
+    plain, _ = read_original(tmp_path / "both.safetensors", ema=False)
+    assert equal(plain, raw)
+    found, _ = read_original(tmp_path / "both.safetensors")
+    assert found.keys() == raw.keys()
+    for name, tensor in found.items():
+        moved = name.startswith(original_names.UNET)
+        assert torch.equal(tensor, raw[name] + 1 if moved else raw[name])
+    averaged.popitem()
+    save_file({**raw, **averaged}, tmp_path / "torn.safetensors")
+    with pytest.raises(ValueError, match="holds a moving average without model_ema"):
+        read_original(tmp_path / "torn.safetensors")
+
+
+class ModelCheckpoint:
+    """Lightning's, which old checkpoints name; stands for any class that a pickle may name."""
+
+    def __init__(self) -> None:
+        self.best_model_path = "somewhere"
+
+
+class Armed:
+    """Unpickled by pickle itself it copies a file."""
+
+    def __init__(self, source: Path, target: Path) -> None:
+        self.paths = str(source), str(target)
+
+    def __reduce__(self):
+        return shutil.copyfile, self.paths
+
+
+def test_what_a_pickle_names_beside_tensors_does_nothing(tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+    content = {
+        "state_dict": {"a": torch.ones(2)},
+        "callbacks": {ModelCheckpoint: {"best": 1}, "instance": ModelCheckpoint()},
+        "armed": Armed(Path(__file__), trap),
+    }
+    torch.save(content, tmp_path / "old.ckpt")
+    tensors, _ = read_original(tmp_path / "old.ckpt")
+    assert torch.equal(tensors["a"], torch.ones(2))
+    assert not trap.exists()
+    torch.load(tmp_path / "old.ckpt", weights_only=False)
+    assert trap.exists()  # so the pickle was armed
+
+
+class Sly:
+    """Unpickled by pickle itself it makes a file, by way of a method."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_that_cannot_be_read_without_running_it_is_refused(tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+    torch.save({"state_dict": {"a": torch.ones(2)}, "sly": Sly(trap)}, tmp_path / "sly.ckpt")
+    with pytest.raises(ValueError, match=r"sly.ckpt cannot be read without running what it holds"):
+        read_original(tmp_path / "sly.ckpt")
+    assert not trap.exists()
+    (tmp_path / "text.ckpt").write_text("a")
+    with pytest.raises(ValueError, match="is no checkpoint of torch"):
+        read_original(tmp_path / "text.ckpt")
+
+
+@pytest.mark.parametrize("xl", [False, True], ids=["v", "xl-v"])
+def test_a_model_of_unusual_shape_comes_back_by_what_its_file_says(
+    build_backbone, xl: bool, tmp_path: Path
+) -> None:
+    settings = Settings(image_latent_scale=0.5, text_scale=3.0)
+    model = replace(build_backbone("v_prediction", in_channels=8, xl=xl), settings=settings)
+    write_original(model, tmp_path / "model.safetensors")
+    model.tokenizer.save_pretrained(tmp_path)
+    tensors, configs = read_original(tmp_path / "model.safetensors")
+    back = backbone_of(tensors, configs, tokenizer=tmp_path)
+    assert back.settings == settings
+    assert back.zero_null == xl
+    for name, value in model.scheduler.config.items():
+        assert name.startswith("_") or back.scheduler.config[name] == value
+    for name, module in model.modules.items():
+        assert equal(back.modules[name].state_dict(), module.state_dict())
+    assert ("v_pred" in tensors) == xl
+    x, prompts = torch.randn(2, 8, 8, 8), ["a cat", ""]
+    with torch.no_grad():
+        outputs = [m.unet_output(x, 500, m.encode_text(prompts)) for m in (model, back)]
+    assert torch.equal(*outputs)
+
+
+def test_clip_s_tokenizer_is_clip_s() -> None:
+    texts = ["make the Circle green, it's 12 o'clock", "déjà vu, naïve café", ""]
+    padded = {"padding": "max_length", "max_length": 77, "return_tensors": "pt"}
+    assert torch.equal(clip_tokenizer("!")(texts, **padded).input_ids, tokenize(texts))
+    # The padding of OpenCLIP's is no special token: where "!" stands for it, as in all published
+    # folders, the word "!" becomes it. In the other tokenizer it stays a word.
+    words = clip_tokenizer()("Stop! Now").input_ids
+    assert words == tokenize("Stop! Now")[0, : len(words)].tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"a": torch.ones(1)}, "holds no whole Stable Diffusion"),
+        (None, "is not a safetensors file"),
+    ],
+)
+def test_a_file_that_is_none_is_one_sentence(
+    content: dict[str, Tensor] | None,
+    expected: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "some.safetensors"
+    if content is None:
+        path.write_bytes(b"nothing")
+    else:
+        save_file(content, path)
+    assert main(["convert", f"--source={path}", f"--output={tmp_path / 'out'}"]) == 1
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_file_leaves_open_is_asked_for(
+    tokens: int, tokenizer_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file(published("2", tokens), tmp_path / "two.safetensors")
+    line = ["convert", f"--source={tmp_path / 'two.safetensors'}", f"--output={tmp_path / 'out'}"]
+    assert main([*line, f"--tokenizer={tokenizer_folder}"]) == 1
+    assert "say prediction_type epsilon" in capsys.readouterr().err
+    assert main([*line, "--prediction_type=v_prediction"]) == 1
+    assert (
+        f"knows {tokens} tokens and the tokenizer 49408: say tokenizer" in capsys.readouterr().err
+    )
+
+
+def test_stock_pipelines_read_the_folder(
+    tokens: int, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    for family, kind in (("1", StableDiffusionInstructPix2PixPipeline), ("xl", None)):
+        channels = 8 if family == "1" else 4
+        source, folder = tmp_path / f"{family}.safetensors", tmp_path / family
+        save_file(original_tensors(tiny(family, tokens, channels=channels)), source)
+        line = [f"--source={source}", f"--output={folder}", f"--tokenizer={tokenizer_folder}"]
+        assert main(["convert", *line]) == 0
+        (kind or StableDiffusionXLPipeline).from_pretrained(folder)

@@ -1,0 +1,185 @@
+"""What is trained is the base until it has learned something, and learns what the paper says."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
+from torch import Tensor
+
+from inference.backbone import Backbone, Settings, load_backbone
+from inference.noise import keyed_noise
+from inference.sampling import SAMPLERS
+from training.data import Batch, PairData
+from training.lora import Lora
+from training.module import EditorTraining
+from training.noise_schedule import cumulative_alphas, trained_scheduler
+from training.objective import Objective, draw
+
+KINDS = ("epsilon", "v_prediction", "xl")
+
+
+@pytest.fixture(scope="module")
+def folders(build_backbone, save_folder, tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("bases")
+    for kind in KINDS:
+        model = build_backbone(xl=True) if kind == "xl" else build_backbone(kind)
+        save_folder(model, root / kind)
+    return {kind: root / kind for kind in KINDS}
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)], ids=["full", "lora"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_step_0_it_is_the_base(kind: str, lora: Lora | None, folders: dict[str, Path]) -> None:
+    base, module = load_backbone(folders[kind]), EditorTraining(folders[kind], lora=lora)
+    x, source = keyed_noise(kind, shape=(2, 2, 4, 8, 8))
+    text, timesteps = base.encode_text(["a cat", ""]), torch.tensor([3, 900])
+    both = torch.cat([x, source], dim=1)
+    with torch.no_grad():
+        wanted = base.unet_output(x, timesteps, text)
+        for unet in (module.unet.eval(), module.average, module.editor().unet):
+            assert torch.equal(replace(base, unet=unet).unet_output(both, timesteps, text), wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_and_the_input_layer_learn_and_nothing_else_is_kept(
+    kind: str, folders: dict[str, Path]
+) -> None:
+    module = EditorTraining(folders[kind], lora=Lora(rank=2, targets=("to_k",)))
+    trained = {name: p for name, p in module.unet.named_parameters() if p.requires_grad}
+    assert {n for n in trained if "lora" not in n} == {"conv_in.weight", "conv_in.bias"}
+    kept = {name.partition(".")[2] for name in module.state_dict()}
+    assert kept == trained.keys()
+    assert len(module.state_dict()) == 2 * len(trained)
+    average = dict(module.average.named_parameters())
+    for name, parameter in module.unet.named_parameters():
+        assert (average[name] is parameter) == (name not in trained)
+
+
+def reference(batch: Batch, base: Backbone, unet: object, objective: Objective) -> Tensor:
+    """The loss of a batch, written from the papers, sample by sample, in float64.
+
+    InstructPix2Pix, equation 2 and section 3.2.1; v: Salimans & Ho 2022, appendix D; min-SNR: Hang
+    et al. 2023, section 3.4; size conditions: Podell et al. 2023, section 2.2; scores: Zhang et al.
+    2024 (HIVE).
+    """
+    known = base.scheduler.config
+    roots = [known.beta_start**0.5, known.beta_end**0.5]
+    alpha_bars = (1 - torch.linspace(*roots, 1000, dtype=torch.float32) ** 2).cumprod(0).double()
+    losses = []
+    for i in range(len(batch.positions)):
+        draws = draw(
+            seed=7,
+            epochs=[batch.epochs[i]],
+            positions=[batch.positions[i]],
+            shape=(4, 8, 8),
+            timesteps=1000,
+            knobs=objective,
+        )
+        t, noise, a = draws.timesteps, draws.noise.double(), alpha_bars[draws.timesteps]
+        pictures = [(side[i : i + 1] / 127.5 - 1).double() for side in (batch.edited, batch.source)]
+        target, condition = (base.vae.encode(picture).latent_dist.mean for picture in pictures)
+        z = target * base.vae.config.scaling_factor
+        text = base.encode_text([batch.instructions[i] if draws.keep_text else ""])
+        condition = condition * base.settings.image_latent_scale * draws.keep_image
+        z_t = a.sqrt() * z + (1 - a).sqrt() * noise
+        added = {"text_embeds": text.pooled, "time_ids": batch.sizes[i : i + 1].double()}
+        output = unet(  # type: ignore[operator]
+            torch.cat([z_t, condition], dim=1),
+            t,
+            encoder_hidden_states=text.states,
+            added_cond_kwargs=added if text.pooled is not None else None,
+        ).sample
+        predicts_v = known.prediction_type == "v_prediction"
+        wanted = a.sqrt() * noise - (1 - a).sqrt() * z if predicts_v else noise
+        snr, weight = a / (1 - a), torch.ones(1).double()
+        if objective.weighting == "min_snr":
+            gamma = torch.tensor(objective.min_snr_gamma).double()
+            weight = torch.minimum(snr, gamma) / (snr + 1 if predicts_v else snr)
+        losses.append(weight * (output - wanted).square().mean())
+    rewards = (batch.score("directional") / objective.score_beta).exp()
+    each = rewards / rewards.mean() if objective.score else 1
+    return (each * torch.cat(losses)).mean()
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [{}, {"weighting": "min_snr", "offset_noise": 0.1, "score": "directional", "score_beta": 0.3}],
+    ids=["plain", "weighted"],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_equals_the_paper_s(
+    kind: str, knobs: dict[str, Any], folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = Objective(dropout=0.25, **knobs)
+    settings = Settings(image_latent_scale=0.5)
+    module = EditorTraining(folders[kind], objective=objective, settings=settings, seed=7)
+    monkeypatch.setattr(EditorTraining, "log", lambda *_, **__: None)
+    data = PairData(Path("nowhere"))
+    module.trainer = SimpleNamespace(datamodule=data, precision="64-true")  # type: ignore[assignment]
+    base = replace(load_backbone(folders[kind]), settings=settings)
+    for part in (*module.backbone.modules.values(), module, *base.modules.values()):
+        torch.nn.Module.double(part)
+    torch.nn.init.normal_(module.unet.conv_in.weight, std=0.2)  # so that the condition counts
+    pictures = (keyed_noise("pictures", shape=(2, 6, 3, 32, 32)) * 60 + 128).clamp(0, 255)
+    batch = Batch(
+        positions=list(range(40, 46)),
+        epochs=[0, 0, 0, 1, 1, 1],
+        instructions=[f"make it {word}" for word in ("red", "a cat", "old", "new", "big", "x")],
+        edited=pictures[0].to(torch.uint8),
+        source=pictures[1].to(torch.uint8),
+        sizes=torch.tensor([[40 + i, 50, i, 2, 32, 32] for i in range(6)]),
+        scores=torch.rand(6, 5, dtype=torch.float64),
+    )
+    even = torch.full((6,), 1 / 6, dtype=torch.float64)
+    scores = batch.score("directional"), even
+    monkeypatch.setattr(PairData, "scores", lambda _, name: scores)
+    module.on_fit_start()
+    draws = draw(
+        seed=7,
+        epochs=batch.epochs,
+        positions=batch.positions,
+        shape=(4, 8, 8),
+        timesteps=1000,
+        knobs=objective,
+    )
+    lost = {(bool(text), bool(image)) for text, image in zip(*draws[2:], strict=True)}
+    assert len(lost) >= 3  # or the drops would go untested
+
+    loss = module.training_step(batch, 0)
+    found = torch.autograd.grad(loss, list(module.unet.parameters()))
+    expected_loss = reference(batch, base, module.unet, objective)
+    expected = torch.autograd.grad(expected_loss, list(module.unet.parameters()))
+    assert loss.dtype == torch.float64
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-10, atol=1e-10)
+    for got, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_zero_terminal_snr_is_recorded_with_the_sampler_that_belongs_to_it() -> None:
+    parent = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    scheduler = trained_scheduler(parent, prediction_type="v_prediction", zero_terminal_snr=True)
+    config = scheduler.config
+    assert isinstance(scheduler, DDIMScheduler)
+    assert (config.rescale_betas_zero_snr, config.timestep_spacing) == (True, "trailing")
+    assert (config.prediction_type, config.clip_sample) == ("v_prediction", False)
+    alphas = cumulative_alphas(scheduler)
+    assert alphas[-1] == 0
+    assert alphas[0] == pytest.approx(1 - 0.00085)  # Lin et al. 2024: the first stays
+    for make in SAMPLERS.values():
+        sampler = make(scheduler, 7)
+        assert sampler.timesteps[0] == 999
+        assert sampler.signal[0] / sampler.level[0] < 1e-3
+    again = trained_scheduler(scheduler, prediction_type=None, zero_terminal_snr=None)
+    assert cumulative_alphas(again).equal(alphas)
+    plain = trained_scheduler(scheduler, prediction_type=None, zero_terminal_snr=False)
+    torch.testing.assert_close(cumulative_alphas(plain), parent.alphas_cumprod)
+
+
+@pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler])
+def test_epsilon_cannot_be_predicted_of_pure_noise(kind: type) -> None:
+    with pytest.raises(ValueError, match="prediction_type is epsilon, expected v_prediction"):
+        trained_scheduler(kind(), prediction_type=None, zero_terminal_snr=True)

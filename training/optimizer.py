@@ -1,0 +1,57 @@
+"""AdamW: its knobs, its groups and its learning rate."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+from torch.optim import AdamW
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerKnobs:
+    """Knobs of AdamW and of the learning rate.
+
+    Attributes:
+        learning_rate: Of every layer but the first.
+        first_layer_factor: Learning rate of the widened first convolution, as a multiple; its new
+            channels start at zero and have the furthest to go.
+        weight_decay: Decoupled weight decay.
+        betas: Decay of the first and the second moment.
+        warmup_steps: Steps over which the rate climbs linearly to its full value.
+        schedule: What follows: the same rate, or a cosine to zero at `trainer.max_steps`.
+        clip_norm: Largest norm of the gradient of the whole UNet; None does not clip.
+    """
+
+    learning_rate: float = 1e-4
+    first_layer_factor: float = 1.0
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip_norm: float | None = 1.0
+
+
+def learning_rate_factor(step: int, knobs: OptimizerKnobs, steps: int) -> float:
+    """Multiple of the full learning rate at `step`, counted from 0, of `steps`; in [0, 1]."""
+    if step < knobs.warmup_steps:
+        return (step + 1) / (knobs.warmup_steps + 1)
+    if knobs.schedule == "constant":
+        return 1.0
+    progress = (step - knobs.warmup_steps) / max(1, steps - knobs.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def adamw(unet: nn.Module, knobs: OptimizerKnobs) -> AdamW:
+    """AdamW for what a UNet trains, in two groups: the widened first convolution and the rest."""
+    trained = {name: p for name, p in unet.named_parameters() if p.requires_grad}
+    first = [p for name, p in trained.items() if name.startswith("conv_in.")]
+    rest = [p for name, p in trained.items() if not name.startswith("conv_in.")]
+    return AdamW(
+        [
+            {"params": rest, "lr": knobs.learning_rate},
+            {"params": first, "lr": knobs.learning_rate * knobs.first_layer_factor},
+        ],
+        betas=knobs.betas,
+        weight_decay=knobs.weight_decay,
+    )
