@@ -46,7 +46,7 @@ _BREAKS: Final = re.compile(r"[\r\n\t]+")
 LayoutName = Literal[
     "instruct-pix2pix", "jsonl", "columns", "magicbrush", "instructpix2pix-clip-filtered"
 ]
-_PRESETS: Final[Mapping[str, tuple[str, Columns]]] = {
+PRESETS: Final[Mapping[str, tuple[str, Columns]]] = {
     "magicbrush": (
         "osunlp/MagicBrush",
         Columns(source="source_img", edited="target_img", instruction="instruction"),
@@ -118,14 +118,14 @@ def import_pairs(
     """
     if unit_size < 1:
         raise ValueError(f"unit_size must be at least 1, got {unit_size}")
-    if layout in _PRESETS:
-        source, columns = source or _PRESETS[layout][0], columns or _PRESETS[layout][1]
+    if layout in PRESETS:
+        source, columns = source or PRESETS[layout][0], columns or PRESETS[layout][1]
     if source is None:
         raise ValueError(f"the layout {layout} needs a source: a folder, a file or a hub name")
     columns = columns or Columns()
     about = {"layout": layout, "source": source, "split": split, "columns": asdict(columns)}
     _require_free(output, about)
-    pairs = _opened(layout, source, columns, split)
+    pairs = opened(layout, source, columns, split)
     for note in pairs.notes():
         print(f"note: {note}")
     found = _read(pairs, about)
@@ -158,7 +158,8 @@ def _require_free(output: Path, about: Mapping[str, Any]) -> None:
         raise ValueError(f"{output} holds a data set that was not imported: give another output")
 
 
-def _opened(layout: LayoutName, source: str, columns: Columns, split: str) -> Layout:
+def opened(layout: LayoutName, source: str, columns: Columns, split: str) -> Layout:
+    """Open a data set in its layout; raises where it is not there or has other columns."""
     if layout == "instruct-pix2pix":
         return SeedsFolder(Path(source))
     if layout == "jsonl":
@@ -177,7 +178,7 @@ def _read(layout: Layout, about: Mapping[str, Any]) -> _Plan:
     for position in tqdm(range(len(layout)), desc="reading", unit="pair"):
         where = layout.where(position)
         try:
-            said = _checked(layout.said(position))
+            said = checked(layout.said(position))
             _require_new(where, seen)
         except Refused as reason:
             found.refused.append({"where": where, "reason": str(reason)})
@@ -196,7 +197,7 @@ def _require_new(where: str, seen: set[str]) -> None:
     seen.add(where)
 
 
-def _checked(said: Said) -> Said:
+def checked(said: Said) -> Said:
     """The same, each text on one line; raises `Refused` where a value cannot be used."""
     texts = {name: _BREAKS.sub(" ", getattr(said, name).strip()) for name in TEXTS}
     for name, text in texts.items():
@@ -213,7 +214,7 @@ def _checked(said: Said) -> Said:
 
 
 def _planned(position: int, said: Said, found: _Plan, keys: set[str]) -> _Planned:
-    triplet = _triplet(said)
+    triplet = triplet_of(said)
     seed = len(found.groups[triplet.id]) if said.seed is None else said.seed
     branch = 0
     while (key := ImagePair.key_of(triplet.id, seed, branch)) in keys:
@@ -230,7 +231,7 @@ def _planned(position: int, said: Said, found: _Plan, keys: set[str]) -> _Planne
     )
 
 
-def _triplet(said: Said) -> EditTriplet:
+def triplet_of(said: Said) -> EditTriplet:
     """A pair's triplet, one a prompt: with equal texts, and if they say little, equal source."""
     triplet = EditTriplet.of(**{name: getattr(said, name) for name in TEXTS})
     if said.group is not None:
@@ -300,7 +301,7 @@ def _write(
 def _said_again(layout: Layout, planned: _Planned) -> Said:
     """Read again what was said: to keep all of it would take too much memory."""
     try:
-        return _checked(layout.said(planned.position))
+        return checked(layout.said(planned.position))
     except Refused as error:
         where = layout.where(planned.position)
         raise ValueError(f"{where} has changed since it was read: {error}") from error

@@ -19,9 +19,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from inference.backbone import Settings, load_backbone
 from inference.sampling import PredictionType
 from training import ema
-from training.data import Batch, PairData
+from training.data import PairData
 from training.objective import Objective, draw, edit_loss, latent_weights
 from training.precision import bf16_with_float32_attention
+from training.samples import Batch
 from training.unet import widen
 
 
@@ -137,7 +138,7 @@ class EditorTraining(pl.LightningModule):
         """Bring the frozen parts to the device, and let the data module encode with them."""
         self.backbone.vae.to(self.device)
         self.backbone.text_encoder.to(self.device)
-        self._data.encode = self.encode
+        self._data.encode, self._data.backbone = self.encode, self.backbone
 
     @torch.no_grad()
     def encode(self, edited: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,7 +162,7 @@ class EditorTraining(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch; see `objective.edit_loss`."""
         edited, condition = batch.edited, batch.source
-        if not self._data.cache_latents:
+        if not batch.is_encoded:
             edited, condition = self.encode(edited, condition)
         draws = draw(
             seed=self.seed,

@@ -106,8 +106,10 @@ def test_held_out_groups_are_never_trained_on(shards: Path) -> None:
     data = reader(shards, held_out=0.3)
     kept = {pair.triplet.id for pair in data.held_out_pairs(12)}
     assert 0 < len(kept) < 12
-    assert len(kept) + len(data.pairs.groups) == 12
-    trained = {data.index.groups[row] for row in data.pairs.groups.rows.tolist()}
+    (line,) = data.pairs.line.leaves()
+    assert len(kept) + len(line.groups) == 12
+    names = data.assembled.sources[0].reader.groups
+    trained = {names[row] for row in line.groups.rows.tolist()}
     assert not kept & trained
 
 
