@@ -162,6 +162,7 @@ class ShardPairs:
         self.index = ShardIndex(root, cache)
         self.index.require_complete()
         self.groups, self.shards = self.index.groups, self.index.shards
+        self._keys = self.index.column("key").tolist()
         self.looks_within = self.index.store.is_local
 
     def __len__(self) -> int:
@@ -169,11 +170,11 @@ class ShardPairs:
 
     def where(self, row: int) -> str:
         """Shard and key."""
-        return f"{self.index[row].shard}, {self.index[row].key}"
+        return f"{self.shards[row]}, {self._keys[row]}"
 
     def key(self, row: int) -> str:
         """The key of its members."""
-        return self.index[row].key
+        return str(self._keys[row])
 
     def look(self, row: int) -> Look:
         """Read its JSON, and of its pictures the ends; behind a URL, the index alone."""

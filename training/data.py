@@ -107,7 +107,7 @@ class PairData(pl.LightningDataModule):
         self.batch_size, self.framing, self.seed = batch_size, framing, seed
         self.cache_latents, self.held_out, self.backwards = cache_latents, held_out, backwards
         self.window, self.num_workers, self.faulty, self.base = window, num_workers, faulty, base
-        self.cache = cache and Cache(folder=cache, limit=int(cache_gib * 2**30))
+        self.cache = None if cache is None else Cache(folder=cache, limit=int(cache_gib * 2**30))
         self.position = 0
         self.encode: Encode
         self.backbone: Backbone

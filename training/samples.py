@@ -149,7 +149,7 @@ class Images:
             self.framing,
             draw.rng,
             bucket=draw.bucket,
-            may_mirror=self.framing.flip_all or survives_a_mirror(text),
+            may_mirror=self.framing.flip and (self.framing.flip_all or survives_a_mirror(text)),
         )
         source, edited = _tensor(cut.of(pair.source)), _tensor(cut.of(pair.edited))
         if back:
