@@ -199,7 +199,8 @@ class ShardPairs:
         try:
             return self.index.read(row)
         except ShardError as error:
-            raise BadPair("it is damaged", str(error)) from error
+            path = self.index.store.where(self.shards[row])
+            raise BadPair("it is damaged", str(error).removeprefix(f"{path}, ")) from error
 
     def numbers(self) -> Mapping[str, NDArray[np.float64]]:
         """The index's columns of numbers."""

@@ -109,6 +109,7 @@ class PairData(pl.LightningDataModule):
         self.window, self.num_workers, self.faulty, self.base = window, num_workers, faulty, base
         self.cache = None if cache is None else Cache(folder=cache, limit=int(cache_gib * 2**30))
         self.position = 0
+        self._said: set[str] = set()
         self.encode: Encode
         self.backbone: Backbone
 
@@ -208,7 +209,9 @@ class PairData(pl.LightningDataModule):
         with (root / PASSED_OVER_FILE).open("a") as file:
             for said in passed_over:
                 file.write(json.dumps({"pair": said}) + "\n")
-                tqdm.write(f"passed over: {said}", file=sys.stderr)
+                if said not in self._said:
+                    tqdm.write(f"passed over: {said}", file=sys.stderr)
+        self._said.update(passed_over)
 
     def teardown(self, stage: str) -> None:
         """Say once more, at the end, what was passed over, in this run or before it was resumed."""

@@ -5,8 +5,8 @@
 Pictures with a photograph's spectrum go into shards as data generation writes them. One core then
 takes turns: simplejpeg decodes the bytes of a batch's images from memory; the loader reads, checks,
 decodes and collates a batch of as many pairs as they are stored; and once more with Lanczos to a
-drawn size and a crop. A second is a second of one core's time, so that a busy machine does no harm.
-Prints a table for `RESULTS.md`; two minutes on one busy core.
+drawn size and a crop. Rates are pairs a second of one core's time, so that a busy machine does
+little harm. Prints a table for `RESULTS.md`; two minutes on one busy core.
 """
 
 import inference  # noqa: F401  # isort: skip (first: it repairs torchvision)
@@ -31,7 +31,9 @@ from training.framing import Framing
 from training.samples import Batch
 
 
-def main(sides: list[int] = [256, 512], pairs: int = 256, batch: int = 32, rounds: int = 15) -> None:  # noqa: B006
+def main(
+    sides: tuple[int, ...] = (256, 512), pairs: int = 256, batch: int = 32, rounds: int = 15
+) -> None:
     """Print the table.
 
     Args:
@@ -40,9 +42,7 @@ def main(sides: list[int] = [256, 512], pairs: int = 256, batch: int = 32, round
         batch: Pairs in a batch, one turn.
         rounds: Turns of each.
     """
-    header(
-        "side", "decoder alone, pairs/s", "loader", "of the decoder", "with Lanczos and crop", "of it"
-    )
+    header("side", "decoder alone", "loader", "of that", "Lanczos and crop", "of that")
     for side in sides:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
@@ -126,9 +126,7 @@ def loader(root: Path, batch: int, framing: Framing) -> Callable[[], Batch]:
     return lambda: next(batches)
 
 
-def interleaved(
-    turns: dict[str, Callable[[], object]], rounds: int
-) -> dict[str, list[float]]:
+def interleaved(turns: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of one core that each takes, in turn; the first round warms up."""
     spent: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(rounds + 1):

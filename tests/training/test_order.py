@@ -134,9 +134,7 @@ def test_runs_are_not_mixed_and_nothing_is_left_over() -> None:
     groups = some_groups(60)
     parts = split(groups, np.arange(60) % 7 % 3)
     shares = [len(part) for part in parts.values()]
-    leaves = [
-        GroupLine(part, seed=1, window=2, bucket=bucket) for bucket, part in parts.items()
-    ]
+    leaves = [GroupLine(part, seed=1, window=2, bucket=bucket) for bucket, part in parts.items()]
     dealt = Dealt(leaves, shares, 8)
     places = [at(dealt, position) for position in range(8 * 60)]
     for start in range(0, len(places), 8):
