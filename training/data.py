@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
@@ -164,6 +165,30 @@ class PairData(pl.LightningDataModule):
         if isinstance(source, Latents):
             return source.pair(row, self.backbone.decode)
         return cast(Images, source).reader.read(row)
+
+    def scores(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A score of all training pairs, and the share of the samples that each pair makes up.
+
+        Returns:
+            Twice (N,) float64; the shares sum to 1.
+
+        Raises:
+            ValueError: Pairs have no such score.
+        """
+        found, shares = list[Any](), list[Any]()
+        for line, share in self.assembled.line.leaves():
+            known = self.assembled.sources[line.part].reader.numbers()
+            missing = np.full(int(line.groups.rows.max()) + 1, np.nan)
+            found.append(known.get(name, missing)[line.groups.rows])
+            counts = line.groups.counts
+            shares.append(np.repeat(share / (len(counts) * counts), counts))
+        scores = np.concatenate(found)
+        if lost := int(np.isnan(scores).sum()):
+            raise ValueError(
+                f"{lost} of the {len(scores)} pairs have no score {name!r}, expected one for each: "
+                "leave objective.score out"
+            )
+        return torch.from_numpy(scores), torch.from_numpy(np.concatenate(shares))
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Batches from `position` on, without end.

@@ -9,9 +9,10 @@ safetensors hold no code.
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,14 +26,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from data_gen.reading import BadPair, Look, Size
-from data_gen.records import EditTriplet, ImagePair, Scores
+from data_gen.records import EditTriplet, ImagePair
 from data_gen.shards import INDEX_FILE, ShardError
 from data_gen.stores import Cache, Remote, Store, open_store, read_places, require_size
 from inference.images import to_numpy
 from training.framing import Framing, Sizes
-from training.samples import Draw, Sample
+from training.samples import SCORES, Draw, Sample
 
-NUMBERS: Final = ("p", "guidance", *(item.name for item in fields(Scores)))
+NUMBERS: Final = ("p", "guidance", *SCORES)
 _ABOUT: Final = b"latents"
 _DIGESTS: Final = b"sha256"
 _ENDS: Final = ("offset", "size")
@@ -168,6 +169,11 @@ class LatentPairs:
             for name in NUMBERS
         }
 
+    def scores(self, row: int) -> tuple[float, ...]:
+        """Those of a pair, in the order of `Scores`; NaN where one is not known."""
+        found = [self._columns[name][row].as_py() for name in SCORES]
+        return tuple(math.nan if score is None else score for score in found)
+
     def latents(self, row: int) -> tuple[dict[str, str], dict[str, Tensor]]:
         """Texts and tensors of a pair, see `packed`; raises `BadPair`."""
         members = self._members(row, "json", "latents")
@@ -278,4 +284,5 @@ class Latents:
             edited,
             found[f"{condition}.mean"].float(),
             Sizes(*found["sizes"].tolist()),
+            self.reader.scores(row),
         )

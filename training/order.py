@@ -129,8 +129,8 @@ class Line(Protocol):
     def find(self, position: int) -> tuple["GroupLine", int]:
         """The line of groups that a position belongs to, and the position on it."""
 
-    def leaves(self) -> Iterator["GroupLine"]:
-        """All lines of groups."""
+    def leaves(self, share: float = 1.0) -> Iterator[tuple["GroupLine", float]]:
+        """All lines of groups, each with its part of `share`."""
 
 
 class GroupLine:
@@ -147,9 +147,9 @@ class GroupLine:
         """Itself."""
         return self, position
 
-    def leaves(self) -> Iterator["GroupLine"]:
+    def leaves(self, share: float = 1.0) -> Iterator[tuple["GroupLine", float]]:
         """Itself."""
-        yield self
+        yield self, share
 
     def at(self, position: int) -> Place:
         """What stands at a position of this line."""
@@ -192,10 +192,10 @@ class Dealt:
         own = cycle * self._shares[number] + int(self._before[turn])
         return self._lines[number].find(own * self._run + within)
 
-    def leaves(self) -> Iterator[GroupLine]:
+    def leaves(self, share: float = 1.0) -> Iterator[tuple[GroupLine, float]]:
         """See `Line`."""
-        for line in self._lines:
-            yield from line.leaves()
+        for line, own in zip(self._lines, self._shares, strict=True):
+            yield from line.leaves(share * own / len(self._turns))
 
 
 def turns(shares: Sequence[int]) -> Rows:

@@ -4,9 +4,10 @@ A `Source` gives the contents of a pair, cut images or stored latents; `Pairs` k
 stands at a position, and takes another where one turns out to be damaged.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from data_gen.reading import BadPair, Reader
+from data_gen.reading import BadPair, Listing, Reader
+from data_gen.records import Scores
 from inference.noise import keyed_noise, keyed_seed
 from training import order
 from training.framing import Framing, Pixels, Sizes, plan_cut, survives_a_mirror
@@ -24,6 +26,8 @@ Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 _Key = tuple[int, int, bool]
 """Number of a data set, row of it, and whether it leads back."""
+
+SCORES: Final = tuple(item.name for item in fields(Scores))
 
 ATTEMPTS: Final = 20
 """Damaged pairs in a row, one standing in for the other, after which the set counts as damaged."""
@@ -38,6 +42,7 @@ class Sample(NamedTuple):
     edited: Tensor
     source: Tensor
     sizes: Sizes
+    scores: tuple[float, ...]
     passed_over: tuple[str, ...] = ()
 
 
@@ -48,6 +53,7 @@ class Batch(NamedTuple):
 
     Attributes:
         sizes: (B, 6) int64, a row as in `framing.Sizes`, in pixels: what SDXL is told.
+        scores: (B, 5), a column a field of `Scores`, NaN where one is not known.
         passed_over: Damaged pairs that others stand in for, with what is wrong with them.
     """
 
@@ -57,7 +63,12 @@ class Batch(NamedTuple):
     edited: Tensor
     source: Tensor
     sizes: Tensor
+    scores: Tensor
     passed_over: list[str]
+
+    def score(self, name: str) -> Tensor:
+        """One score of each pair, (B,)."""
+        return self.scores[:, SCORES.index(name)]
 
     @property
     def is_encoded(self) -> bool:
@@ -77,7 +88,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
             f"the images of a batch have the shapes {sorted(shapes)}, expected one: "
             "set data.framing.resolution"
         )
-    positions, epochs, instructions, edited, source, sizes, passed = zip(*samples, strict=True)
+    positions, epochs, instructions, edited, source, sizes, scores, passed = zip(
+        *samples, strict=True
+    )
     return Batch(
         list(positions),
         list(epochs),
@@ -85,15 +98,20 @@ def collate(samples: Sequence[Sample]) -> Batch:
         _stacked(edited),
         _stacked(source),
         torch.tensor(sizes),
+        torch.tensor(scores),
         [said for some in passed for said in some],
     )
 
 
 def _stacked(images: Sequence[Tensor]) -> Tensor:
-    """(B, C, H, W); images lie in memory as they were decoded, channels last."""
+    """(B, C, H, W); images lie in memory as they were decoded, channels last.
+
+    NumPy stacks them in half of torch's time: it takes memory that was used before.
+    """
     if images[0].is_contiguous():
         return torch.stack(list(images))
-    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+    rows = np.stack([image.permute(1, 2, 0).numpy() for image in images])
+    return torch.from_numpy(rows).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +137,10 @@ class Draw:
 
 class Source(Protocol):
     """The pairs of one data set as samples."""
+
+    @property
+    def reader(self) -> Listing:
+        """The set."""
 
     def where(self, row: int) -> str:
         """A pair's place, for people."""
@@ -154,7 +176,9 @@ class Images:
         source, edited = _tensor(cut.of(pair.source)), _tensor(cut.of(pair.edited))
         if back:
             source, edited = edited, source
-        return Sample(-1, -1, text, edited, source, cut.sizes)
+        known = [getattr(pair.scores, name, None) for name in SCORES]
+        scores = tuple(math.nan if score is None else score for score in known)
+        return Sample(-1, -1, text, edited, source, cut.sizes, scores)
 
 
 def _tensor(image: Pixels) -> Tensor:
@@ -214,7 +238,7 @@ class Pairs(Dataset[Sample]):
         keys = [
             (line.part, row, back)
             for back in directions
-            for line in self.line.leaves()
+            for line, _ in self.line.leaves()
             for row in line.groups.rows.tolist()
         ]
         with tqdm(total=len(keys), desc="encoding", unit="pair") as bar:

@@ -106,7 +106,8 @@ def test_held_out_groups_are_never_trained_on(shards: Path) -> None:
     data = reader(shards, held_out=0.3)
     kept = {pair.triplet.id for pair in data.held_out_pairs(12)}
     assert 0 < len(kept) < 12
-    (line,) = data.pairs.line.leaves()
+    ((line, share),) = data.pairs.line.leaves()
+    assert share == 1
     assert len(kept) + len(line.groups) == 12
     names = data.assembled.sources[0].reader.groups
     trained = {names[row] for row in line.groups.rows.tolist()}

@@ -159,6 +159,20 @@ def test_hub_data_sets_are_read_by_their_columns(tmp_path: Path) -> None:
         reader(PairSet(path=path, layout="instructpix2pix-clip-filtered"))
 
 
+def test_scores_come_with_the_share_of_the_samples_that_a_pair_makes_up(shards: Path) -> None:
+    data = reader(PairSet(path=str(shards), weight=3), PairSet(path=str(shards), weight=1))
+    scores, shares = data.scores("directional")
+    assert len(scores) == len(shares) == 36
+    assert (scores == 0.4).all()
+    assert shares.sum().item() == pytest.approx(1)
+    assert sorted(set(shares.tolist())) == pytest.approx([1 / 96, 1 / 48, 3 / 96, 3 / 48])
+    (batch,) = first_batches(data, 1)
+    assert batch.score("directional").tolist() == pytest.approx([0.4] * 4)
+    assert batch.score("surprise").isnan().all()
+    with pytest.raises(ValueError, match="36 of the 36 pairs have no score 'surprise'"):
+        data.scores("surprise")
+
+
 def test_weights_of_some_sets_only_are_refused(shards: Path) -> None:
     one, other = PairSet(path=str(shards), weight=1), PairSet(path=str(shards))
     with pytest.raises(ValueError, match="have no weight, and other sets have"):
