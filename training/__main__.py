@@ -1,4 +1,4 @@
-"""The command `python -m training fit --config training/recipes/shapes.yaml`.
+"""The commands `python -m training fit --config training/recipes/shapes.yaml` and `... latents`.
 
 One grammar: typed signatures, YAML recipes, dotted overrides, `--print_config`. A run writes into
 the folder `output`: `last.ckpt` (run the same command again to go on from it), `logs/`,
@@ -23,11 +23,12 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from inference.command_line import ERROR, USAGE_ERROR, one_sentence
+from inference.command_line import ERROR, USAGE_ERROR, one_sentence, run
 from training import identity
 from training.callbacks import TERMINATED, Checkpoints, HeldOutEdits, Progress
 from training.data import PairData
 from training.export import export
+from training.latents import latents
 from training.module import EditorTraining
 
 _KNOWN_WARNINGS = (
@@ -63,6 +64,7 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("output", "trainer.default_root_dir", compute_fn=str)
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("model.base", "data.base")
 
     def before_instantiate_classes(self) -> None:
         """Resume from `last.ckpt` unless told otherwise, and never unpickle objects from it.
@@ -122,6 +124,9 @@ class TrainingCLI(LightningCLI):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; expected errors become one sentence and exit code 1."""
+    line = sys.argv[1:] if arguments is None else arguments
+    if line[:1] == ["latents"]:
+        raise SystemExit(run({"latents": latents}, prog="python -m training", args=line))
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     diffusers.utils.logging.disable_progress_bar()

@@ -1,272 +1,194 @@
-"""The LightningDataModule: from a folder of shards to batches.
+"""The LightningDataModule: from data sets to batches.
 
-Pairs are read one by one through the shards' index, in the order of `order.epoch_rows`; what is
-saved for a resume is the position alone.
+Pairs are read one by one, in an order that is a function of the seed and the position; what is
+saved for a resume is the position alone. `assembly` puts the sets together, `samples` reads.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from data_gen.records import ImagePair, Scores
-from data_gen.shards import ScoreBounds, ShardIndex
-from inference.noise import keyed_seed
+from data_gen.records import ImagePair
+from data_gen.shards.stores import Cache
+from inference.backbone import Backbone
+from inference.files import folder_digest
 from training import order
-from training.framing import Framing, Pixels, framed
+from training.assembly import Faulty, Plan, assemble
+from training.framing import Framing
+from training.inspection import SHOWN
+from training.latent_shards import Latents
+from training.samples import Batch, Encode, Images, Pairs, Sample, collate
+from training.sets import PairSet
 
-Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-class Sample(NamedTuple):
-    """One pair at one position of the endless line; images or latents as in `Batch`."""
-
-    position: int
-    epoch: int
-    instruction: str
-    edited: Tensor
-    source: Tensor
-    sizes: tuple[int, ...]
-    scores: tuple[float, ...]
-
-
-class Batch(NamedTuple):
-    """Samples side by side.
-
-    The images are (B, 3, H, W) uint8, or, where the whole set was encoded at the start, latents
-    (B, 4, h, w). `sizes` is (B, 6), see `framing.Framed`; `scores` is (B, 5), a column a field of
-    `Scores`, NaN where one is not known.
-    """
-
-    positions: list[int]
-    epochs: list[int]
-    instructions: list[str]
-    edited: Tensor
-    source: Tensor
-    sizes: Tensor
-    scores: Tensor
-
-    def score(self, name: str) -> Tensor:
-        """One score of each pair, (B,)."""
-        return self.scores[:, [field.name for field in fields(Scores)].index(name)]
-
-
-def collate(samples: list[Sample]) -> Batch:
-    """Put samples side by side.
-
-    Raises:
-        ValueError: Their images differ in size.
-    """
-    shapes = {tuple(image.shape) for s in samples for image in (s.edited, s.source)}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"the images of a batch have the shapes {sorted(shapes)}, expected one: "
-            "set data.framing.resolution"
-        )
-    positions, epochs, instructions, edited, source, sizes, scores = zip(*samples, strict=True)
-    return Batch(
-        list(positions),
-        list(epochs),
-        list(instructions),
-        torch.stack(edited),
-        torch.stack(source),
-        torch.tensor(sizes),
-        torch.tensor(scores),
-    )
-
-
-class Pairs(Dataset[Sample]):
-    """The training pairs as an endless sequence: `pairs[position]`."""
-
-    def __init__(
-        self,
-        index: ShardIndex,
-        groups: order.Groups,
-        *,
-        seed: int,
-        window: int,
-        framing: Framing,
-        backwards: float,
-    ) -> None:
-        self.index, self.groups, self.framing = index, groups, framing
-        self.seed, self.window, self.backwards = seed, window, backwards
-        self._latest: tuple[int, order.Rows] | None = None
-        self._latents: dict[tuple[int, bool], Sample] = {}
-
-    def __getitem__(self, position: int) -> Sample:
-        epoch, place = divmod(position, len(self.groups))
-        row = int(self._rows(epoch)[place])
-        rng = np.random.default_rng(keyed_seed("framing", self.seed, epoch, position))
-        back = bool(rng.random() < self.backwards)
-        sample = self._latents.get((row, back)) or self._read(row, back, rng)
-        return sample._replace(position=position, epoch=epoch)
-
-    def _rows(self, epoch: int) -> order.Rows:
-        if self._latest is None or self._latest[0] != epoch:
-            rows = order.epoch_rows(self.groups, seed=self.seed, epoch=epoch, window=self.window)
-            self._latest = epoch, rows
-        return self._latest[1]
-
-    def _read(self, row: int, back: bool, rng: np.random.Generator) -> Sample:
-        pair = self.index.read(row)
-        cut = framed((pair.source, pair.edited), self.framing, rng)
-        source, edited = _tensor(cut.source), _tensor(cut.edited)
-        if back and not pair.triplet.inverse_instruction:
-            raise ValueError(
-                f"{pair.key} has no inverse instruction, so it cannot be learned backwards: "
-                "set data.backwards to 0"
-            )
-        instruction = pair.triplet.instruction
-        if back:
-            instruction, source, edited = pair.triplet.inverse_instruction, edited, source
-        return Sample(-1, -1, instruction, edited, source, cut.sizes, _numbers(pair.scores))
-
-    def cache(self, encode: Encode, batch_size: int) -> None:
-        """Read and encode every pair once and keep its latents in memory."""
-        rng = np.random.default_rng(0)
-        directions = (False, True) if self.backwards else (False,)
-        keys = [(row, back) for back in directions for row in self.groups.rows.tolist()]
-        with tqdm(total=len(keys), desc="encoding", unit="pair") as bar:
-            for start in range(0, len(keys), batch_size):
-                some = keys[start : start + batch_size]
-                samples = [self._read(row, back, rng) for row, back in some]
-                images = collate(samples)
-                edited, source = (part.cpu() for part in encode(images.edited, images.source))
-                for number, key in enumerate(some):
-                    self._latents[key] = samples[number]._replace(
-                        edited=edited[number], source=source[number]
-                    )
-                bar.update(len(some))
-
-
-def _numbers(scores: Scores | None) -> tuple[float, ...]:
-    found = [getattr(scores, field.name, None) for field in fields(Scores)]
-    return tuple(math.nan if score is None else score for score in found)
-
-
-def _tensor(image: Pixels) -> Tensor:
-    return torch.tensor(image).permute(2, 0, 1).contiguous()
+PASSED_OVER_FILE: Final = "passed-over.jsonl"
 
 
 class PairData(pl.LightningDataModule):
-    """Batches of pairs from a folder of shards.
+    """Batches of pairs from one data set or several.
 
     Attributes:
         position: Global position of the next sample; all there is to save.
         encode: Turns edited and source images into latents; the module gives it before training.
+        backbone: The model, whose VAE latents of before training belong to; given likewise.
     """
 
     def __init__(
         self,
-        shards: Path,
+        shards: str | None = None,
+        sets: list[PairSet] | None = None,
         batch_size: int = 64,
         framing: Framing = Framing(),  # noqa: B008  (frozen)
-        scores: ScoreBounds = ScoreBounds(),  # noqa: B008  (frozen)
         cache_latents: bool = False,
         held_out: float = 0.02,
         backwards: float = 0.0,
         window: int = 4,
         num_workers: int = 0,
+        faulty: Faulty = "refuse",
+        cache: Path | None = None,
+        cache_gib: float = 100.0,
         seed: int = 0,
+        base: Path | None = None,
     ) -> None:
         """Take the knobs; nothing is read before `setup`.
 
         Args:
-            shards: Folder of the shards' `index.parquet`; the shards lie below it.
+            shards: Folder or URL of the shards' `index.parquet`; the shards lie below it. They hold
+                images, or what `python -m training latents` made of them.
+            sets: In its place one data set or several, with layouts, weights and bounds of scores.
             batch_size: Pairs in a batch over all ranks.
             framing: How images are cut to size.
-            scores: Which pairs are trained on: what their scores must be. What is written is
-                filtered by the recipe of the data set; here it can be filtered harder.
             cache_latents: Encode the whole set once at the start and keep it in memory. Needs a
                 framing without chance.
             held_out: Share of the groups, chosen by hash, that is never trained on.
             backwards: Share of the samples that lead from the edited image back to the source, by
-                the inverse instruction.
+                the inverse instruction; a pair that has none always leads forwards.
             window: Number of shards among which the order is mixed.
             num_workers: Processes that read; the order does not depend on it.
+            faulty: Whether pairs that cannot be used are a reason to stop before the first step, or
+                are left out. All of them are listed either way.
+            cache: Folder in which shards behind a URL are kept; null reads them by byte ranges.
+            cache_gib: What that folder may hold, in GiB.
             seed: Seed of the run, of which order and framing are functions.
+            base: The base model, to whose VAE latents of before training must belong.
 
         Raises:
             ValueError: A knob is out of its range, or two exclude each other.
         """
         super().__init__()
-        if batch_size < 1 or window < 1 or not 0 <= held_out < 1:
-            raise ValueError(
-                f"data.batch_size, window and held_out are {batch_size}, {window} and {held_out}; "
-                "expected at least 1, at least 1 and 0 to 1"
-            )
-        if not 0 <= backwards <= 1:
-            raise ValueError(f"data.backwards is {backwards}, expected 0 to 1")
-        if cache_latents and framing.is_random:
-            raise ValueError(
-                "data.cache_latents is true, but framing.flip or framing.enlarge_to makes every "
-                "epoch's images differ: turn one off"
-            )
-        self.shards, self.batch_size, self.framing = shards, batch_size, framing
-        self.scores = scores
+        _require(
+            (shards is None) != (sets is None or not sets),
+            "expected data.shards, or data.sets, and not both",
+        )
+        _require(
+            batch_size >= 1 and window >= 1 and 0 <= held_out < 1,
+            f"data.batch_size, window and held_out are {batch_size}, {window} and {held_out}; "
+            "expected at least 1, at least 1 and 0 to 1",
+        )
+        _require(0 <= backwards <= 1, f"data.backwards is {backwards}, expected 0 to 1")
+        _require(cache_gib > 0, f"data.cache_gib is {cache_gib}, expected above 0")
+        _require(
+            not (cache_latents and framing.is_random),
+            "data.cache_latents is true, but framing.flip or framing.enlarge_to makes every "
+            "epoch's images differ: turn one off",
+        )
+        _require(
+            not (cache_latents and framing.buckets),
+            "data.cache_latents is true, but framing.bucket_multiple makes images of several "
+            "sizes: turn one off",
+        )
+        self.sets = sets or [PairSet(path=str(shards))]
+        self.batch_size, self.framing, self.seed = batch_size, framing, seed
         self.cache_latents, self.held_out, self.backwards = cache_latents, held_out, backwards
-        self.window, self.num_workers, self.seed = window, num_workers, seed
+        self.window, self.num_workers, self.faulty, self.base = window, num_workers, faulty, base
+        self.cache = None if cache is None else Cache(folder=cache, limit=int(cache_gib * 2**30))
         self.position = 0
+        self._said: set[str] = set()
         self.encode: Encode
+        self.backbone: Backbone
 
     def setup(self, stage: str) -> None:
-        """Open the index and split it by group.
+        """Open the sets, look at every pair, and split them by group.
 
         Raises:
             FileNotFoundError: There is no such folder, or no index in it.
-            ValueError: A shard is shorter than its index says, or no pair is left to train on.
+            ValueError: Pairs or sets cannot be used, each of which is listed, or none is left.
         """
-        self.index = ShardIndex(self.shards, self.scores)
-        self.index.require_complete()
-        names, shards = self.index.groups, self.index.shards
-        held = [order.is_held_out(name, self.held_out) for name in names]
-        rows = [row for row, out in enumerate(held) if not out]
-        if not rows:
-            raise ValueError(
-                f"{self.shards} holds no pair to train on, of {len(held)} that keep to data.scores"
-            )
-        groups = order.grouped(rows, [names[row] for row in rows], [shards[row] for row in rows])
+        self.assembled = assemble(self.sets, self._plan())
+        for source in self.assembled.sources:
+            if isinstance(source, Latents):
+                self._require_own(source)
         self.pairs = Pairs(
-            self.index,
-            groups,
+            self.assembled.line,
+            self.assembled.sources,
             seed=self.seed,
-            window=self.window,
-            framing=self.framing,
             backwards=self.backwards,
         )
-        self._held_out_rows = {names[row]: row for row, out in enumerate(held) if out}
+
+    def _plan(self) -> Plan:
+        trainer = cast(pl.Trainer, self.trainer)
+        backbone = getattr(trainer.lightning_module, "backbone", None)
+        return Plan(
+            framing=self.framing,
+            batch_size=self.batch_size,
+            held_out=self.held_out,
+            backwards=self.backwards,
+            window=self.window,
+            seed=self.seed,
+            faulty=self.faulty,
+            cache=self.cache,
+            text_fault=_length_test(backbone),
+            quiet=not trainer.is_global_zero,
+        )
+
+    def _require_own(self, source: Latents) -> None:
+        """Require latents of the VAE of this run's base model, and no second encoding."""
+        if self.cache_latents:
+            raise ValueError(f"{source.reader.name} holds latents: set data.cache_latents to false")
+        if self.base is not None:
+            source.reader.require_vae(folder_digest(self.base / "vae"))
 
     def held_out_pairs(self, count: int) -> list[ImagePair]:
         """A pair of each of `count` held-out groups, the same ones every time."""
-        chosen = sorted(self._held_out_rows)[:count]
-        return [self.index.read(self._held_out_rows[group]) for group in chosen]
+        chosen = sorted(self.assembled.held_out)[:count]
+        return [self._pair(*self.assembled.held_out[group]) for group in chosen]
 
-    def scores(self, name: str) -> tuple[Tensor, Tensor]:
+    def _pair(self, part: int, row: int) -> ImagePair:
+        source = self.assembled.sources[part]
+        if isinstance(source, Latents):
+            return source.pair(row, self.backbone.decode)
+        return cast(Images, source).reader.read(row)
+
+    def scores(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """A score of all training pairs, and the share of the samples that each pair makes up.
 
         Returns:
             Twice (N,) float64; the shares sum to 1.
 
         Raises:
-            ValueError: A pair has no such score.
+            ValueError: Pairs have no such score.
         """
-        groups, column = self.pairs.groups, self.index.scores(name)
-        found = [column[row] for row in groups.rows.tolist()]
-        if missing := found.count(None):
+        found, shares = list[Any](), list[Any]()
+        for line, share in self.assembled.line.leaves():
+            known = self.assembled.sources[line.part].reader.numbers()
+            missing = np.full(int(line.groups.rows.max()) + 1, np.nan)
+            found.append(known.get(name, missing)[line.groups.rows])
+            counts = line.groups.counts
+            shares.append(np.repeat(share / (len(counts) * counts), counts))
+        scores = np.concatenate(found)
+        if lost := int(np.isnan(scores).sum()):
             raise ValueError(
-                f"{missing} of the {len(found)} pairs of {self.shards} have no score {name!r}, "
-                "expected one for each: leave objective.score out"
+                f"{lost} of the {len(scores)} pairs have no score {name!r}, expected one for each: "
+                "leave objective.score out"
             )
-        shares = np.repeat(1 / (len(groups) * groups.counts), groups.counts)
-        return torch.tensor(found, dtype=torch.float64), torch.from_numpy(shares)
+        return torch.from_numpy(scores), torch.from_numpy(np.concatenate(shares))
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Batches from `position` on, without end.
@@ -295,7 +217,37 @@ class PairData(pl.LightningDataModule):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Count a batch when it is trained on, not when a worker has read it ahead."""
         self.position += self.batch_size
+        if batch.passed_over:
+            self._note(batch.passed_over)
+        if isinstance(self.assembled.sources[0], Latents):
+            scale, image_scale = self.backbone.vae.config.scaling_factor, self._image_scale
+            return batch._replace(edited=batch.edited * scale, source=batch.source * image_scale)
         return batch
+
+    @property
+    def _image_scale(self) -> float:
+        return self.backbone.settings.image_latent_scale
+
+    def _note(self, passed_over: Sequence[str]) -> None:
+        """Say that a damaged pair was passed over, and write it down for the end."""
+        root = Path(cast(pl.Trainer, self.trainer).default_root_dir)
+        with (root / PASSED_OVER_FILE).open("a") as file:
+            for said in passed_over:
+                file.write(json.dumps({"pair": said}) + "\n")
+                if said not in self._said:
+                    tqdm.write(f"passed over: {said}", file=sys.stderr)
+        self._said.update(passed_over)
+
+    def teardown(self, stage: str) -> None:
+        """Say once more, at the end, what was passed over, in this run or before it was resumed."""
+        trainer = cast(pl.Trainer, self.trainer)
+        path = Path(trainer.default_root_dir) / PASSED_OVER_FILE
+        if not trainer.is_global_zero or not path.is_file():
+            return
+        pairs = sorted({json.loads(line)["pair"] for line in path.read_text().splitlines()})
+        print(f"{len(pairs):,} damaged pairs were passed over, see {path}:")
+        for pair in pairs[:SHOWN]:
+            print(f"  {pair}")
 
     def state_dict(self) -> dict[str, Any]:
         """The position, one integer."""
@@ -304,6 +256,29 @@ class PairData(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the position of a checkpoint."""
         self.position = int(state_dict["position"])
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _length_test(backbone: Backbone | None) -> Callable[[str], str | None]:
+    """A test that instructions are not longer than the text encoder reads."""
+    if backbone is None:
+        return lambda text: None
+    limit = backbone.text_length
+
+    def fault(text: str) -> str | None:
+        if len(text.encode()) + 2 <= limit:  # a token has at least a byte
+            return None
+        try:
+            backbone.check_lengths([text])
+        except ValueError:
+            return f"an instruction has more than the {limit} tokens that the text encoder reads"
+        return None
+
+    return fault
 
 
 class _Batches:

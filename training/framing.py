@@ -1,11 +1,16 @@
 """Cut the two images of a pair to one size, in the same way.
 
 InstructPix2Pix resizes to a square and squashes the picture; here the aspect ratio stays. What is
-random about it is drawn by the caller, so that it can be a function of the sample.
+random about it is drawn by the caller, so that it can be a function of the sample. What was done is
+kept: SDXL is told of it.
 """
 
+import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cache
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +18,24 @@ from PIL import Image
 
 Pixels = NDArray[np.uint8]
 """One image, (H, W, 3), RGB, 0..255."""
+
+Sides = tuple[int, int]
+"""Height and width, in pixels."""
+
+LONGEST_ASPECT: Final = 2.0
+"""Of a bucket: a longer picture is cut."""
+
+_MIRRORED_WRONGLY: Final = re.compile(
+    r"""\b(?:
+        (?:left|right) (?:most | wards? | -?hand (?:ed)?)?
+        | (?:anti|counter)? -? clockwise | (?:east|west) (?:ern|wards?)?
+        | mirror (?:ed|ing)? | flip (?:ped|ping)?
+        | texts? | words? | letters? | lettering | captions? | writ (?:e|es|ing|ten)
+        | says? | saying | reads | reading | spell (?:s|ed|ing)? | logos? | signs? | numbers?
+        | digits? | clocks?
+    )\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,23 +47,40 @@ class Framing:
         enlarge_to: The shorter side is resized to a length drawn from `resolution` to this one and
             the square is cut at a random place (the paper: 256 and 288); None resizes to
             `resolution` and cuts the centre.
-        flip: Mirror half of the pairs. Off where instructions say left or right.
+        bucket_multiple: Cut not squares but the shape, of about as many pixels, that suits a
+            picture's aspect ratio best, with sides that are multiples of this (64 for Stable
+            Diffusion) and at most 2 to 1. All pictures of a batch have one shape.
+        flip: Mirror half of the pairs. Those whose instruction a mirror would make wrong, as it
+            names a side or something written, are not mirrored, see `survives_a_mirror`.
+        flip_all: Mirror half of those as well.
     """
 
     resolution: int | None = None
     enlarge_to: int | None = None
+    bucket_multiple: int | None = None
     flip: bool = False
+    flip_all: bool = False
 
     def __post_init__(self) -> None:
+        if self.resolution is not None and self.resolution < 1:
+            raise ValueError(f"framing.resolution is {self.resolution}, expected at least 1")
         if self.enlarge_to is not None and self.enlarge_to < (self.resolution or np.inf):
             raise ValueError(
                 f"framing.enlarge_to is {self.enlarge_to}, expected at least the resolution, "
                 f"which is {self.resolution}"
             )
+        multiple = self.bucket_multiple
+        if multiple is not None and not 1 <= multiple <= (self.resolution or 0):
+            raise ValueError(
+                f"framing.bucket_multiple is {multiple}, expected at least 1 and at most the "
+                f"resolution, which is {self.resolution}"
+            )
+        if self.flip_all and not self.flip:
+            raise ValueError("framing.flip_all is true, expected framing.flip to be so too")
 
     def steady(self, source: Pixels, edited: Pixels) -> tuple[Pixels, Pixels]:
-        """Cut a pair to size without chance: the centre, not mirrored."""
-        calm = replace(self, enlarge_to=None, flip=False)
+        """Cut a pair to size without chance: the centre, not mirrored, a square."""
+        calm = replace(self, enlarge_to=None, bucket_multiple=None, flip=False, flip_all=False)
         return frame((source, edited), calm, np.random.default_rng(0))
 
     @property
@@ -48,91 +88,151 @@ class Framing:
         """Whether the same pair may be cut differently another time."""
         return self.flip or self.enlarge_to is not None
 
+    @property
+    def buckets(self) -> tuple[Sides, ...]:
+        """The shapes that pictures are cut to, from high to wide; empty where there are none."""
+        if self.bucket_multiple is None or self.resolution is None:
+            return ()
+        return buckets(self.resolution, self.bucket_multiple)
 
-class Framed(NamedTuple):
-    """A pair of one size, and what was done to it."""
 
-    source: Pixels
-    edited: Pixels
-    sizes: tuple[int, int, int, int, int, int]
-    """What SDXL is told of a picture (Podell et al. 2023, section 2.2), in pixels: height and width
-    as stored, top and left of the cut in the resized image, height and width of the cut."""
+@cache
+def buckets(resolution: int, multiple: int) -> tuple[Sides, ...]:
+    """Heights and widths of at most `resolution`² pixels, from high to wide, up to 2 to 1.
+
+    For every width it is the largest height, both multiples of `multiple`, as NovelAI did it for
+    Stable Diffusion (2022, "Aspect Ratio Bucketing").
+    """
+    most = resolution * resolution
+    longest = int(resolution * math.sqrt(LONGEST_ASPECT))
+    found = {
+        (most // width // multiple * multiple, width)
+        for width in range(multiple, longest + 1, multiple)
+    }
+    fitting = {
+        (height, width)
+        for height, width in found | {(width, height) for height, width in found}
+        if 0 < max(height, width) <= LONGEST_ASPECT * min(height, width)
+    }
+    return tuple(sorted(fitting, key=lambda sides: (sides[1] / sides[0], sides)))
+
+
+def nearest(shapes: Sequence[Sides], height: int, width: int) -> int:
+    """Which of some shapes comes closest to a picture's aspect ratio."""
+    aspect = math.log(width / height)
+    distances = [abs(math.log(w / h) - aspect) for h, w in shapes]
+    return distances.index(min(distances))
+
+
+def survives_a_mirror(instruction: str) -> bool:
+    """Whether a mirrored pair still does what its instruction says.
+
+    Not where it speaks of left and right, of east and west, of turning clockwise, of mirrors, or of
+    what is written: mirrored letters are no letters.
+    """
+    return _MIRRORED_WRONGLY.search(instruction) is None
+
+
+class Sizes(NamedTuple):
+    """What SDXL is told of a picture, in pixels (Podell et al. 2023, section 2.2)."""
+
+    original_height: int
+    original_width: int
+    top: int
+    left: int
+    target_height: int
+    target_width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What is done to both images of a pair.
+
+    Attributes:
+        original: Sides of the source image.
+        resized: What it is resized to.
+        top, left: Where in that the piece begins, before it is mirrored.
+        target: Sides of the piece.
+        mirrored: Whether the piece is mirrored.
+    """
+
+    original: Sides
+    resized: Sides
+    top: int
+    left: int
+    target: Sides
+    mirrored: bool
+
+    @property
+    def sizes(self) -> Sizes:
+        """As the model sees it: of a mirrored picture, `left` is that of the mirrored one."""
+        left = self.resized[1] - self.left - self.target[1] if self.mirrored else self.left
+        return Sizes(*self.original, self.top, left, *self.target)
+
+    def of(self, image: Pixels) -> Pixels:
+        """Cut an image; one that is larger or smaller than the source shows the same piece."""
+        height, width = self.target
+        if image.shape[:2] == self.resized:
+            piece = image[self.top : self.top + height, self.left : self.left + width]
+        else:
+            # Lanczos over the piece alone gives what it gives over the whole, for less.
+            y, x = (
+                found / wanted for found, wanted in zip(image.shape, self.resized, strict=False)
+            )
+            box = (self.left * x, self.top * y, (self.left + width) * x, (self.top + height) * y)
+            picture = Image.fromarray(image)
+            piece = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, box))
+        return np.ascontiguousarray(piece[:, ::-1] if self.mirrored else piece)
+
+
+def plan_cut(
+    original: Sides,
+    knobs: Framing,
+    rng: np.random.Generator,
+    *,
+    bucket: int = 0,
+    may_mirror: bool = True,
+) -> Cut:
+    """Draw what is done to a pair.
+
+    Args:
+        original: Sides of its source image.
+        knobs: What to do.
+        rng: Source of the draws; always as many, whatever the knobs.
+        bucket: Number of the shape, where there are several.
+        may_mirror: Whether the pair is one that may be mirrored.
+    """
+    size, left, top, mirror = rng.random(4)
+    mirrored = knobs.flip and may_mirror and mirror < 0.5
+    if knobs.resolution is None:
+        return Cut(
+            original=original, resized=original, top=0, left=0, target=original, mirrored=mirrored
+        )
+    shorter = knobs.resolution
+    if knobs.enlarge_to is None:
+        left = top = 0.5
+    else:
+        shorter += int(size * (knobs.enlarge_to - knobs.resolution + 1))
+    target = knobs.buckets[bucket] if knobs.buckets else (knobs.resolution, knobs.resolution)
+    covering = max(target[0] / original[0], target[1] / original[1])
+    scale = covering * (shorter / knobs.resolution)
+    height, width = (
+        max(least, round(side * scale)) for least, side in zip(target, original, strict=True)
+    )
+    return Cut(
+        original=original,
+        resized=(height, width),
+        top=int(top * (height - target[0] + 1)),
+        left=int(left * (width - target[1] + 1)),
+        target=target,
+        mirrored=mirrored,
+    )
 
 
 def frame(
     pair: tuple[Pixels, Pixels], knobs: Framing, rng: np.random.Generator
 ) -> tuple[Pixels, Pixels]:
-    """Cut both images of a pair as `framed` does."""
-    source, edited, _ = framed(pair, knobs, rng)
+    """Cut both images of a pair by the same draws; see `plan_cut`."""
+    cut = plan_cut(pair[0].shape[:2], knobs, rng)
+    source, edited = map(cut.of, pair)
     return source, edited
-
-
-def framed(pair: tuple[Pixels, Pixels], knobs: Framing, rng: np.random.Generator) -> Framed:
-    """Cut both images of a pair, (H, W, 3) of equal size, by the same draws.
-
-    Args:
-        pair: Source and edited image.
-        knobs: What to do.
-        rng: Source of the draws; always as many, whatever the knobs.
-    """
-    size, left, top, mirror = rng.random(4)
-    mirrored = knobs.flip and mirror < 0.5
-    cut = _Cut.of(pair[0].shape[:2], knobs, size, left, top)
-    source, edited = (cut.apply(image) for image in pair)
-    if mirrored:
-        source, edited = source[:, ::-1], edited[:, ::-1]
-    return Framed(
-        np.ascontiguousarray(source), np.ascontiguousarray(edited), cut.sizes(mirrored=mirrored)
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Cut:
-    """From a stored height and width to a resized one, and a window into that."""
-
-    stored: tuple[int, int]
-    resized: tuple[int, int]
-    top: int
-    left: int
-    height: int
-    width: int
-
-    @staticmethod
-    def of(stored: tuple[int, ...], knobs: Framing, size: float, left: float, top: float) -> "_Cut":
-        height, width = stored
-        if knobs.resolution is None:
-            return _Cut(
-                stored=(height, width),
-                resized=(height, width),
-                top=0,
-                left=0,
-                height=height,
-                width=width,
-            )
-        shorter = knobs.resolution
-        if knobs.enlarge_to is None:
-            left = top = 0.5
-        else:
-            shorter += int(size * (knobs.enlarge_to - knobs.resolution + 1))
-        scale = shorter / min(height, width)
-        resized = round(height * scale), round(width * scale)
-        return _Cut(
-            stored=(height, width),
-            resized=resized,
-            top=int(top * (resized[0] - knobs.resolution + 1)),
-            left=int(left * (resized[1] - knobs.resolution + 1)),
-            height=knobs.resolution,
-            width=knobs.resolution,
-        )
-
-    def apply(self, image: Pixels) -> Pixels:
-        if (self.height, self.width) == self.resized == self.stored:
-            return image
-        height, width = self.resized
-        resized = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
-        right, bottom = self.left + self.width, self.top + self.height
-        return np.asarray(resized.crop((self.left, self.top, right, bottom)))
-
-    def sizes(self, *, mirrored: bool) -> tuple[int, int, int, int, int, int]:
-        left = self.resized[1] - self.width - self.left if mirrored else self.left
-        return (*self.stored, self.top, left, self.height, self.width)

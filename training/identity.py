@@ -5,28 +5,35 @@ the editor is exported, the step at which that was. A changed recipe, base model
 then an error that names what changed, not a quiet mixture of two runs.
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from data_gen.shards import INDEX_FILE
+from data_gen.shards.stores import open_store
 from inference.files import file_digest, folder_digest, write_lines
 
 Identity = Mapping[str, Any]
 """Part of a run, such as `data.batch_size` or `model.base`, to its value or to its hash."""
 
 FILE: Final = "run.json"
+_HUB_NAME: Final = re.compile(r"[\w.-]+/[\w.-]+")
 _TRAINER: Final = ("precision", "accumulate_grad_batches")
-_WITHOUT_EFFECT: Final = frozenset({"data.num_workers"})
+_WITHOUT_EFFECT: Final = frozenset(
+    {"data.num_workers", "data.cache", "data.cache_gib", "data.base"}
+)
 
 
 def identify(options: Mapping[str, Any]) -> Identity:
     """Everything in the options of `fit` that decides the weights, but for the number of steps.
 
     Args:
-        options: Nested, as `fit`'s recipe; `model.base` and `data.shards` name folders, whose
-            contents are hashed (a folder that is missing is left for the run to complain of).
+        options: Nested, as `fit`'s recipe; `model.base` and `data.shards`, or the paths of
+            `data.sets`, name what is hashed (what is missing is left for the run to complain of).
     """
     parts = {
         "seed_everything": options["seed_everything"],
@@ -34,12 +41,36 @@ def identify(options: Mapping[str, Any]) -> Identity:
         **_flat("data", options["data"]),
         **{f"trainer.{name}": options["trainer"][name] for name in _TRAINER},
     }
-    index = Path(options["data"]["shards"]) / INDEX_FILE
+    shards, sets = options["data"]["shards"], options["data"].get("sets")
     parts["model.base"] = folder_digest(Path(options["model"]["base"]))
-    parts["data.shards"] = file_digest(index) if index.is_file() else None
+    parts["data.shards"] = shards and set_digest(str(shards))
+    parts["data.sets"] = sets and [one | {"path": set_digest(one["path"])} for one in sets]
     plain = {name: value for name, value in parts.items() if name not in _WITHOUT_EFFECT}
     identity: Identity = json.loads(json.dumps(plain, default=str))
     return identity
+
+
+def set_digest(path: str) -> str | None:
+    """What tells a data set from another: its index, its file, or the names and sizes of its files.
+
+    Args:
+        path: As in `sets.PairSet`. A name on a hub stands for itself.
+
+    Returns:
+        A hash or that name; None where there is nothing that can be read.
+    """
+    here = Path(path)
+    if here.is_file():
+        return file_digest(here)
+    if "://" in path or (here / INDEX_FILE).is_file():
+        with suppress(OSError, ValueError):
+            return hashlib.sha256(open_store(path).whole(INDEX_FILE)).hexdigest()
+        return None
+    if here.is_dir():
+        files = sorted(one for one in here.rglob("*") if one.is_file())
+        listing = [f"{one.relative_to(here)} {one.stat().st_size}" for one in files]
+        return hashlib.sha256("\n".join(listing).encode()).hexdigest() if files else None
+    return path if _HUB_NAME.fullmatch(path) else None
 
 
 def changed(folder: Path, identity: Identity) -> list[str]:

@@ -20,7 +20,7 @@ from inference.backbone import Backbone, Settings, load_backbone
 from inference.sampling import PredictionType
 from inference.text import Text
 from training import ema
-from training.data import Batch, PairData
+from training.data import PairData
 from training.lora import Lora, add_adapters, merged
 from training.noise_schedule import cumulative_alphas, trained_scheduler
 from training.objective import (
@@ -34,6 +34,7 @@ from training.objective import (
 )
 from training.optimizer import OptimizerKnobs, adamw, learning_rate_factor
 from training.precision import bf16_with_float32_attention
+from training.samples import Batch
 from training.unet import widen
 
 
@@ -134,7 +135,7 @@ class EditorTraining(pl.LightningModule):
         """
         for module in self.backbone.modules.values():
             module.to(self.device)
-        self._data.encode = self.encode
+        self._data.encode, self._data.backbone = self.encode, self.backbone
         if self.objective.score is not None:
             scores, shares = self._data.scores(self.objective.score)
             self._log_mean = log_mean_weight(scores, shares, self.objective.score_beta)
@@ -161,7 +162,7 @@ class EditorTraining(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch; see `objective.edit_loss`."""
         edited, condition = batch.edited, batch.source
-        if not self._data.cache_latents:
+        if not batch.is_encoded:
             edited, condition = self.encode(edited, condition)
         draws = draw(
             seed=self.seed,

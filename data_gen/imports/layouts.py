@@ -7,16 +7,17 @@ pictures. Nothing here judges texts or pictures; what cannot even be found is `R
 reason to count. ``imports`` makes a data set of it.
 """
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import pyarrow as pa
 
 from data_gen.records import Scores
-from data_gen.shards.members import MAX_MEMBER_BYTES
+from data_gen.shards.members import HEAD, MAX_MEMBER_BYTES, TAIL
 
 TEXTS: Final = ("instruction", "caption", "edited_caption", "edit_type", "inverse_instruction")
 
@@ -51,6 +52,14 @@ class Said:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Ends(NamedTuple):
+    """The first and the last bytes of a file, and how many it has."""
+
+    head: bytes
+    tail: bytes
+    size: int
+
+
 class Layout(Protocol):
     """A data set in some layout."""
 
@@ -60,11 +69,17 @@ class Layout(Protocol):
     def where(self, position: int) -> str:
         """The place of a pair, for people: a row, a line, a folder and a seed."""
 
+    def key(self, position: int) -> str:
+        """What tells a pair from all others, unless it is listed twice."""
+
     def said(self, position: int) -> Said:
         """What it says of a pair; raises `Refused`."""
 
     def pictures(self, position: int) -> tuple[bytes, bytes]:
         """Source and edited picture of a pair, as files; raises `Refused`."""
+
+    def ends(self, position: int) -> tuple["Ends", "Ends"]:
+        """Source and edited picture's files as far as telling their sizes needs; see `pictures`."""
 
     def notes(self) -> list[str]:
         """What of the data set is not taken over, for people."""
@@ -144,16 +159,32 @@ def read_below(root: Path, name: str) -> bytes:
         Refused: It lies elsewhere, is not there, cannot be read, or is larger than 64 MiB.
     """
     try:
-        path = (root / name).resolve()
-        if not path.is_relative_to(root.resolve()):
-            raise Refused("a path leads out of the data set")
-        if not path.is_file():
-            raise Refused("a file is not there")
-        if path.stat().st_size > MAX_MEMBER_BYTES:
-            raise Refused("a file has more than 64 MiB")
-        return path.read_bytes()
+        return _found_below(root, name).read_bytes()
     except (OSError, ValueError) as error:  # a name too long, with a null byte, not readable
         raise Refused("a file cannot be read") from error
+
+
+def ends_below(root: Path, name: str) -> Ends:
+    """The first and the last bytes of such a file; raises as `read_below`."""
+    try:
+        with _found_below(root, name).open("rb") as file:
+            head = file.read(HEAD)
+            size = file.seek(0, io.SEEK_END)
+            file.seek(max(0, size - TAIL))
+            return Ends(head, file.read(), size)
+    except (OSError, ValueError) as error:
+        raise Refused("a file cannot be read") from error
+
+
+def _found_below(root: Path, name: str) -> Path:
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise Refused("a path leads out of the data set")
+    if not path.is_file():
+        raise Refused("a file is not there")
+    if path.stat().st_size > MAX_MEMBER_BYTES:
+        raise Refused("a file has more than 64 MiB")
+    return path
 
 
 class JsonLines:
@@ -186,6 +217,12 @@ class JsonLines:
         """The number of a line."""
         return f"line {self._rows[position][0]}"
 
+    def key(self, position: int) -> str:
+        """Two pictures and an instruction."""
+        number, row = self._rows[position]
+        names = ("source", "edited", "instruction")
+        return repr([row.get(self._columns[ours]) for ours in names] if row else number)
+
     def said(self, position: int) -> Said:
         """Read a line."""
         _, row = self._rows[position]
@@ -195,12 +232,20 @@ class JsonLines:
 
     def pictures(self, position: int) -> tuple[bytes, bytes]:
         """Read the two files that a line names."""
+        source, edited = (read_below(self.root, name) for name in self._names(position))
+        return source, edited
+
+    def ends(self, position: int) -> tuple[Ends, Ends]:
+        """Read the ends of the two files."""
+        source, edited = (ends_below(self.root, name) for name in self._names(position))
+        return source, edited
+
+    def _names(self, position: int) -> list[str]:
         _, row = self._rows[position]
         names = [(row or {}).get(self._columns[ours]) for ours in ("source", "edited")]
         if not all(isinstance(name, str) for name in names):
             raise Refused("a picture's path is no text")
-        source, edited = (read_below(self.root, str(name)) for name in names)
-        return source, edited
+        return [str(name) for name in names]
 
     def notes(self) -> list[str]:
         """Every key is taken over."""
@@ -257,6 +302,10 @@ class Table:
         """The number of a row."""
         return f"row {position}"
 
+    def key(self, position: int) -> str:
+        """The same: equal rows would have to be decoded to be known."""
+        return self.where(position)
+
     def said(self, position: int) -> Said:
         """Read a row without its pictures."""
         row = self._texts[position]
@@ -266,6 +315,11 @@ class Table:
         """Read a row's pictures; only these are read."""
         row = self._pictures[position]
         return self._bytes(row, "source"), self._bytes(row, "edited")
+
+    def ends(self, position: int) -> tuple[Ends, Ends]:
+        """A row's pictures; they lie in memory that is mapped, so reading them whole is cheap."""
+        source, edited = (Ends(one, one[-TAIL:], len(one)) for one in self.pictures(position))
+        return source, edited
 
     def notes(self) -> list[str]:
         """Image columns beside the two."""

@@ -138,7 +138,7 @@ def _read(layout: Layout, about: Mapping[str, Any]) -> _Plan:
     for position in tqdm(range(len(layout)), desc="reading", unit="pair"):
         where = layout.where(position)
         try:
-            said = _checked(layout.said(position))
+            said = checked(layout.said(position))
             _require_new(where, seen)
         except Refused as reason:
             found.refused.append({"where": where, "reason": str(reason)})
@@ -157,7 +157,7 @@ def _require_new(where: str, seen: set[str]) -> None:
     seen.add(where)
 
 
-def _checked(said: Said) -> Said:
+def checked(said: Said) -> Said:
     """The same, each text on one line; raises `Refused` where a value cannot be used."""
     texts = {name: _BREAKS.sub(" ", getattr(said, name).strip()) for name in TEXTS}
     for name, text in texts.items():
@@ -174,7 +174,7 @@ def _checked(said: Said) -> Said:
 
 
 def _planned(position: int, said: Said, found: _Plan, keys: set[str]) -> _Planned:
-    triplet = _triplet(said)
+    triplet = triplet_of(said)
     seed = len(found.groups[triplet.id]) if said.seed is None else said.seed
     branch = 0
     while (key := ImagePair.key_of(triplet.id, seed, branch)) in keys:
@@ -191,7 +191,7 @@ def _planned(position: int, said: Said, found: _Plan, keys: set[str]) -> _Planne
     )
 
 
-def _triplet(said: Said) -> EditTriplet:
+def triplet_of(said: Said) -> EditTriplet:
     """A pair's triplet, one a prompt: with equal texts, and if they say little, equal source."""
     triplet = EditTriplet.of(**{name: getattr(said, name) for name in TEXTS})
     if said.group is not None:
@@ -278,7 +278,7 @@ def _write(
 def _said_again(layout: Layout, planned: _Planned) -> Said:
     """Read again what was said: to keep all of it would take too much memory."""
     try:
-        return _checked(layout.said(planned.position))
+        return checked(layout.said(planned.position))
     except Refused as error:
         where = layout.where(planned.position)
         raise ValueError(f"{where} has changed since it was read: {error}") from error

@@ -5,13 +5,20 @@ A JPEG that is so already keeps its very bytes; anything else is encoded anew.
 
 import io
 import warnings
+from contextlib import suppress
 from typing import Final
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from data_gen.records import ImageArray
-from data_gen.shards.members import MAX_MEMBER_BYTES, MAX_PIXELS, encode_jpeg
+from data_gen.shards.members import (
+    MAX_MEMBER_BYTES,
+    MAX_PIXELS,
+    ShardError,
+    decode_image,
+    encode_jpeg,
+)
 from inference.images import EIGHT_BIT_MODES, FORMATS, on_white
 
 _UPRIGHT: Final = 1
@@ -36,6 +43,17 @@ def as_jpeg(content: bytes) -> tuple[bytes, ImageArray]:
     Raises:
         BadPicture: It is none, is not whole, too large or animated, or has over 8 bits a channel.
     """
+    pixels, is_so_already = _decoded(content)
+    return content if is_so_already else encode_jpeg(pixels), pixels
+
+
+def as_pixels(content: bytes) -> ImageArray:
+    """The pixels of such a file, (H, W, 3) uint8, without making a JPEG of it; see `as_jpeg`."""
+    return _decoded(content)[0]
+
+
+def _decoded(content: bytes) -> tuple[ImageArray, bool]:
+    """The pixels, and whether the file is an upright RGB JPEG."""
     if not content:
         raise BadPicture("a picture is empty")
     if len(content) > MAX_MEMBER_BYTES:
@@ -56,16 +74,15 @@ def as_jpeg(content: bytes) -> tuple[bytes, ImageArray]:
         raise BadPicture("a picture cannot be decoded; it may be truncated") from error
 
 
-def _converted(content: bytes, image: Image.Image) -> tuple[bytes, ImageArray]:
+def _converted(content: bytes, image: Image.Image) -> tuple[ImageArray, bool]:
     if image.width * image.height > MAX_PIXELS:
         raise BadPicture(f"a picture has more than {MAX_PIXELS:,} pixels")
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise BadPicture("a picture is animated")
     if image.mode not in EIGHT_BIT_MODES:
         raise BadPicture("a picture has more than 8 bits a channel")
-    image.load()
     turned = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) != _UPRIGHT
     if image.format == "JPEG" and image.mode == "RGB" and not turned:
-        return content, np.asarray(image)
-    pixels = np.asarray(on_white(ImageOps.exif_transpose(image)))
-    return encode_jpeg(pixels), pixels
+        with suppress(ShardError):  # what a strict decoder stumbles over is encoded anew
+            return decode_image(content, "a picture"), True
+    return np.asarray(on_white(ImageOps.exif_transpose(image))), False

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from data_gen.imports.layouts import Refused, Said, read_below
+from data_gen.imports.layouts import Ends, Refused, Said, ends_below, read_below
 from data_gen.records import Scores
 
 _SCORES: Final = {
@@ -49,6 +49,10 @@ class SeedsFolder:
         name, seed = self._pairs[position]
         return f"{name}/{seed}"
 
+    def key(self, position: int) -> str:
+        """The same."""
+        return self.where(position)
+
     def said(self, position: int) -> Said:
         """Read ``prompt.json`` and the seed's line of ``metadata.jsonl``."""
         name, seed = self._pair(position)
@@ -73,13 +77,21 @@ class SeedsFolder:
 
     def pictures(self, position: int) -> tuple[bytes, bytes]:
         """Read ``{seed}_0.jpg`` and ``{seed}_1.jpg``."""
-        name, seed = self._pair(position)
-        source, edited = (read_below(self.root, f"{name}/{seed}_{number}.jpg") for number in (0, 1))
+        source, edited = (read_below(self.root, name) for name in self._names(position))
+        return source, edited
+
+    def ends(self, position: int) -> tuple[Ends, Ends]:
+        """Read the ends of the two."""
+        source, edited = (ends_below(self.root, name) for name in self._names(position))
         return source, edited
 
     def notes(self) -> list[str]:
         """Everything is taken over."""
         return []
+
+    def _names(self, position: int) -> list[str]:
+        name, seed = self._pair(position)
+        return [f"{name}/{seed}_{number}.jpg" for number in (0, 1)]
 
     def _pair(self, position: int) -> tuple[str, int]:
         name, seed = self._pairs[position]

@@ -30,6 +30,7 @@ from data_gen.shards import (
     write_index,
 )
 from data_gen.survey.verify import inspect
+from inference.files import file_digest
 
 HUB: Final = "hf://datasets/"
 _LICENSE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -136,6 +137,7 @@ def _repack(data: Path, folder: Path, most: int) -> None:
     slices = _slices([IndexRow(**row) for row in table.to_pylist()], most)
     (folder / "shards").mkdir()
     rows: list[IndexRow] = []
+    digests: dict[str, str] = {}
     with tqdm(total=table.num_rows, desc="packing", unit="pair") as bar:
         for number, some in enumerate(slices):
             name = f"shards/train-{number:05d}-of-{len(slices):05d}.tar"
@@ -144,7 +146,8 @@ def _repack(data: Path, folder: Path, most: int) -> None:
                     writer.copy(row.key, read_members(data, row))
                     bar.update()
             rows += scan_shard(folder / name, name)
-    write_index(folder / INDEX_FILE, rows)
+            digests[name] = file_digest(folder / name)
+    write_index(folder / INDEX_FILE, rows, digests)
 
 
 def _slices(rows: Sequence[IndexRow], most: int) -> list[list[IndexRow]]:

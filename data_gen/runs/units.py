@@ -31,6 +31,7 @@ from data_gen.shards import (
     read_table,
     scan_shard,
     shard_writer,
+    with_digests,
     write_index,
 )
 from data_gen.shards.members import SCORES
@@ -226,7 +227,13 @@ def publish(root: Path, receipts: Sequence[Receipt]) -> int:
     ]
     if not parts:
         raise ValueError(f"no pair passed the filter, so {root} holds no data set")
-    table = pa.concat_tables(parts)
+    digests = {
+        name: digest
+        for receipt in receipts
+        for name, digest in receipt.files.items()
+        if name.startswith("shards/") and name.endswith(".tar")
+    }
+    table = with_digests(pa.concat_tables(parts), digests)
     with locked(root / ".lock"):  # the last two partitions may come here together
         with written_atomically(root / INDEX_FILE) as temporary:
             pq.write_table(table, temporary)

@@ -1,6 +1,5 @@
 """Shards: image pairs in plain tars that stock readers understand, and an index into them."""
 
-from data_gen.shards.bounds import ScoreBounds
 from data_gen.shards.members import ShardError
 from data_gen.shards.tars import (
     INDEX_FILE,
@@ -13,6 +12,7 @@ from data_gen.shards.tars import (
     read_table,
     scan_shard,
     shard_writer,
+    with_digests,
     write_index,
 )
 
@@ -20,7 +20,6 @@ __all__ = [
     "INDEX_FILE",
     "INDEX_SCHEMA",
     "IndexRow",
-    "ScoreBounds",
     "ShardError",
     "ShardIndex",
     "ShardWriter",
@@ -29,5 +28,6 @@ __all__ = [
     "read_table",
     "scan_shard",
     "shard_writer",
+    "with_digests",
     "write_index",
 ]

@@ -7,20 +7,30 @@ pixels before they are decoded. ``shards`` writes and reads whole pairs with thi
 
 import io
 import json
+import math
 import tarfile
-from dataclasses import fields
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import simplejpeg
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from data_gen.records import EditTriplet, ImageArray, Scores
+from data_gen.records import EditTriplet, ImageArray, ImagePair, Scores
+from inference.images import FORMATS
 
 MEMBERS = ("edited.jpg", "input.jpg", "json")
 MAX_MEMBER_BYTES = 64 * 2**20
 MAX_PIXELS = 2**26
 BLOCK = 512
+HEAD = 2**14
+"""Bytes of a picture in which its size stands, unless a camera put a large preview first."""
+TAIL = 16
+_LYING = (5, 6, 7, 8)
+_FOUR_INKS = frozenset({"CMYK", "YCCK"})
 SCORES = tuple(item.name for item in fields(Scores))
 LATER_SCORES = tuple(item.name for item in fields(Scores) if item.default is None)
 """Those that not every data set has; an index may have been made before they were known."""
@@ -73,16 +83,69 @@ def encode_jpeg(image: ImageArray) -> bytes:
 def decode_image(content: bytes, name: str) -> ImageArray:
     """Decode a JPEG to (H, W, 3) uint8, looking at its size first.
 
+    A JPEG that a lenient decoder would fill up with grey is damaged.
+
     Raises:
         ShardError: It is no JPEG, is damaged, or is larger than 2^26 pixels.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ShardError(f"{name} has {image.width} x {image.height} pixels, too many")
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+        if width * height <= MAX_PIXELS:
+            return _pixels(content, colours)
+    except (ValueError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ShardError(f"{name} is no JPEG, or is damaged: {error}") from error
+    raise ShardError(f"{name} has {width} x {height} pixels, too many")
+
+
+def _pixels(content: bytes, colours: str) -> ImageArray:
+    if colours not in _FOUR_INKS:
+        return np.asarray(simplejpeg.decode_jpeg(content))
+    with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def image_size(start: bytes) -> tuple[int, int] | None:
+    """Width and height that the start of a JPEG, PNG or WebP file tells; None where it does not.
+
+    They are those of the upright picture, where a camera noted a turn.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(start), formats=FORMATS) as image:
+                lies = image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING
+                return (image.height, image.width) if lies else image.size
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
+        return None
+
+
+def description(pair: ImagePair, provenance: Mapping[str, str]) -> dict[str, Any]:
+    """A pair's JSON: every field in every pair, null where it is not known or not a number."""
+    texts = {name: text or None for name, text in asdict(pair.triplet).items()}
+    found = asdict(pair.scores) if pair.scores else dict.fromkeys(SCORES)
+    return {
+        "key": pair.key,
+        "group": texts.pop("id"),
+        **texts,
+        "seed_index": pair.seed_index,
+        "branch": pair.branch,
+        "p": pair.p,
+        "guidance": pair.guidance,
+        "scores": {
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in found.items()
+        },
+        "provenance": dict(provenance),
+    }
+
+
+def seems_whole(head: bytes, tail: bytes, size: int) -> bool:
+    """Whether a picture's file ends as its format does; one that does not may still be whole."""
+    if head.startswith(b"\x89PNG"):
+        return tail.endswith(b"IEND\xaeB`\x82")
+    if head.startswith(b"RIFF"):
+        return int.from_bytes(head[4:8], "little") + 8 <= size
+    return tail.endswith(b"\xff\xd9")
 
 
 def described(content: bytes, name: str) -> dict[str, Any]:

@@ -9,33 +9,43 @@ extracted or unpickled.
 
 import io
 import json
-import math
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import webdataset
+from numpy.typing import NDArray
 
 from data_gen.records import EditTriplet, ImagePair, Scores
-from data_gen.shards.bounds import ScoreBounds
 from data_gen.shards.members import (
-    BLOCK,
+    HEAD,
     LATER_SCORES,
-    MAX_MEMBER_BYTES,
     MEMBERS,
     SCORES,
     ShardError,
     checked_name,
     decode_image,
     described,
+    description,
     encode_jpeg,
+    image_size,
     require_end,
+)
+from data_gen.shards.stores import (
+    Cache,
+    Folder,
+    Remote,
+    Store,
+    open_store,
+    read_places,
+    require_size,
 )
 
 INDEX_FILE = "index.parquet"
@@ -56,6 +66,8 @@ class IndexRow:
         input_offset, input_size: Where the source image's bytes lie in the tar.
         edited_offset, edited_size: The edited image's.
         json_offset, json_size: The description's.
+        input_width, input_height, edited_width, edited_height: Sizes in pixels; None in an index
+            that was written before they were noted, or of a picture that does not tell.
     """
 
     key: str
@@ -81,15 +93,23 @@ class IndexRow:
     edited_size: int
     json_offset: int
     json_size: int
+    input_width: int | None = None
+    input_height: int | None = None
+    edited_width: int | None = None
+    edited_height: int | None = None
 
 
 _ARROW_TYPES: dict[object, Any] = {
     str: pa.string(),
     str | None: pa.string(),
     int: pa.int64(),
+    int | None: pa.int64(),
     float | None: pa.float64(),
 }
 INDEX_SCHEMA = pa.schema([(item.name, _ARROW_TYPES[item.type]) for item in fields(IndexRow)])
+SIZES = ("input_width", "input_height", "edited_width", "edited_height")
+_LATER = {*LATER_SCORES, *SIZES}
+_DIGESTS = b"sha256"
 
 
 # ---------------------------------------------------------------- writing
@@ -126,43 +146,23 @@ class ShardWriter:
                 raise ValueError(
                     f"pair {pair.key} has no scores: only scored pairs go into a shard"
                 )
-            description = _description(pair, self._provenance)
-            self._add(description, encode_jpeg(pair.source), encode_jpeg(pair.edited))
+            said = description(pair, self._provenance)
+            self._add(said, encode_jpeg(pair.source), encode_jpeg(pair.edited))
 
     def write_imported(
         self, pair: ImagePair, source: bytes, edited: bytes, provenance: Mapping[str, str]
     ) -> None:
         """Append a pair that others made: its images are JPEGs already, it may lack scores."""
-        self._add(_description(pair, {**self._provenance, **provenance}), source, edited)
+        self._add(description(pair, {**self._provenance, **provenance}), source, edited)
 
     def copy(self, key: str, members: Mapping[str, bytes]) -> None:
         """Append a pair as it stands in another shard: extension -> bytes."""
         self._tar.write({"__key__": key, **members})
         self.pairs += 1
 
-    def _add(self, description: Mapping[str, Any], source: bytes, edited: bytes) -> None:
-        content = json.dumps(description, indent=1, allow_nan=False).encode()
-        self.copy(description["key"], {"input.jpg": source, "edited.jpg": edited, "json": content})
-
-
-def _description(pair: ImagePair, provenance: Mapping[str, str]) -> dict[str, Any]:
-    """A pair's JSON: every field in every pair, null where it is not known or not a number."""
-    texts = {name: text or None for name, text in asdict(pair.triplet).items()}
-    found = asdict(pair.scores) if pair.scores else dict.fromkeys(SCORES)
-    return {
-        "key": pair.key,
-        "group": texts.pop("id"),
-        **texts,
-        "seed_index": pair.seed_index,
-        "branch": pair.branch,
-        "p": pair.p,
-        "guidance": pair.guidance,
-        "scores": {
-            name: value if value is not None and math.isfinite(value) else None
-            for name, value in found.items()
-        },
-        "provenance": dict(provenance),
-    }
+    def _add(self, said: Mapping[str, Any], source: bytes, edited: bytes) -> None:
+        content = json.dumps(said, indent=1, allow_nan=False).encode()
+        self.copy(said["key"], {"input.jpg": source, "edited.jpg": edited, "json": content})
 
 
 def scan_shard(path: Path, name: str) -> list[IndexRow]:
@@ -194,9 +194,10 @@ def _index_row(
 ) -> IndexRow:
     if set(found) != set(MEMBERS):
         raise ShardError(f"{path}: {key} has {sorted(found)}, expected {sorted(MEMBERS)}")
-    edited, source, description = (found[extension] for extension in MEMBERS)
-    file.seek(description.offset_data)
-    pair = described(file.read(description.size), f"{path}, {key}")
+    edited, source, said = (found[extension] for extension in MEMBERS)
+    file.seek(said.offset_data)
+    pair = described(file.read(said.size), f"{path}, {key}")
+    sizes = [*_size(file, source), *_size(file, edited)]
     return IndexRow(
         key=key,
         group=pair["group"],
@@ -211,15 +212,28 @@ def _index_row(
         input_size=source.size,
         edited_offset=edited.offset_data,
         edited_size=edited.size,
-        json_offset=description.offset_data,
-        json_size=description.size,
+        json_offset=said.offset_data,
+        json_size=said.size,
+        **dict(zip(SIZES, sizes, strict=True)),
     )
 
 
-def write_index(path: Path, rows: Sequence[IndexRow]) -> None:
-    """Write rows as parquet."""
+def _size(file: io.BufferedReader, member: tarfile.TarInfo) -> tuple[int | None, int | None]:
+    file.seek(member.offset_data)
+    return image_size(file.read(min(member.size, HEAD))) or (None, None)
+
+
+def write_index(
+    path: Path, rows: Sequence[IndexRow], digests: Mapping[str, str] | None = None
+) -> None:
+    """Write rows as parquet, with the SHA-256 of the shards by name where they are known."""
     table = pa.Table.from_pylist([asdict(row) for row in rows], schema=INDEX_SCHEMA)
-    pq.write_table(table, path)
+    pq.write_table(with_digests(table, digests or {}), path)
+
+
+def with_digests(table: "pa.Table", digests: Mapping[str, str]) -> "pa.Table":
+    """Note the SHA-256 of shards, by name, in an index."""
+    return table.replace_schema_metadata({_DIGESTS: json.dumps(digests)})
 
 
 # ---------------------------------------------------------------- reading
@@ -229,25 +243,28 @@ class ShardIndex:
     """All pairs of a data set, by position, or those whose scores keep to some bounds.
 
     Args:
-        root: The folder with ``index.parquet``; shards lie below it.
-        scores: The bounds.
+        root: The folder with ``index.parquet``; shards lie below it. Or its URL.
+        cache: Where shards behind a URL are kept; None reads them by byte ranges.
 
     Raises:
         FileNotFoundError: There is no index.
         ShardError: It is no index.
+        ValueError: The URL is none that is read here.
     """
 
-    def __init__(self, root: str | Path, scores: ScoreBounds | None = None) -> None:
-        self.root = Path(root)
-        table = read_table(self.root / INDEX_FILE, INDEX_SCHEMA)
-        self._table = table if scores is None else scores.of(table)
+    def __init__(self, root: str | Path, cache: Cache | None = None) -> None:
+        self.store = open_store(root, cache)
+        self._table, digests = read_index(self.store)
+        if isinstance(self.store, Remote):
+            self.store.expect(digests)
+        self._columns = {name: self._table[name].combine_chunks() for name in INDEX_SCHEMA.names}
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
     def __getitem__(self, position: int) -> IndexRow:
-        row = self._table.slice(range(len(self))[position], 1).to_pylist()[0]
-        return IndexRow(**row)
+        place = range(len(self))[position]
+        return IndexRow(**{name: found[place].as_py() for name, found in self._columns.items()})
 
     @property
     def groups(self) -> list[str]:
@@ -259,49 +276,78 @@ class ShardIndex:
         """Each pair's shard, in the order of positions."""
         return [str(shard) for shard in self._table.column("shard").to_pylist()]
 
-    def scores(self, name: str) -> list[float | None]:
-        """Each pair's score of that name, in the order of positions; None where unknown."""
-        scores: list[float | None] = self._table.column(name).to_pylist()
-        return scores
+    def column(self, name: str) -> "NDArray[Any]":
+        """One column of the index, (N,); of numbers, NaN is what is not known."""
+        return np.asarray(self._columns[name].to_numpy(zero_copy_only=False))
 
     def require_complete(self) -> None:
         """Look at the size of every shard, so that a missing byte is found before work begins.
 
         Raises:
             FileNotFoundError: A shard is not there.
-            ShardError: A shard is shorter than its pairs.
+            ShardError: A shard is shorter than its pairs, or several are not as they should be.
         """
         ends = pc.add(self._table["json_offset"], self._table["json_size"])
-        lengths = (
-            self._table.append_column("end", ends).group_by("shard").aggregate([("end", "max")])
-        )
-        for row in lengths.to_pylist():
-            path = _shard_path(self.root, row["shard"])
-            if path.stat().st_size < row["end_max"]:
-                raise ShardError(
-                    f"{path} is truncated: {path.stat().st_size} bytes of at least {row['end_max']}"
-                )
+        table = self._table.append_column("end", ends)
+        lengths = table.group_by("shard").aggregate([("end", "max")]).to_pylist()
+        faults: list[Exception] = []
+        for row in lengths:
+            try:
+                require_size(self.store, row["shard"], row["end_max"])
+            except (OSError, ShardError) as error:
+                faults.append(error)
+        if len(faults) == 1:
+            raise faults[0]
+        if faults:
+            said = "".join(f"\n  {fault}" for fault in faults)
+            raise ShardError(f"{len(faults)} of {len(lengths)} shards cannot be read:{said}")
 
     def read(self, position: int) -> ImagePair:
         """Read one pair; see `read_pair`."""
-        return read_pair(self.root, self[position])
+        return _pair(self.store, self[position])
+
+
+def read_index(store: Store) -> tuple["pa.Table", dict[str, str]]:
+    """The table of a data set's index, and the SHA-256 of its shards as far as they are known.
+
+    Raises:
+        FileNotFoundError: There is no index.
+        ShardError: It is damaged or has other columns.
+    """
+    path = store.where(INDEX_FILE)
+    try:
+        content = store.whole(INDEX_FILE)
+    except FileNotFoundError:
+        raise FileNotFoundError(_NO_INDEX.format(path)) from None
+    table = _parsed(pa.BufferReader(content), path, INDEX_SCHEMA)
+    metadata = table.schema.metadata or {}
+    return table, json.loads(metadata.get(_DIGESTS, b"{}"))
 
 
 def read_table(path: Path, schema: "pa.Schema") -> "pa.Table":
-    """Read a parquet file that must have this schema; scores that it does not know are null.
+    """Read a parquet file that must have this schema; what older files lack is null.
+
+    Those are the scores and sizes that were not known yet when they were written.
 
     Raises:
         FileNotFoundError: There is no such file.
         ShardError: It is damaged or has other columns.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no index at {path}: the data set is not finished, or not there")
+        raise FileNotFoundError(_NO_INDEX.format(path))
+    return _parsed(path, str(path), schema)
+
+
+_NO_INDEX = "no index at {}: the data set is not finished, or not there"
+
+
+def _parsed(source: Any, path: str, schema: "pa.Schema") -> "pa.Table":
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(source)
     except pa.ArrowException as error:
         raise ShardError(f"{path} is no parquet file, or is truncated: {error}") from error
     for position, column in enumerate(schema):
-        if column.name in LATER_SCORES and column.name not in table.schema.names:
+        if column.name in _LATER and column.name not in table.schema.names:
             table = table.add_column(position, column, pa.nulls(len(table), column.type))
     if not table.schema.equals(schema):
         raise ShardError(f"{path} has the columns {table.schema.names}, expected {schema.names}")
@@ -323,8 +369,12 @@ def read_pair(root: Path, row: IndexRow) -> ImagePair:
         ShardError: The shard is truncated, is not the one that was indexed, or holds no such
             images.
     """
-    path = _shard_path(root, row.shard)
-    members = read_members(root, row)
+    return _pair(Folder(root), row)
+
+
+def _pair(store: Store, row: IndexRow) -> ImagePair:
+    path = store.where(row.shard)
+    members = members_of(store, row)
     pair = described(members["json"], f"{path}, {row.key}")
     texts = {item.name: pair[item.name] or "" for item in fields(EditTriplet) if item.name != "id"}
     scored = any(score is not None for score in pair["scores"].values())
@@ -343,40 +393,14 @@ def read_pair(root: Path, row: IndexRow) -> ImagePair:
 
 def read_members(root: Path, row: IndexRow) -> dict[str, bytes]:
     """Read a pair's files as they stand in the shard, extension -> bytes; see `read_pair`."""
-    path = _shard_path(root, row.shard)
+    return members_of(Folder(root), row)
+
+
+def members_of(store: Store, row: IndexRow) -> dict[str, bytes]:
+    """The same, wherever the shard lies."""
     places = {
         "input.jpg": (row.input_offset, row.input_size),
         "edited.jpg": (row.edited_offset, row.edited_size),
         "json": (row.json_offset, row.json_size),
     }
-    with path.open("rb") as file:
-        return {
-            extension: _member(file, path, f"{row.key}.{extension}", offset, size)
-            for extension, (offset, size) in places.items()
-        }
-
-
-def _shard_path(root: Path, shard: str) -> Path:
-    name = PurePosixPath(shard)
-    if name.is_absolute() or ".." in name.parts or name.suffix != ".tar":
-        raise ShardError(f"the index names {shard!r}, which is no tar below it")
-    if not (root / name).is_file():
-        raise FileNotFoundError(f"the index names {root / name}, which is not there")
-    return root / name
-
-
-def _member(file: io.BufferedReader, path: Path, name: str, offset: int, size: int) -> bytes:
-    """Read a member's bytes, checking them against the tar header that precedes them."""
-    if not 0 <= size <= MAX_MEMBER_BYTES or offset < BLOCK:
-        raise ShardError(f"the index gives {name} {size} bytes at {offset} of {path}")
-    file.seek(offset - BLOCK)
-    block, content = file.read(BLOCK), file.read(size)
-    if len(content) < size:
-        raise ShardError(f"{path} is truncated: {name} ends before its {size} bytes")
-    try:
-        header = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
-    except (tarfile.HeaderError, UnicodeDecodeError) as error:
-        raise ShardError(f"{path} is not what was indexed: no header before {name}") from error
-    if not header.isreg() or (header.name, header.size) != (name, size):
-        raise ShardError(f"{path} is not what was indexed: {header.name!r} where {name} should be")
-    return content
+    return read_places(store, row.shard, row.key, places)

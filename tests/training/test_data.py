@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from data_gen.imports.pairs import import_pairs
-from data_gen.shards import ScoreBounds, ShardError
+from data_gen.shards import ShardError
 from training.data import Batch, PairData
 from training.framing import Framing
 
@@ -54,27 +54,6 @@ def test_images_belong_to_their_instruction(shards: Path) -> None:
             brightest = int(edited[:, -1, -1].argmax())
             assert brightest == expected[text.split()[-1]]
             assert brightest != int(source[:, -1, -1].argmax())
-
-
-def test_a_batch_tells_sizes_and_scores(shards: Path) -> None:
-    framing = Framing(resolution=16, enlarge_to=24)
-    batch = first_batches(reader(shards, framing=framing), 1)[0]
-    assert batch.sizes.shape == (4, 6)
-    assert batch.sizes[:, :2].unique() == 32
-    assert batch.sizes[:, 4:].unique() == 16
-    assert len(batch.sizes[:, 2:4].unique()) > 2
-    assert batch.score("directional").tolist() == pytest.approx([0.4] * 4)
-    assert batch.score("surprise").isnan().all()
-
-
-def test_scores_come_with_how_often_a_pair_is_drawn(shards: Path) -> None:
-    data = reader(shards)
-    scores, shares = data.scores("directional")
-    assert scores.tolist() == [0.4] * 18
-    assert shares.sum() == pytest.approx(1)
-    assert sorted(set(shares.tolist())) == [1 / 24, 1 / 12]  # 12 groups of one pair or two
-    with pytest.raises(ValueError, match="18 of the 18 pairs of .* have no score 'surprise'"):
-        data.scores("surprise")
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -127,8 +106,11 @@ def test_held_out_groups_are_never_trained_on(shards: Path) -> None:
     data = reader(shards, held_out=0.3)
     kept = {pair.triplet.id for pair in data.held_out_pairs(12)}
     assert 0 < len(kept) < 12
-    assert len(kept) + len(data.pairs.groups) == 12
-    trained = {data.index.groups[row] for row in data.pairs.groups.rows.tolist()}
+    ((line, share),) = data.pairs.line.leaves()
+    assert share == 1
+    assert len(kept) + len(line.groups) == 12
+    names = data.assembled.sources[0].reader.groups
+    trained = {names[row] for row in line.groups.rows.tolist()}
     assert not kept & trained
 
 
@@ -175,13 +157,3 @@ def test_imported_pairs_are_read_but_not_backwards_without_an_inverse(tmp_path: 
     assert {text for batch in two for text in batch.instructions} == {f"do {n}" for n in range(8)}
     with pytest.raises(ValueError, match=r"no inverse instruction.*set data\.backwards to 0"):
         first_batches(reader(tmp_path / "set", backwards=1.0), 1)
-
-
-def test_pairs_can_be_chosen_by_their_scores(shards: Path) -> None:
-    every = reader(shards)
-    scores = [every.index[row].directional or 0.0 for row in range(len(every.index))]
-    least = sorted(scores)[len(scores) // 2]
-    some = reader(shards, scores=ScoreBounds(least={"directional": least}))
-    assert len(some.index) == sum(score >= least for score in scores)
-    with pytest.raises(ValueError, match="of 0 that keep to data.scores"):
-        reader(shards, scores=ScoreBounds(least={"directional": 2.0}))

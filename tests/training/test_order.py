@@ -1,10 +1,25 @@
 """The order of training is a function of (seed, epoch), one pair of every group in an epoch."""
 
+from collections import Counter
 from itertools import islice
 
 import numpy as np
+import pytest
 
-from training.order import Groups, batches, epoch_rows, grouped, is_held_out
+from training.order import (
+    Dealt,
+    GroupLine,
+    Groups,
+    Line,
+    Place,
+    batches,
+    epoch_rows,
+    grouped,
+    is_held_out,
+    proportion,
+    split,
+    turns,
+)
 
 
 def some_groups(count: int = 60, shards: int = 6) -> Groups:
@@ -69,3 +84,83 @@ def test_a_held_out_group_is_so_by_its_name_alone() -> None:
     assert 320 < len(held) < 480
     assert set(held) <= {name for name in names if is_held_out(name, 0.2)}
     assert not any(is_held_out(name, 0.0) for name in names)
+
+
+@pytest.mark.parametrize("shares", [[3, 1], [1, 1, 1], [5, 2, 11, 1], [1000, 999, 1]])
+def test_turns_stay_close_to_the_proportion_and_come_out_even(shares: list[int]) -> None:
+    taken = np.stack([turns(shares) == line for line in range(len(shares))])
+    counts = np.cumsum(taken, axis=1)
+    assert counts[:, -1].tolist() == shares
+    due = np.outer(np.array(shares) / sum(shares), np.arange(1, sum(shares) + 1))
+    assert np.abs(counts - due).max() <= len(shares) / 2
+
+
+def test_weights_become_the_smallest_whole_numbers() -> None:
+    assert proportion([0.75, 0.25]) == [3, 1]
+    assert proportion([0.1, 0.2, 0.7]) == [1, 2, 7]
+    assert proportion([313010.0, 8807.0]) == [313010, 8807]
+    assert proportion([12.0]) == [1]
+    with pytest.raises(ValueError, match="write them rounder, thirds as 1 and 2"):
+        proportion([0.3333333333, 0.6666666667])
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="expected them above 0"):
+            proportion([1.0, wrong])
+
+
+def lines(*sizes: int) -> list[GroupLine]:
+    return [
+        GroupLine(some_groups(size), seed=part, window=2, part=part)
+        for part, size in enumerate(sizes)
+    ]
+
+
+def at(line: Line, position: int) -> Place:
+    leaf, own = line.find(position)
+    return leaf.at(own)
+
+
+def test_dealt_lines_keep_their_own_order_and_their_proportion() -> None:
+    first, second = lines(12, 30)
+    dealt = Dealt([first, second], [1, 3], 1)
+    places = [at(dealt, position) for position in range(160)]
+    for line, share in ((first, 40), (second, 120)):
+        own = [place for place in places if place.part == line.part]
+        assert own == [line.at(position) for position in range(share)]
+    for start in range(0, 160, 4):
+        assert [place.part for place in places[start : start + 4]].count(0) == 1
+
+
+def test_runs_are_not_mixed_and_nothing_is_left_over() -> None:
+    groups = some_groups(60)
+    parts = split(groups, np.arange(60) % 7 % 3)
+    shares = [len(part) for part in parts.values()]
+    leaves = [GroupLine(part, seed=1, window=2, bucket=bucket) for bucket, part in parts.items()]
+    dealt = Dealt(leaves, shares, 8)
+    places = [at(dealt, position) for position in range(8 * 60)]
+    for start in range(0, len(places), 8):
+        assert len({place.bucket for place in places[start : start + 8]}) == 1
+    owner = group_of(groups)
+    seen = Counter(owner[place.row] for place in places)
+    assert set(seen.values()) == {8}
+    assert len(seen) == 60
+
+
+def test_parts_of_groups_are_whole_groups() -> None:
+    groups = some_groups(40)
+    owner = group_of(groups)
+    parts = split(groups, np.arange(40) % 3)
+    for label, part in parts.items():
+        for start, count in zip(part.starts, part.counts, strict=True):
+            names = {owner[int(row)] for row in part.rows[start : start + count]}
+            assert len(names) == 1
+            assert names.pop() % 3 == label
+    rows = [part.rows for part in parts.values()]
+    assert sorted(np.concatenate(rows).tolist()) == sorted(groups.rows.tolist())
+
+
+def test_what_stands_in_is_a_function_of_position_and_attempt() -> None:
+    (line,) = lines(30)
+    stand_ins = [[line.instead(position, attempt) for attempt in range(5)] for position in range(9)]
+    again = GroupLine(some_groups(30), seed=0, window=2)
+    assert stand_ins == [[again.instead(p, a) for a in range(5)] for p in range(9)]
+    assert len({place.row for places in stand_ins for place in places}) > 20

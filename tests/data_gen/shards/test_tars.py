@@ -17,7 +17,6 @@ from PIL import Image
 from data_gen.records import EditTriplet, ImagePair
 from data_gen.shards import (
     INDEX_FILE,
-    ScoreBounds,
     ShardError,
     ShardIndex,
     read_pair,
@@ -190,37 +189,6 @@ def test_descriptions_carry_where_a_pair_comes_from(root: Path) -> None:
     row = ShardIndex(root)[0]
     content = (root / row.shard).read_bytes()[row.json_offset :][: row.json_size]
     assert json.loads(content)["provenance"] == {"model": "none"}
-
-
-def test_pairs_are_read_by_their_scores(
-    tmp_path: Path, triplets: list[EditTriplet], make_pair: MakePair
-) -> None:
-    given = [(0.1, 0.5), (0.3, None), (0.3, 0.7), (0.9, float("nan")), (0.3, 0.9)]
-    pairs = [
-        dataclasses.replace(
-            made, scores=dataclasses.replace(made.scores, directional=value, dino=dino)
-        )
-        for triplet, (value, dino) in zip(triplets, given, strict=False)
-        for made in [make_pair(triplet)]
-    ]
-    with shard_writer(tmp_path / "0.tar", {}) as writer:
-        writer.write(*pairs)
-    write_index(tmp_path / INDEX_FILE, scan_shard(tmp_path / "0.tar", "0.tar"))
-
-    def read(**bounds: dict[str, float]) -> list[str]:
-        index = ShardIndex(tmp_path, ScoreBounds(**bounds))
-        assert [index.read(place).key for place in range(len(index))] == [
-            index[place].key for place in range(len(index))
-        ]
-        return [index[place].key for place in range(len(index))]
-
-    keys = [pair.key for pair in pairs]
-    assert read() == keys
-    assert read(least={"directional": 0.3}) == keys[1:]
-    assert read(least={"directional": 0.3, "dino": 0.7}) == [keys[2], keys[4]]
-    assert read(least={"directional": 0.3}, most={"dino": 0.7}) == [keys[2]]
-    with pytest.raises(ValueError, match=r"no scores \['beauty'\], expected some of"):
-        ScoreBounds(least={"beauty": 1.0})
 
 
 def test_an_index_older_than_a_score_is_read(root: Path) -> None:

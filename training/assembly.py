@@ -1,0 +1,221 @@
+"""From a recipe's data sets to one endless line of pairs: open, look, choose, deal.
+
+Everything that is wrong with any of the sets is found here, before the first step, and reported
+together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.imports.reading import Listing, Reader, open_pairs
+from data_gen.shards.stores import Cache, open_store
+from inference.noise import keyed_seed
+from training import order
+from training.framing import Framing, nearest
+from training.inspection import FaultyData, Findings, TextFault, inspect, report
+from training.latent_shards import LatentPairs, Latents, holds_latents
+from training.samples import Images, Source
+from training.sets import PairSet, chosen_rows, weights_of
+
+Faulty = Literal["refuse", "leave_out"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How sets become samples.
+
+    Attributes:
+        framing: How images are cut.
+        batch_size: Pairs in a batch over all ranks.
+        held_out: Share of the groups that is never trained on.
+        backwards: Share of the samples that are to lead back.
+        window: Number of shards among which the order is mixed.
+        seed: Seed of the run.
+        faulty: What becomes of pairs that cannot be used.
+        cache: Where shards behind a URL are kept.
+        text_fault: A test of instructions.
+        quiet: Show no progress and print no notes.
+    """
+
+    framing: Framing
+    batch_size: int
+    held_out: float
+    backwards: float
+    window: int
+    seed: int
+    faulty: Faulty
+    cache: Cache | None
+    text_fault: TextFault
+    quiet: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembled:
+    """What a run trains on.
+
+    Attributes:
+        line: Which pair stands where.
+        sources: The sets, by their number on the line.
+        held_out: Group -> number of a set and row of one of its pairs, never trained on.
+    """
+
+    line: order.Line
+    sources: Sequence[Source]
+    held_out: Mapping[str, tuple[int, int]]
+
+
+def assemble(sets: Sequence[PairSet], plan: Plan) -> Assembled:
+    """Open data sets, look at all their pairs, and deal them into one line.
+
+    Raises:
+        FaultyData: Pairs cannot be used, or several sets cannot; the message says all of it.
+        FileNotFoundError, ValueError: The only thing that is wrong.
+    """
+    opened = _opened(sets, plan)
+    found = [
+        inspect(
+            reader,
+            chosen_rows(reader, knobs),
+            plan.framing,
+            text_fault=plan.text_fault,
+            quiet=plan.quiet,
+        )
+        for reader, knobs in zip(opened, sets, strict=True)
+    ]
+    _judge(opened, found, plan)
+    sources = [_source(reader, plan.framing) for reader in opened]
+    held_out: dict[str, tuple[int, int]] = {}
+    parts: list[order.Line] = []
+    counts: list[int] = []
+    for part, (reader, findings) in enumerate(zip(opened, found, strict=True)):
+        sound = np.array([row not in findings.faults for row in findings.rows.tolist()], bool)
+        groups = _groups(reader, findings.rows[sound], part, plan, held_out)
+        counts.append(len(groups))
+        parts.append(_line(groups, findings, part, plan))
+    weights = order.proportion(weights_of(sets, counts))
+    run = plan.batch_size if plan.framing.buckets else 1
+    line = parts[0] if len(parts) == 1 else order.Dealt(parts, weights, run)
+    return Assembled(line=line, sources=sources, held_out=held_out)
+
+
+def _opened(sets: Sequence[PairSet], plan: Plan) -> list[Reader | LatentPairs]:
+    """Open all sets, and only then complain of those that cannot be."""
+    opened: list[Reader | LatentPairs] = []
+    faults: list[Exception] = []
+    for knobs in sets:
+        try:
+            reader = _open(knobs, plan)
+            chosen_rows(reader, knobs)
+            opened.append(reader)
+        except (OSError, ValueError) as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        said = "\n".join(f"  {fault}" for fault in faults)
+        raise FaultyData(
+            f"{said}\n{len(faults)} of {len(sets)} data sets cannot be read, see above"
+        )
+    kinds = {isinstance(reader, LatentPairs) for reader in opened}
+    if len(kinds) > 1:
+        raise ValueError("some of data.sets hold latents and some images, expected one kind")
+    return opened
+
+
+def _open(knobs: PairSet, plan: Plan) -> Reader | LatentPairs:
+    if knobs.layout == "shards" and holds_latents(open_store(knobs.path)):
+        reader = LatentPairs(knobs.path, plan.cache)
+        reader.require_framing(plan.framing)
+        return reader
+    return open_pairs(
+        knobs.path,
+        layout=knobs.layout,
+        columns=knobs.columns,
+        split=knobs.split,
+        cache=plan.cache,
+    )
+
+
+def _source(reader: Reader | LatentPairs, framing: Framing) -> Source:
+    return Latents(reader) if isinstance(reader, LatentPairs) else Images(reader, framing)
+
+
+def _judge(readers: Sequence[Listing], found: Sequence[Findings], plan: Plan) -> None:
+    """Refuse what is faulty, or say what is left out; and what cannot be done with the rest."""
+    names = [reader.name for reader in readers]
+    faults = report(dict(zip(names, found, strict=True)))
+    count = sum(len(findings.faults) for findings in found)
+    total = sum(len(findings.rows) for findings in found)
+    if count and plan.faulty == "refuse":
+        raise FaultyData(
+            f"{faults}\n{count:,} of {total:,} pairs cannot be trained on, see above: mend them, "
+            "or set data.faulty to leave_out"
+        )
+    if count and not plan.quiet:
+        print(f"{faults}\n{count:,} of {total:,} pairs are left out")
+    if plan.backwards:
+        _require_inverses(readers, found, plan)
+
+
+def _require_inverses(readers: Sequence[Listing], found: Sequence[Findings], plan: Plan) -> None:
+    """Some pair must lead back; how many do is said."""
+    known = [findings.invertible for findings in found]
+    if all(count == 0 for count in known):
+        raise ValueError(
+            f"{readers[0].where(0)}, as all pairs, has no inverse instruction, so none can be "
+            "learned backwards: set data.backwards to 0"
+        )
+    for reader, findings in zip(readers, found, strict=True):
+        count, total = findings.invertible, len(findings.rows) - len(findings.faults)
+        if count is not None and count < total and not plan.quiet:
+            print(
+                f"{reader.name}: {count:,} of {total:,} pairs have an inverse instruction; "
+                "the others lead forwards only"
+            )
+
+
+def _groups(
+    reader: Listing,
+    rows: NDArray[np.int64],
+    part: int,
+    plan: Plan,
+    held_out: dict[str, tuple[int, int]],
+) -> order.Groups:
+    """The groups of a set that are trained on; the others are added to `held_out`."""
+    names, shards = reader.groups, reader.shards
+    held = {row for row in rows.tolist() if order.is_held_out(names[row], plan.held_out)}
+    held_out |= {names[row]: (part, row) for row in sorted(held)}
+    kept = [row for row in rows.tolist() if row not in held]
+    if not kept:
+        raise ValueError(f"{reader.name} holds no pair to train on, of {len(rows)} in all")
+    return order.grouped(kept, [names[row] for row in kept], [shards[row] for row in kept])
+
+
+def _line(groups: order.Groups, findings: Findings, part: int, plan: Plan) -> order.Line:
+    """The line of one set; with buckets, one line for each, dealt batch by batch."""
+    seed = plan.seed if part == 0 else keyed_seed("set", plan.seed, part)
+    shapes = plan.framing.buckets
+    if not shapes:
+        return order.GroupLine(groups, seed=seed, window=plan.window, part=part)
+    sizes = np.zeros((int(findings.rows.max()) + 1, 2), dtype=np.int64)
+    sizes[findings.rows] = findings.sizes
+    first = sizes[groups.rows[groups.starts]]  # a group has one shape: that of its first pair
+    if (first == 0).any():
+        raise ValueError(
+            "an index without sizes cannot be sorted into buckets unread: push the set anew, or "
+            "set data.framing.bucket_multiple to null"
+        )
+    unique, inverse = np.unique(first, axis=0, return_inverse=True)
+    labels = np.array([nearest(shapes, *size) for size in unique.tolist()])[inverse.reshape(-1)]
+    lines = {
+        bucket: order.GroupLine(
+            some, seed=keyed_seed(seed, bucket), window=plan.window, part=part, bucket=bucket
+        )
+        for bucket, some in order.split(groups, labels).items()
+    }
+    shares = order.proportion([len(line.groups) for line in lines.values()])
+    return order.Dealt(list(lines.values()), shares, plan.batch_size)

@@ -1,0 +1,261 @@
+"""From a position to a sample, and from samples to a batch: what a worker does.
+
+A `Source` gives the contents of a pair, cut images or stored latents; `Pairs` knows which pair
+stands at a position, and takes another where one turns out to be damaged.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import Final, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from data_gen.imports.reading import BadPair, Listing, Reader
+from data_gen.records import Scores
+from inference.noise import keyed_noise, keyed_seed
+from training import order
+from training.framing import Framing, Pixels, Sizes, plan_cut, survives_a_mirror
+
+Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+_Key = tuple[int, int, bool]
+"""Number of a data set, row of it, and whether it leads back."""
+
+SCORES: Final = tuple(item.name for item in fields(Scores))
+
+ATTEMPTS: Final = 20
+"""Damaged pairs in a row, one standing in for the other, after which the set counts as damaged."""
+
+
+class Sample(NamedTuple):
+    """One pair at one position of the endless line; images or latents as in `Batch`."""
+
+    position: int
+    epoch: int
+    instruction: str
+    edited: Tensor
+    source: Tensor
+    sizes: Sizes
+    scores: tuple[float, ...]
+    passed_over: tuple[str, ...] = ()
+
+
+class Batch(NamedTuple):
+    """Samples side by side.
+
+    The images are (B, 3, H, W) uint8, or, where they were encoded before, latents (B, 4, h, w).
+
+    Attributes:
+        sizes: (B, 6) int64, a row as in `framing.Sizes`, in pixels: what SDXL is told.
+        scores: (B, 5), a column a field of `Scores`, NaN where one is not known.
+        passed_over: Damaged pairs that others stand in for, with what is wrong with them.
+    """
+
+    positions: list[int]
+    epochs: list[int]
+    instructions: list[str]
+    edited: Tensor
+    source: Tensor
+    sizes: Tensor
+    scores: Tensor
+    passed_over: list[str]
+
+    def score(self, name: str) -> Tensor:
+        """One score of each pair, (B,)."""
+        return self.scores[:, SCORES.index(name)]
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether it holds latents."""
+        return self.edited.is_floating_point()
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Put samples side by side.
+
+    Raises:
+        ValueError: Their images differ in size.
+    """
+    shapes = {tuple(image.shape) for s in samples for image in (s.edited, s.source)}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"the images of a batch have the shapes {sorted(shapes)}, expected one: "
+            "set data.framing.resolution"
+        )
+    positions, epochs, instructions, edited, source, sizes, scores, passed = zip(
+        *samples, strict=True
+    )
+    return Batch(
+        list(positions),
+        list(epochs),
+        list(instructions),
+        _stacked(edited),
+        _stacked(source),
+        torch.tensor(sizes),
+        torch.tensor(scores),
+        [said for some in passed for said in some],
+    )
+
+
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    """(B, C, H, W); images lie in memory as they were decoded, channels last.
+
+    NumPy stacks them in half of torch's time: it takes memory that was used before.
+    """
+    if images[0].is_contiguous():
+        return torch.stack(list(images))
+    rows = np.stack([image.permute(1, 2, 0).numpy() for image in images])
+    return torch.from_numpy(rows).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What is random about a sample, a function of seed, epoch and position alone.
+
+    Attributes:
+        back: Whether it is to lead from the edited image back, if its pair knows how.
+        rng: For the framing; draws are taken in a fixed order.
+        key: Of the sample, for noise of its own.
+        bucket: The shape it is cut to, where there are several.
+    """
+
+    back: bool
+    rng: np.random.Generator
+    key: tuple[str | int, ...] = ()
+    bucket: int = 0
+
+    def noise(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal noise for sampling a posterior."""
+        return keyed_noise("posterior", *self.key, shape=shape)
+
+
+class Source(Protocol):
+    """The pairs of one data set as samples."""
+
+    @property
+    def reader(self) -> Listing:
+        """The set."""
+
+    def where(self, row: int) -> str:
+        """A pair's place, for people."""
+
+    def sample(self, row: int, draw: Draw) -> Sample:
+        """The contents of a pair, its position and epoch left open; raises `BadPair`."""
+
+
+class Images:
+    """Pairs as cut images."""
+
+    def __init__(self, reader: Reader, framing: Framing) -> None:
+        self.reader, self.framing = reader, framing
+
+    def where(self, row: int) -> str:
+        """See `Source`."""
+        return f"{self.reader.name}: {self.reader.where(row)}"
+
+    def sample(self, row: int, draw: Draw) -> Sample:
+        """See `Source`."""
+        pair = self.reader.read(row)
+        back = draw.back and bool(pair.triplet.inverse_instruction)
+        text = pair.triplet.inverse_instruction if back else pair.triplet.instruction
+        if not text:
+            raise BadPair("its instruction is empty")
+        cut = plan_cut(
+            pair.source.shape[:2],
+            self.framing,
+            draw.rng,
+            bucket=draw.bucket,
+            may_mirror=self.framing.flip and (self.framing.flip_all or survives_a_mirror(text)),
+        )
+        source, edited = _tensor(cut.of(pair.source)), _tensor(cut.of(pair.edited))
+        if back:
+            source, edited = edited, source
+        known = [getattr(pair.scores, name, None) for name in SCORES]
+        scores = tuple(math.nan if score is None else score for score in known)
+        return Sample(-1, -1, text, edited, source, cut.sizes, scores)
+
+
+def _tensor(image: Pixels) -> Tensor:
+    """(H, W, 3) to (3, H, W), the memory left as it is."""
+    pixels = image if image.flags.writeable else image.copy()  # torch warns of read-only memory
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+class Pairs(Dataset[Sample]):
+    """The training pairs as an endless sequence: `pairs[position]`.
+
+    Args:
+        line: Which pair stands where.
+        sources: The data sets, by their number on the line.
+        seed: Seed of the run.
+        backwards: Share of the samples that are to lead back.
+    """
+
+    def __init__(
+        self, line: order.Line, sources: Sequence[Source], *, seed: int, backwards: float
+    ) -> None:
+        self.line, self.sources = line, sources
+        self.seed, self.backwards = seed, backwards
+        self._latents: dict[tuple[int, int, bool], Sample] = {}
+
+    def __getitem__(self, position: int) -> Sample:
+        line, own = self.line.find(position)
+        place, passed = line.at(own), list[str]()
+        for attempt in range(ATTEMPTS):
+            try:
+                sample = self._sample(place, position)
+                break
+            except BadPair as error:
+                passed.append(f"{self.sources[place.part].where(place.row)}: {error}")
+                place = line.instead(own, attempt)
+        else:
+            raise ValueError(
+                f"{ATTEMPTS} pairs in a row cannot be used, the last as {passed[-1]}: mend the set"
+            )
+        return sample._replace(position=position, epoch=place.epoch, passed_over=tuple(passed))
+
+    def _sample(self, place: order.Place, position: int) -> Sample:
+        key = ("framing", self.seed, place.epoch, position)
+        rng = np.random.default_rng(keyed_seed(*key))
+        draw = Draw(
+            back=bool(rng.random() < self.backwards), rng=rng, key=key[1:], bucket=place.bucket
+        )
+        cached = self._latents.get((place.part, place.row, draw.back))
+        return cached or self.sources[place.part].sample(place.row, draw)
+
+    def cache(self, encode: Encode, batch_size: int) -> None:
+        """Read and encode every pair once and keep its latents in memory.
+
+        A damaged pair is left out, and passed over when its turn comes.
+        """
+        directions = (False, True) if self.backwards else (False,)
+        keys = [
+            (line.part, row, back)
+            for back in directions
+            for line, _ in self.line.leaves()
+            for row in line.groups.rows.tolist()
+        ]
+        with tqdm(total=len(keys), desc="encoding", unit="pair") as bar:
+            for start in range(0, len(keys), batch_size):
+                some = self._readable(keys[start : start + batch_size])
+                if some:
+                    batch = collate(list(some.values()))
+                    parts = [part.cpu() for part in encode(batch.edited, batch.source)]
+                    for number, (key, sample) in enumerate(some.items()):
+                        edited, source = (part[number] for part in parts)
+                        self._latents[key] = sample._replace(edited=edited, source=source)
+                bar.update(min(batch_size, len(keys) - start))
+
+    def _readable(self, keys: Sequence[_Key]) -> dict[_Key, Sample]:
+        found: dict[_Key, Sample] = {}
+        for part, row, back in keys:
+            draw = Draw(back=back, rng=np.random.default_rng(0))
+            with suppress(BadPair):
+                found[part, row, back] = self.sources[part].sample(row, draw)
+        return found

@@ -1,0 +1,80 @@
+"""The data sets of a run: what a recipe says of each, and which of its pairs may be used."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.imports.reading import Columns, LayoutName, Listing
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSet:
+    """One data set to train on.
+
+    Attributes:
+        path: Folder or URL of shards. In other layouts a jsonl beside its pictures, a folder, a
+            parquet file, or a name on the hub.
+        layout: How it comes: as shards, or as `data_gen import` knows it, without importing.
+        columns: Names of its columns or keys, where they are not the layout's usual ones.
+        split: Which split of what `datasets` loads.
+        weight: Its share of the samples, against the other sets' weights; null for all sets gives
+            each as many as it has groups, so that an epoch of one is an epoch of all.
+        at_least: Score -> the least that a pair must have, such as {directional: 0.2}. A pair
+            without the score is not used.
+        at_most: Score -> the most that it may have, such as {surprise: 0.1}.
+    """
+
+    path: str
+    layout: LayoutName = "shards"
+    columns: Columns | None = None
+    split: str = "train"
+    weight: float | None = None
+    at_least: Mapping[str, float] = field(default_factory=dict)
+    at_most: Mapping[str, float] = field(default_factory=dict)
+
+
+def chosen_rows(reader: Listing, knobs: PairSet) -> NDArray[np.int64]:
+    """The rows whose scores are within the bounds of `at_least` and `at_most`.
+
+    Raises:
+        ValueError: A bound is on a score that the set does not have, or no pair is within.
+    """
+    if not knobs.at_least and not knobs.at_most:
+        return np.arange(len(reader))
+    numbers = reader.numbers()
+    if unknown := sorted({*knobs.at_least, *knobs.at_most} - set(numbers)):
+        raise ValueError(
+            f"{reader.name} has no score {', '.join(unknown)}; it has {sorted(numbers) or 'none'}"
+        )
+    within = np.ones(len(reader), dtype=bool)
+    for name, least in knobs.at_least.items():  # NaN is within no bound
+        within &= numbers[name] >= least
+    for name, most in knobs.at_most.items():
+        within &= numbers[name] <= most
+    if not within.any():
+        raise ValueError(
+            f"of {len(reader):,} pairs of {reader.name} not one has {', '.join(_bounds(knobs))}"
+        )
+    return np.flatnonzero(within)
+
+
+def _bounds(knobs: PairSet) -> Iterator[str]:
+    yield from (f"{name} >= {least}" for name, least in knobs.at_least.items())
+    yield from (f"{name} <= {most}" for name, most in knobs.at_most.items())
+
+
+def weights_of(sets: Sequence[PairSet], groups: Sequence[int]) -> list[float]:
+    """Each set's weight: as the recipe says, or its number of groups.
+
+    Raises:
+        ValueError: The recipe says it of some sets only.
+    """
+    given = [one.weight for one in sets if one.weight is not None]
+    if not given:
+        return [float(count) for count in groups]
+    if len(given) < len(sets):
+        silent = [one.path for one in sets if one.weight is None]
+        raise ValueError(f"{silent} have no weight, and other sets have: give all or none one")
+    return given
