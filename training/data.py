@@ -109,6 +109,11 @@ class Pairs(Dataset[Sample]):
         sample = self._latents.get((row, back)) or self._read(row, back, rng)
         return sample._replace(position=position, epoch=epoch)
 
+    def key(self, position: int) -> str:
+        """Key of the pair at a position."""
+        epoch, place = divmod(position, len(self.groups))
+        return self.index[int(self._rows(epoch)[place])].key
+
     def _rows(self, epoch: int) -> order.Rows:
         if self._latest is None or self._latest[0] != epoch:
             rows = order.epoch_rows(self.groups, seed=self.seed, epoch=epoch, window=self.window)

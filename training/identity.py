@@ -18,7 +18,14 @@ Identity = Mapping[str, Any]
 
 FILE: Final = "run.json"
 _TRAINER: Final = ("precision", "accumulate_grad_batches")
-_WITHOUT_EFFECT: Final = frozenset({"data.num_workers"})
+_WITHOUT_EFFECT: Final = frozenset(
+    {
+        "data.num_workers",
+        "model.speed.gradient_checkpointing",
+        "model.speed.channels_last",
+        "model.speed.compile",
+    }
+)
 
 
 def identify(options: Mapping[str, Any]) -> Identity:
