@@ -86,12 +86,14 @@ class Progress(Callback):
             factor = module.backbone.latent_factor
             height, width = height // factor, width // factor
         if (height, width) not in self._flops:
+            began = time.perf_counter()
             self._flops[height, width] = training_flops(
                 module.blank_unet(),
                 height=height,
                 width=width,
                 text_length=module.backbone.text_length,
             )
+            self._since += time.perf_counter() - began
         return self._flops[height, width]
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -1,6 +1,10 @@
 """Fixtures for the tests of training: a small folder of shards, tiny bases, and runs of recipes."""
 
 import functools
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -141,3 +145,25 @@ def run_of(base_of, shards: Path, tmp_path_factory) -> Callable[[Path], Path]:
 def recipe(request: pytest.FixtureRequest) -> Path:
     """Every shipped recipe."""
     return Path(request.param)
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory) -> Callable[[list[dict]], list[list[int]]]:
+    """`forked(plan)`: carries out runs as `forking.py` describes them; their exit codes."""
+
+    def carry_out(plan: list[dict]) -> list[list[int]]:
+        path = tmp_path_factory.mktemp("plan") / "plan.json"
+        path.write_text(json.dumps(plan))
+        script = Path(__file__).with_name("forking.py")
+        done = subprocess.run(
+            [sys.executable, str(script), str(path)],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        sys.stderr.write(done.stderr)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return carry_out
