@@ -8,7 +8,7 @@ the weights among them. It is read with `weights_only`, so that nothing in it is
 import os
 import sys
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, cast
 

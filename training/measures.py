@@ -1,4 +1,4 @@
-"""What is measured on held-out pairs: the loss by timestep, distances, similarities, right edits."""
+"""Measures on held-out pairs: the loss by timestep, distances, similarities, right edits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

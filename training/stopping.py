@@ -30,7 +30,7 @@ class Request(IntEnum):
 
 
 class StopRequests:
-    """Listens for SIGTERM, and in a SLURM job for SIGUSR1, which asks for the job to be requeued."""
+    """Listens for SIGTERM, and in a SLURM job for SIGUSR1, which asks to be requeued."""
 
     def __init__(self) -> None:
         self._asked = Request.NONE

@@ -97,9 +97,7 @@ def test_ranks_export_the_same_folder(runs: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "changing"])
 def test_a_checkpoint_is_the_same_whatever_the_ranks(runs: Path, name: str) -> None:
-    one, other = (
-        torch.load(runs / run / "last.ckpt", weights_only=True) for run in ("one", name)
-    )
+    one, other = (torch.load(runs / run / "last.ckpt", weights_only=True) for run in ("one", name))
     assert one["PairData"] == other["PairData"] == {"position": STEPS * BATCH}
     assert {k: w.shape for k, w in one["state_dict"].items()} == {
         k: w.shape for k, w in other["state_dict"].items()
@@ -121,7 +119,7 @@ def test_ranks_share_the_order_of_one(runs: Path, name: str) -> None:
     together = [a + b for a, b in zip(first, second, strict=True)]
     alone = (runs / "one.order").read_text().splitlines()
     assert together == [json.loads(line) for line in alone]
-    assert sum(together, []) == list(range(STEPS * BATCH))
+    assert [position for batch in together for position in batch] == list(range(STEPS * BATCH))
 
 
 def test_shared_adapters_are_exported_as_whole_ones(runs: Path) -> None:

@@ -181,9 +181,7 @@ def test_kill_9_at_random_steps_and_resume_equals_unbroken(
     endings = forked(plan)
     assert endings == [[0], *([[-signal.SIGKILL]] * kills), [0]]
     assert_same_end(tmp_path / "unbroken", tmp_path / "killed")
-    unbroken, killed = (
-        order_of(tmp_path / f"{name}.order") for name in ("unbroken", "killed")
-    )
+    unbroken, killed = (order_of(tmp_path / f"{name}.order") for name in ("unbroken", "killed"))
     assert all(batch in unbroken for batch in killed)
     latest = {batch[0]: batch for batch in killed}
     assert [latest[first] for first in sorted(latest)] == unbroken
