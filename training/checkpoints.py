@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from inference.files import written_atomically
 from training.held_out import HeldOutEdits, HeldOutLoss
+from training.steps import ends_a_step
 from training.stopping import Request, StopRequests, exit_code, requeue_job
 
 FOLDER: Final = "checkpoints"
@@ -182,9 +183,10 @@ class Checkpoints(Callback):
         before, self._best = self._best, better or self._best
         trainer.save_checkpoint(path_of(run, trainer.global_step))
         failure = cast(WholeFiles, trainer.strategy.checkpoint_io).failure
-        if failure := trainer.strategy.broadcast(failure and str(failure)):
+        reason = trainer.strategy.broadcast("" if failure is None else str(failure))
+        if reason:
             self._best = before
-            said = f"the checkpoint of step {trainer.global_step} cannot be written: {failure}"
+            said = f"the checkpoint of step {trainer.global_step} cannot be written: {reason}"
             if must:
                 raise OSError(said)
             if trainer.is_global_zero:
@@ -200,7 +202,8 @@ class Checkpoints(Callback):
         if self._best is not None and path_of(run, self._best.step).exists():
             _point(run / BEST, path_of(run, self._best.step))
             kept.add(path_of(run, self._best.step))
-        for path in set((run / FOLDER).glob("step-*.ckpt")) - kept:
+        torn = (run / FOLDER).glob(".*.tmp")  # of a process killed as it wrote
+        for path in {*(run / FOLDER).glob("step-*.ckpt"), *torn} - kept:
             path.unlink()
 
     def state_dict(self) -> dict[str, Any]:
@@ -210,11 +213,6 @@ class Checkpoints(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best of a checkpoint."""
         self._best = HeldOutLoss(**state_dict) if state_dict else None
-
-
-def ends_a_step(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether a batch is the last that an optimiser step accumulates."""
-    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
 
 def _callbacks(trainer: pl.Trainer) -> list[Callback]:

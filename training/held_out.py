@@ -26,6 +26,7 @@ from training.measures import (
     similarities,
 )
 from training.module import EditorTraining
+from training.steps import ends_a_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +93,7 @@ class HeldOutEdits(Callback):
 
         All ranks do the same, since weights that are shared among them are put together by all.
         """
-        ends_a_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not ends_a_step or trainer.global_step % self.every:
+        if not ends_a_step(trainer, batch_idx) or trainer.global_step % self.every:
             return
         data = cast(PairData, cast(Any, trainer).datamodule)
         held = HeldOut.of(data.held_out_pairs(self.samples), data.framing)

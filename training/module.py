@@ -36,7 +36,7 @@ from training.objective import (
 from training.optimizer import OptimizerKnobs, adamw, learning_rate_factor
 from training.precision import bf16_with_float32_attention
 from training.speed import Speed, lay_out, speed_up
-from training.step_record import StepRecord
+from training.steps import StepRecord
 from training.unet import widen
 
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from training.data import Batch, PairData
 from training.flops import peak_of, training_flops
 from training.module import EditorTraining
+from training.steps import ends_a_step
 
 
 class Progress(Callback):
@@ -60,9 +61,8 @@ class Progress(Callback):
         self._images += self._batch_size
         if self.peak is not None:
             self._work += self._batch_size * self._flops_of(cast(EditorTraining, pl_module), batch)
-        ends_a_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         step, often = trainer.global_step, cast(Any, trainer).log_every_n_steps
-        if ends_a_step and (step % often == 0 or step == trainer.max_steps):
+        if ends_a_step(trainer, batch_idx) and (step % often == 0 or step == trainer.max_steps):
             loss = trainer.callback_metrics["loss"].item()
             said = {"step": step, "loss": f"{loss:.4f}"} | self._rates(trainer)
             self._bar.set_postfix(said, refresh=False)

@@ -1,8 +1,9 @@
-"""Which samples a step in progress was made of: to be named where it fails."""
+"""Optimiser steps of one batch or several: where one ends, and which samples it was made of."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -10,8 +11,13 @@ SHOWN: Final = 8
 """Pairs that a message names at most."""
 
 
+def ends_a_step(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether a batch is the last that an optimiser step accumulates."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
 class StepRecord:
-    """The batches of one optimiser step on this rank, and their losses."""
+    """The batches of one optimiser step on this rank, and their losses, to be named if it fails."""
 
     def __init__(self) -> None:
         self._batches: list[tuple[Sequence[int], Tensor]] = []
