@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.saving import save_backbone
-from inference.single_file import write_original
+from inference.to_single_file import write_original
 from training.card import model_card
 from training.lora import save_adapters
 from training.module import EditorTraining

@@ -37,20 +37,20 @@ class Lora:
     """
 
     rank: int = 16
-    alpha: float | None = None
+    alpha: int | None = None
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"lora.rank is {self.rank}, expected at least 1")
 
 
 def add_adapters(unet: UNet2DConditionModel, knobs: Lora) -> None:
     """Freeze a UNet but for its first convolution, and add adapters that do nothing yet.
 
     Raises:
-        ValueError: No layer of it bears a name of `targets`.
+        ValueError: Rank or alpha is below 1, or no layer of it bears a name of `targets`.
     """
+    alpha = knobs.rank if knobs.alpha is None else knobs.alpha
+    for name, found in {"rank": knobs.rank, "alpha": alpha}.items():
+        if found < 1:
+            raise ValueError(f"lora.{name} is {found}, expected at least 1")
     ends = tuple(f".{name}" for name in knobs.targets)
     if not any(name.endswith(ends) for name, _ in unet.named_modules()):
         raise ValueError(
@@ -60,7 +60,7 @@ def add_adapters(unet: UNet2DConditionModel, knobs: Lora) -> None:
     unet.add_adapter(
         LoraConfig(
             r=knobs.rank,
-            lora_alpha=knobs.alpha or knobs.rank,
+            lora_alpha=alpha,
             init_lora_weights="gaussian",
             target_modules=list(knobs.targets),
         )

@@ -29,7 +29,8 @@ def trained_scheduler(
     Raises:
         ValueError: The noise is to end in pure noise and epsilon is predicted.
     """
-    kind, changes = type(parent), {}
+    kind: Any = type(parent)
+    changes: dict[str, Any] = {}
     if prediction_type is not None:
         changes["prediction_type"] = prediction_type
     if zero_terminal_snr is not None:

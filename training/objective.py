@@ -205,7 +205,7 @@ def loss_weights(a: Tensor, prediction_type: PredictionType, knobs: Objective) -
 
     The last two mean the same whatever is predicted: their weights of epsilon become those of v
     by a factor of a; that of min-SNR is then min(snr, gamma) / (snr + 1). Both are written without
-    the ratio, so that they hold where a is 0 or 1.
+    the ratio, so that those of v hold also where a is 0.
     """
     if knobs.weighting == "none":
         return torch.ones_like(a)
@@ -231,8 +231,8 @@ def score_weights(scores: Tensor, beta: float, log_mean: float) -> Tensor:
     """Weight of each pair's loss by a score of it: exp(score / beta), over its mean.
 
     The weighted loss of HIVE (Zhang et al. 2024, "Harnessing Human Feedback for Instructional
-    Visual Editing", section 3.3) with any score in the place of its learned reward. HIVE's other
-    form, the reward as a part of the prompt, needs no trainer: it is a matter of instructions.
+    Visual Editing") with any score in the place of its learned reward. HIVE's other form, the
+    reward as a part of the prompt, needs no trainer: it is a matter of instructions.
 
     Args:
         scores: (B,).
@@ -324,6 +324,7 @@ def edit_loss(
             added_cond_kwargs=added,
         ).sample,
     )
-    error = output.to(edited.dtype) - target(edited, draws.noise, a, prediction_type)
+    output = output.to(torch.promote_types(output.dtype, torch.float32))
+    error = output - target(edited, draws.noise, a, prediction_type)
     each = (weights * error.square()).mean(dim=(1, 2, 3))
     return (loss_weights(a, prediction_type, knobs) * each).mean()

@@ -6,7 +6,7 @@ gain away. With attention in float32 a training step takes 0.6 of the float32 ti
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,12 +18,16 @@ from torch.overrides import TorchFunctionMode
 @contextmanager
 def bf16_with_float32_attention(device_type: str) -> Iterator[None]:
     """Autocast to bf16; on a CPU, compute fused attention in float32."""
-    with torch.autocast(device_type, dtype=torch.bfloat16):
-        if device_type == "cpu":
-            with _Float32Attention():
-                yield
-        else:
-            yield
+    with torch.autocast(device_type, dtype=torch.bfloat16), float32_attention(device_type):
+        yield
+
+
+def float32_attention(device_type: str) -> AbstractContextManager[object]:
+    """On a CPU, compute fused attention in float32.
+
+    The backward pass needs it too: there checkpointed blocks are computed again.
+    """
+    return _Float32Attention() if device_type == "cpu" else nullcontext()
 
 
 class _Float32Attention(TorchFunctionMode):

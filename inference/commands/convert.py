@@ -8,9 +8,10 @@ from torch import nn
 
 from inference.backbone import Backbone, load_backbone
 from inference.files import read_tensors
+from inference.from_single_file import backbone_of, read_original
 from inference.sampling import PredictionType
 from inference.saving import replaced_folder, save_backbone
-from inference.single_file import backbone_of, original_tensors, read_original, write_original
+from inference.to_single_file import original_tensors, write_original
 
 LEFT_OVER = "original-left-over.safetensors"
 """Tensors of the original file that no part of a diffusers folder holds, kept for the way back."""
@@ -28,8 +29,9 @@ def convert(
 
     Single files are `.safetensors` or `.ckpt` with the original names, as InstructPix2Pix was
     published and as ComfyUI and the A1111 web UI read them; only `.safetensors` are written.
-    Nothing is fetched: the architecture is told from the shapes. Every tensor is kept; what a
-    folder has no place for goes into `original-left-over.safetensors` in it and comes back.
+    Nothing is fetched: the architecture is told from the shapes. Every tensor is kept, but for the
+    UNet's weights that `ema` does not choose: what a folder has no place for goes into
+    `original-left-over.safetensors` in it and comes back.
 
     Args:
         source: A .ckpt or .safetensors file, or a diffusers folder.
@@ -42,6 +44,11 @@ def convert(
     if output.exists():
         raise ValueError(f"output {output} is there already; expected a new name")
     if source.is_dir():
+        if prediction_type or native_size or tokenizer:
+            raise ValueError(
+                f"source {source} is a folder, which says all of itself: leave prediction_type, "
+                "native_size and tokenizer out"
+            )
         left_over = source / LEFT_OVER
         others = read_tensors(left_over, "cpu")[1] if left_over.exists() else {}
         write_original(_as_stored(load_backbone(source), source), output, others)

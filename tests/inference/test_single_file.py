@@ -24,13 +24,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from inference import architecture, original_names
 from inference.__main__ import main
 from inference.backbone import Backbone, Settings, load_backbone
-from inference.single_file import (
-    backbone_of,
-    clip_tokenizer,
-    original_tensors,
-    read_original,
-    write_original,
-)
+from inference.from_single_file import backbone_of, clip_tokenizer, read_original
+from inference.to_single_file import original_tensors, write_original
 
 SD1 = {
     "block_out_channels": (320, 640, 1280, 1280),

@@ -22,13 +22,18 @@ from torch import Tensor
 from inference.backbone import Settings, load_backbone
 from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
+from inference.from_single_file import read_original
 from inference.input_layer import load_input_layer
 from inference.noise import keyed_noise
 from inference.saving import save_backbone
-from inference.single_file import original_tensors, read_original
+from inference.to_single_file import original_tensors
+from training.__main__ import main
+
+pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
 
 RunOf = Callable[[Path], Path]
 LORA = Path("training/recipes/lora-1gpu.yaml")
+SDXL = Path("training/recipes/sdxl-8gpu-fsdp.yaml")
 STEPS = 4
 
 
@@ -79,9 +84,26 @@ def test_the_single_file_is_the_folder(recipe: Path, run_of: RunOf) -> None:
     assert configs["scheduler"]["prediction_type"] == folder.scheduler.config.prediction_type
 
 
-def test_a_lora_loads_by_stock_means(run_of: RunOf, base_of: RunOf, picture: Tensor) -> None:
-    run = run_of(LORA)
-    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(base_of(LORA))
+@pytest.fixture(scope="module", params=["sd", "xl"])
+def adapters(
+    request: pytest.FixtureRequest, run_of: RunOf, base_of: RunOf, tiny, shards, tmp_path_factory
+) -> tuple[Path, Path]:
+    """A base, and the folder of a run that trained adapters on it."""
+    if request.param == "sd":
+        return base_of(LORA), run_of(LORA)
+    output: Path = tmp_path_factory.mktemp("xl-lora") / "run"
+    line = tiny(SDXL, base_of(SDXL), shards, output)
+    main([*line, "--model.lora.rank=2", "--model.lora.alpha=8"])  # times 4, or alpha is lost
+    return base_of(SDXL), output
+
+
+def test_a_lora_loads_by_stock_means(adapters: tuple[Path, Path], picture: Tensor) -> None:
+    base, run = adapters
+    xl = (base / "text_encoder_2").is_dir()
+    kind = (
+        StableDiffusionXLInstructPix2PixPipeline if xl else StableDiffusionInstructPix2PixPipeline
+    )
+    pipeline = kind.from_pretrained(base)
     load_input_layer(pipeline.unet, run / "lora/conv_in.safetensors")
     without = by_stock(pipeline, picture, "make it red", 3)
     pipeline.load_lora_weights(run / "lora")

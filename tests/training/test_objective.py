@@ -98,9 +98,9 @@ def test_conditions_are_dropped_in_equal_parts() -> None:
     for text, image in ((False, True), (False, False), (True, False)):
         share = ((keep_text == text) & (keep_image == image)).double().mean()
         assert abs(share - 0.05) < 0.002  # four deviations of a share of 200,000
-    # At the edges: below 0.05 the text alone, from there both, from 0.10 the image alone.
-    below = torch.nextafter(torch.tensor([0.05, 0.1, 0.15]).double(), torch.zeros(3).double())
-    edges = torch.stack([below, torch.tensor([0.05, 0.1, 0.15]).double()]).T.flatten()
+    # At the edges: below p the text alone goes, from there both, from 2p on the image alone, to 3p.
+    at = 0.05 * torch.tensor([1, 2, 3], dtype=torch.float64)
+    edges = torch.stack([torch.nextafter(at, torch.zeros_like(at)), at], dim=1).flatten()
     keep_text, keep_image = conditions_kept(edges, 0.05)
     assert keep_text.tolist() == [False, False, False, True, True, True]
     assert keep_image.tolist() == [True, False, False, False, False, True]

@@ -112,6 +112,7 @@ def test_xl_latents_equal_stock_diffusers(
         num_inference_steps=8,
         guidance_scale=7.5,
         image_guidance_scale=1.5,
+        negative_prompt=None if zero_null else ["", ""],
         output_type="latent",
     ).images
     tables = editor.make_sampler()

@@ -1,17 +1,15 @@
-"""Stable Diffusion as one file: read a `.ckpt` or `.safetensors`, write a `.safetensors`.
+"""Read Stable Diffusion from one file, a `.ckpt` or a `.safetensors` with the original names.
 
-Reading converts with diffusers' own functions, but takes the configuration from the tensors (see
-`architecture`) and nothing from a model hub. Writing gives tensors their original names, and puts
-diffusers' configurations into the file's metadata, so that a model of unusual shape can come back.
+Weights are converted by diffusers' own functions, but the configuration is taken from the tensors
+(see `architecture`) and nothing from a model hub.
 
 A `.ckpt` is a pickle. It is read without running anything in it: tensors are taken, and whatever
-else it names becomes an inert stand-in. None is ever written.
+else it names becomes an inert stand-in.
 """
 
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +23,6 @@ from diffusers.loaders.single_file_utils import (
     convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
 )
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
@@ -34,19 +31,16 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from inference import architecture, original_names
+from inference import architecture
 from inference.architecture import Family
 from inference.backbone import Backbone, Settings
-from inference.files import read_tensors, written_atomically
-from inference.original_names import CLIP, OPEN_CLIP, UNET, XL_CLIP, XL_OPEN_CLIP
+from inference.files import read_tensors
+from inference.original_names import OPEN_CLIP, UNET, XL_OPEN_CLIP
 from inference.sampling import PredictionType
-from inference.saving import is_editor
-
-METADATA: Final = "emend"
-"""Metadata key under which a file of ours keeps diffusers' configurations, as JSON."""
+from inference.to_single_file import METADATA
 
 _EMA: Final = "model_ema."
-_PARTS: Final = ("vae", "text_encoder", "text_encoder_2", "unet", "scheduler")
+_NEEDED: Final = ("unet", "vae", "text_encoder", "scheduler", "settings")
 
 Tensors = Mapping[str, Tensor]
 Configs = Mapping[str, Any]
@@ -60,9 +54,6 @@ class _Inert:
 
     def __setstate__(self, state: Any) -> None:
         pass
-
-
-# ---------------------------------------------------------------- reading
 
 
 def read_original(path: Path, *, ema: bool = True) -> tuple[dict[str, Tensor], Configs]:
@@ -96,8 +87,9 @@ def _carried(metadata: Mapping[str, str], path: Path) -> Configs:
         return {}
     try:
         configs: dict[str, Any] = json.loads(metadata[METADATA])
-        name = configs["scheduler"]["_class_name"]
-        Settings(**configs["settings"])
+        parts = {name: configs[name] for name in _NEEDED}
+        name = parts["scheduler"]["_class_name"]
+        Settings(**parts["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: its metadata {METADATA!r} is broken: {error!r}") from error
     kind = getattr(diffusers, str(name), None)
@@ -157,6 +149,11 @@ def backbone_of(
         ValueError: It is no such model, or its shapes leave open what the UNet predicts.
     """
     family = architecture.family_of(tensors)
+    if configs and (prediction_type or native_size):
+        raise ValueError(
+            "the file says what it predicts and for which size it was made: "
+            "leave prediction_type and native_size out"
+        )
     if not configs:
         configs = architecture.configs_of(tensors, family, prediction_type, native_size)
     vae: Configs = configs["vae"]
@@ -250,63 +247,3 @@ def clip_tokenizer(padding: str = "<|endoftext|>") -> CLIPTokenizer:
         model_max_length=77,
         pad_token=padding,
     )
-
-
-# ---------------------------------------------------------------- writing
-
-
-def original_tensors(backbone: Backbone) -> dict[str, Tensor]:
-    """All weights of a backbone under their original names."""
-    state = {name: module.state_dict() for name, module in backbone.modules.items()}
-    found = original_names.unet_tensors(state["unet"], backbone.unet.config)
-    found |= original_names.vae_tensors(state["vae"])
-    text = state["text_encoder"]
-    if backbone.text_encoder_2 is not None:
-        found |= original_names.clip_tensors(text, XL_CLIP)
-        found |= original_names.open_clip_tensors(state["text_encoder_2"], XL_OPEN_CLIP)
-    elif backbone.unet.config.use_linear_projection:
-        found |= original_names.open_clip_tensors(text, OPEN_CLIP)
-    else:
-        found |= original_names.clip_tensors(text, CLIP)
-    return found
-
-
-def write_original(backbone: Backbone, path: Path, others: Tensors | None = None) -> None:
-    """Write a backbone as one safetensors file, atomically.
-
-    Args:
-        backbone: What to write.
-        path: Ends in `.safetensors`.
-        others: Tensors to write as well, which no part of a backbone holds.
-
-    Raises:
-        ValueError: The path ends otherwise.
-    """
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path} has the suffix {path.suffix!r}; expected .safetensors")
-    scheduler = backbone.scheduler.config
-    tensors = dict(others or {}) | original_tensors(backbone)
-    if backbone.text_encoder_2 is not None and scheduler.prediction_type == "v_prediction":
-        tensors["v_pred"] = torch.empty(0)  # as ComfyUI and others are told
-        if scheduler.get("rescale_betas_zero_snr"):
-            tensors["ztsnr"] = torch.empty(0)
-    parts = {name: getattr(backbone, name) for name in _PARTS}
-    configs = {
-        name: architecture.plain_config(part) for name, part in parts.items() if part is not None
-    }
-    configs |= {"settings": asdict(backbone.settings), "zero_null": backbone.zero_null}
-    metadata = {"format": "pt", METADATA: json.dumps(configs), **_model_spec(backbone)}
-    with written_atomically(path) as temporary:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata)
-
-
-def _model_spec(backbone: Backbone) -> dict[str, str]:
-    """Stability's metadata standard, by which some programs name a model and its prediction."""
-    linear, xl = backbone.unet.config.use_linear_projection, backbone.text_encoder_2 is not None
-    family = "stable-diffusion-xl-v1-base" if xl else f"stable-diffusion-v{2 if linear else 1}"
-    epsilon = backbone.scheduler.config.prediction_type == "epsilon"
-    return {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": family + ("/instruct-pix2pix" if is_editor(backbone) else ""),
-        "modelspec.prediction_type": "epsilon" if epsilon else "v",
-    }
