@@ -34,7 +34,7 @@ from training.objective import (
     score_weights,
 )
 from training.optimizer import OptimizerKnobs, adamw, learning_rate_factor
-from training.precision import bf16_with_float32_attention, float32_attention
+from training.precision import bf16_with_float32_attention
 from training.speed import Speed, lay_out, speed_up
 from training.steps import StepRecord
 from training.unet import widen
@@ -239,12 +239,6 @@ class EditorTraining(pl.LightningModule):
         if self.trainer.precision == "bf16-mixed":
             return bf16_with_float32_attention(self.device.type)
         return nullcontext()
-
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Gradients, with attention as in the forward pass, parts of which are done again."""
-        bf16 = self.trainer.precision == "bf16-mixed"
-        with float32_attention(self.device.type) if bf16 else nullcontext():
-            super().backward(loss, *args, **kwargs)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradient here: Lightning's own clipping refuses a fused optimiser under AMP.

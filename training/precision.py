@@ -6,32 +6,52 @@ gain away. With attention in float32 a training step takes 0.6 of the float32 ti
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
 def bf16_with_float32_attention(device_type: str) -> Iterator[None]:
     """Autocast to bf16; on a CPU, compute fused attention in float32."""
-    with torch.autocast(device_type, dtype=torch.bfloat16), float32_attention(device_type):
-        yield
+    with torch.autocast(device_type, dtype=torch.bfloat16):
+        if device_type == "cpu":
+            with _Float32Attention():
+                yield
+        else:
+            yield
 
 
-def float32_attention(device_type: str) -> AbstractContextManager[object]:
-    """On a CPU, compute fused attention in float32.
+def checkpointed(block: nn.Module, *inputs: Any) -> Any:
+    """A block's output; its activations are computed again for the gradient, with like attention.
 
-    The backward pass needs it too: there checkpointed blocks are computed again.
+    torch's checkpoint brings autocast back for that by itself, but not a mode such as ours.
     """
-    return _Float32Attention() if device_type == "cpu" else nullcontext()
+    again = _Float32Attention() if _Float32Attention.entered else nullcontext()
+    return checkpoint(
+        block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), again)
+    )
 
 
 class _Float32Attention(TorchFunctionMode):
     """Hands `scaled_dot_product_attention` float32 copies of what it is given."""
+
+    entered = 0
+    """How many are at work; while one is asked, torch itself knows of none."""
+
+    def __enter__(self) -> Self:
+        type(self).entered += 1
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        type(self).entered -= 1
+        super().__exit__(*error)
 
     def __torch_function__(
         self,

@@ -6,6 +6,8 @@ from typing import Final
 import torch
 from diffusers import UNet2DConditionModel
 
+from training.precision import checkpointed
+
 COMPILED: Final = frozenset({"BasicTransformerBlock", "ResnetBlock2D"})
 """What is compiled: diffusers' own list for a UNet, and the blocks that are not on it."""
 
@@ -36,7 +38,7 @@ def lay_out(unet: UNet2DConditionModel, knobs: Speed) -> None:
 def speed_up(unet: UNet2DConditionModel, knobs: Speed) -> None:
     """Prepare the UNet in training, in place; names of its weights stay as they are."""
     if knobs.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
+        unet.enable_gradient_checkpointing(checkpointed)
     if knobs.compile:
         for module in unet.modules():
             if type(module).__name__ in COMPILED:
