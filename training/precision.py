@@ -46,12 +46,12 @@ class _Float32Attention(TorchFunctionMode):
 
     def __enter__(self) -> Self:
         type(self).entered += 1
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         type(self).entered -= 1
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self,
