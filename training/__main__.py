@@ -1,11 +1,11 @@
 """The commands `python -m training fit --config training/recipes/shapes.yaml` and `... latents`.
 
 One grammar: typed signatures, YAML recipes, dotted overrides, `--print_config`. A run writes into
-the folder `output`: `last.ckpt` (run the same command again to go on from it), `logs/`,
-`held-out/*.png`, and at the end the editor: `model/`, a stock diffusers folder with a model card,
-`model.safetensors`, the same as one file for other programs, and, where adapters were trained,
-`lora/`. A finished run is not run again, and `run.json` keeps the folder from going on with another
-recipe, base or data set.
+the folder `output`: `checkpoints/` with `last.ckpt` and `best.ckpt` beside it (run the same command
+again to go on), `logs/`, `tensorboard/`, `held-out/*.png`, and at the end the editor: `model/`, a
+stock diffusers folder with a model card, `model.safetensors`, the same as one file for other
+programs, and, where adapters were trained, `lora/`. A finished run is not run again, and `run.json`
+keeps the folder from going on with another recipe, base or data set.
 """
 
 import functools
@@ -24,12 +24,15 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from inference.command_line import ERROR, USAGE_ERROR, one_sentence, run
-from training import identity
-from training.callbacks import TERMINATED, Checkpoints, HeldOutEdits, Progress
+from training import checkpoints, identity
+from training.checkpoints import Checkpoints
 from training.data import PairData
 from training.export import export
+from training.held_out import HeldOutEdits
 from training.latents import latents
 from training.module import EditorTraining
+from training.progress import Progress
+from training.stopping import TERMINATED
 
 _KNOWN_WARNINGS = (
     ".*does not have many workers.*",  # data.num_workers says so
@@ -59,15 +62,16 @@ class TrainingCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One folder for everything a run writes, one seed for everything it draws."""
         parser.add_argument("--output", type=Path, required=True, help="Folder of the run.")
-        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.add_lightning_class_args(Progress, "progress")
         parser.add_lightning_class_args(HeldOutEdits, "held_out_edits")
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")  # looks at what those found
         parser.link_arguments("output", "trainer.default_root_dir", compute_fn=str)
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("model.base", "data.base")
 
     def before_instantiate_classes(self) -> None:
-        """Resume from `last.ckpt` unless told otherwise, and never unpickle objects from it.
+        """Go on from the last checkpoint unless told otherwise, and never unpickle objects from it.
 
         Raises:
             ValueError: An option is out of its range, or the folder holds another run.
@@ -86,8 +90,7 @@ class TrainingCLI(LightningCLI):
 
     def _own_checkpoint(self, folder: Path) -> str | None:
         """The checkpoint to go on from, if there is one and it is of this very run."""
-        last = Checkpoints.path(folder)
-        if not last.exists():
+        if not checkpoints.found(folder):
             return None
         if changed := identity.changed(folder, self._identity):
             raise ValueError(
@@ -97,7 +100,7 @@ class TrainingCLI(LightningCLI):
         steps = self.config["fit"]["trainer"]["max_steps"]
         if (folder / "model").is_dir() and identity.exported_step(folder) == steps:
             raise AlreadyDone(f"already done: {steps:,} steps; the editor is in {folder / 'model'}")
-        return str(last)
+        return str(checkpoints.newest_undamaged(folder))
 
     @functools.cached_property
     def _identity(self) -> identity.Identity:
@@ -115,6 +118,7 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Export the averaged weights; also where a run was killed after its last step."""
+        self.model.put_together()
         if self.trainer.is_global_zero:
             folder, step = Path(self.config["fit"]["output"]), self.trainer.global_step
             export(self.model, folder, recipe=self.config["fit"].as_dict(), steps=step)
@@ -144,7 +148,6 @@ def main(arguments: list[str] | None = None) -> None:
             load_from_checkpoint_support=False,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
-                "callbacks": [Progress()],
                 "enable_checkpointing": False,
                 "enable_progress_bar": False,
                 "enable_model_summary": False,
@@ -155,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(done)
     except SIGTERMException as error:  # Lightning's, for a signal before the first step: exits 0
         raise SystemExit(TERMINATED) from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(ERROR) from error
 

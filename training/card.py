@@ -97,7 +97,7 @@ def model_card(backbone: Backbone, recipe: Mapping[str, Any], *, steps: int) -> 
     return _CARD.format(
         tags=", ".join(["emend", "instruct-pix2pix", *(["lora"] if adapters else [])]),
         base=Path(recipe["model"]["base"]).name,
-        data=Path(recipe["data"]["shards"]).name,
+        data=_sets(recipe["data"]),
         steps=steps,
         samples=recipe["data"]["batch_size"] * recipe["trainer"]["accumulate_grad_batches"],
         trained="low-rank adapters and the first convolution" if adapters else "the whole UNet",
@@ -112,6 +112,12 @@ def model_card(backbone: Backbone, recipe: Mapping[str, Any], *, steps: int) -> 
         more=more,
         recipe=yaml.safe_dump(_shown(recipe), sort_keys=False),
     )
+
+
+def _sets(data: Mapping[str, Any]) -> str:
+    """The names of the data sets."""
+    paths = [data["shards"]] if data["shards"] else [one["path"] for one in data["sets"]]
+    return ", ".join(Path(path).name for path in paths)
 
 
 def _shown(recipe: Mapping[str, Any]) -> dict[str, Any]:

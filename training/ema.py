@@ -11,6 +11,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from training.sharding import local
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -33,9 +35,10 @@ def average_of(live: Network) -> Network:
 def update(average: nn.Module, live: nn.Module, *, decay: float) -> None:
     """Move what is trained of `live` in `average` towards it: a <- decay * a + (1 - decay) * l.
 
-    One fused call for all parameters; looping over them costs several times as much.
+    One fused call for all parameters; looping over them costs several times as much. Of parameters
+    that are shared among ranks each moves its own part, which the formula does not tell apart.
     """
     pairs = zip(average.parameters(), live.parameters(), strict=True)
-    trained = [(old, new) for old, new in pairs if new.requires_grad]
+    trained = [(local(old), local(new)) for old, new in pairs if new.requires_grad]
     averaged, following = map(list, zip(*trained, strict=True))
     torch._foreach_lerp_(averaged, following, 1.0 - decay)

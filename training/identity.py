@@ -24,7 +24,15 @@ FILE: Final = "run.json"
 _HUB_NAME: Final = re.compile(r"[\w.-]+/[\w.-]+")
 _TRAINER: Final = ("precision", "accumulate_grad_batches")
 _WITHOUT_EFFECT: Final = frozenset(
-    {"data.num_workers", "data.cache", "data.cache_gib", "data.base"}
+    {
+        "data.num_workers",
+        "data.cache",
+        "data.cache_gib",
+        "data.base",
+        "model.speed.gradient_checkpointing",
+        "model.speed.channels_last",
+        "model.speed.compile",
+    }
 )
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -19,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from inference.backbone import Backbone, Settings, load_backbone
 from inference.sampling import PredictionType
 from inference.text import Text
-from training import ema
+from training import ema, sharding
 from training.data import PairData
 from training.lora import Lora, add_adapters, merged
 from training.noise_schedule import cumulative_alphas, trained_scheduler
@@ -35,6 +36,8 @@ from training.objective import (
 from training.optimizer import OptimizerKnobs, adamw, learning_rate_factor
 from training.precision import bf16_with_float32_attention
 from training.samples import Batch
+from training.speed import Speed, lay_out, speed_up
+from training.steps import StepRecord
 from training.unet import widen
 
 
@@ -55,6 +58,7 @@ class EditorTraining(pl.LightningModule):
         lora: Lora | None = None,
         ema_decay: float = 0.9999,
         settings: Settings | None = None,
+        speed: Speed = Speed(),  # noqa: B008
         seed: int = 0,
     ) -> None:
         """Load the base model and widen its UNet.
@@ -70,6 +74,7 @@ class EditorTraining(pl.LightningModule):
             settings: What the exported editor records beyond diffusers' configuration, such as its
                 default scales and the factor on the latents of its image condition; None keeps
                 the base's.
+            speed: What makes a step faster or smaller.
             seed: Seed of the run, of which every draw is a function.
 
         Raises:
@@ -84,7 +89,10 @@ class EditorTraining(pl.LightningModule):
         if lora is not None:
             torch.manual_seed(seed)  # adapters begin at random
             add_adapters(self.unet, lora)
+        lay_out(self.unet, speed)
         self.average = ema.average_of(self.unet)
+        speed_up(self.unet, speed)
+        self._step = StepRecord()
         scheduler = trained_scheduler(
             parent.scheduler,
             prediction_type=objective.prediction_type,
@@ -104,6 +112,28 @@ class EditorTraining(pl.LightningModule):
     def editor(self) -> Backbone:
         """The editor as it stands, adapters worked into its weights."""
         return replace(self.backbone, unet=merged(self.average))
+
+    def configure_model(self) -> None:
+        """Share both UNets among the ranks where the strategy is to."""
+        if self.device_mesh is not None:
+            for unet in (self.unet, self.average):
+                sharding.shard(unet, self.device_mesh["data_parallel"])
+
+    def put_together(self) -> None:
+        """After training: the average as a plain network on rank 0; all ranks call this."""
+        if self.device_mesh is not None:
+            average = sharding.put_together(self.average, self.blank_unet(), self.global_rank)
+            self.average = average
+            self.backbone = replace(self.backbone, unet=average)
+        self.average.to(memory_format=torch.contiguous_format)  # as files have it
+
+    def blank_unet(self) -> UNet2DConditionModel:
+        """A UNet like the one in training, without memory behind it."""
+        with torch.device("meta"):
+            blank = UNet2DConditionModel.from_config(self.unet.config)
+            if self.lora is not None:
+                add_adapters(blank, self.lora)
+        return blank
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What is trained, and its average."""
@@ -186,7 +216,8 @@ class EditorTraining(pl.LightningModule):
                 prediction_type=self.prediction_type,
                 knobs=self.objective,
             )
-        self.log("loss", loss, batch_size=len(batch.positions))
+        self._step.add(batch.positions, loss)
+        self.log("loss", loss, batch_size=len(batch.positions), sync_dist=True)
         return loss
 
     @torch.no_grad()
@@ -217,14 +248,18 @@ class EditorTraining(pl.LightningModule):
             ValueError: The gradient is not finite; the weights are still those of the last step.
         """
         limit = self.optimizer_knobs.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.unet.parameters(), math.inf if limit is None else limit
+        norm = sharding.whole(
+            torch.nn.utils.clip_grad_norm_(
+                self.unet.parameters(), math.inf if limit is None else limit
+            )
         )
         if not torch.isfinite(norm):
             raise ValueError(
-                f"the gradient of step {self.global_step} is {norm.item()}, expected a finite one: "
-                "lower optimizer.learning_rate or clip_norm"
+                f"the gradient of step {self.global_step + 1} is {norm.item()}, expected a finite "
+                f"one: look at {self._step.suspects(self._data.pairs.where)}, or lower "
+                "optimizer.learning_rate or clip_norm"
             )
+        self._step.clear()
         self.log("gradient_norm", norm, batch_size=1)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -302,7 +302,7 @@ def edit_loss(
         edited: Latents of the edited images, (B, 4, h, w), scaled.
         condition: Latents of the source images, (B, 4, h, w); a dropped one becomes zeros.
         text: B embedded instructions, the null text where the draw drops them.
-        sizes: What became of each image, (B, 6), which SDXL is told (see `framing.Framed`); only
+        sizes: What became of each image, (B, 6), which SDXL is told (see `framing.Sizes`); only
             looked at where `text` is pooled.
         weights: Of the latents, (B, 1, h, w); see `latent_weights` and `score_weights`.
         draws: The batch's randomness, on the device of the latents.

@@ -1,11 +1,12 @@
 """AdamW: its knobs, its groups and its learning rate."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,8 @@ class OptimizerKnobs:
         warmup_steps: Steps over which the rate climbs linearly to its full value.
         schedule: What follows: the same rate, or a cosine to zero at `trainer.max_steps`.
         clip_norm: Largest norm of the gradient of the whole UNet; None does not clip.
+        kind: AdamW as it is, or with moments of 8 bits, a quarter of their memory (Dettmers et al.
+            2022); that needs bitsandbytes and a GPU.
     """
 
     learning_rate: float = 1e-4
@@ -30,6 +33,7 @@ class OptimizerKnobs:
     warmup_steps: int = 0
     schedule: Literal["constant", "cosine"] = "constant"
     clip_norm: float | None = 1.0
+    kind: Literal["adamw", "adamw_8bit"] = "adamw"
 
 
 def learning_rate_factor(step: int, knobs: OptimizerKnobs, steps: int) -> float:
@@ -42,16 +46,31 @@ def learning_rate_factor(step: int, knobs: OptimizerKnobs, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def adamw(unet: nn.Module, knobs: OptimizerKnobs) -> AdamW:
-    """AdamW for what a UNet trains, in two groups: the widened first convolution and the rest."""
+def adamw(unet: nn.Module, knobs: OptimizerKnobs) -> Optimizer:
+    """AdamW for what a UNet trains, in two groups: the widened first convolution and the rest.
+
+    Raises:
+        ValueError: It is to have moments of 8 bits, and bitsandbytes is not installed.
+    """
     trained = {name: p for name, p in unet.named_parameters() if p.requires_grad}
     first = [p for name, p in trained.items() if name.startswith("conv_in.")]
     rest = [p for name, p in trained.items() if not name.startswith("conv_in.")]
-    return AdamW(
-        [
-            {"params": rest, "lr": knobs.learning_rate},
-            {"params": first, "lr": knobs.learning_rate * knobs.first_layer_factor},
-        ],
-        betas=knobs.betas,
-        weight_decay=knobs.weight_decay,
-    )
+    groups = [
+        {"params": rest, "lr": knobs.learning_rate},
+        {"params": first, "lr": knobs.learning_rate * knobs.first_layer_factor},
+    ]
+    if knobs.kind == "adamw_8bit":
+        kind = _eight_bit()
+        return kind(groups, betas=knobs.betas, weight_decay=knobs.weight_decay)
+    # one kernel for all parameters; the default loops over them on a CPU
+    return AdamW(groups, betas=knobs.betas, weight_decay=knobs.weight_decay, fused=True)
+
+
+def _eight_bit() -> Callable[..., Optimizer]:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ValueError(
+            "optimizer.kind is adamw_8bit, which needs bitsandbytes: pip install 'emend[eight-bit]'"
+        ) from error
+    return cast(Callable[..., Optimizer], AdamW8bit)

@@ -6,13 +6,14 @@ gain away. With attention in float32 a training step takes 0.6 of the float32 ti
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
@@ -26,8 +27,31 @@ def bf16_with_float32_attention(device_type: str) -> Iterator[None]:
             yield
 
 
+def checkpointed(block: nn.Module, *inputs: Any) -> Any:
+    """A block's output; its activations are computed again for the gradient, with like attention.
+
+    torch's checkpoint brings autocast back for that by itself, but not a mode such as ours.
+    """
+    again = _Float32Attention() if _Float32Attention.entered else nullcontext()
+    return checkpoint(
+        block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), again)
+    )
+
+
 class _Float32Attention(TorchFunctionMode):
     """Hands `scaled_dot_product_attention` float32 copies of what it is given."""
+
+    entered = 0
+    """How many are at work; while one is asked, torch itself knows of none."""
+
+    def __enter__(self) -> Self:
+        type(self).entered += 1
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        type(self).entered -= 1
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self,

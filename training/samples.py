@@ -220,6 +220,12 @@ class Pairs(Dataset[Sample]):
             )
         return sample._replace(position=position, epoch=place.epoch, passed_over=tuple(passed))
 
+    def where(self, position: int) -> str:
+        """The place of the pair at a position, for people."""
+        line, own = self.line.find(position)
+        place = line.at(own)
+        return self.sources[place.part].where(place.row)
+
     def _sample(self, place: order.Place, position: int) -> Sample:
         key = ("framing", self.seed, place.epoch, position)
         rng = np.random.default_rng(keyed_seed(*key))

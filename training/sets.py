@@ -45,8 +45,9 @@ def chosen_rows(reader: Listing, knobs: PairSet) -> NDArray[np.int64]:
         return np.arange(len(reader))
     numbers = reader.numbers()
     if unknown := sorted({*knobs.at_least, *knobs.at_most} - set(numbers)):
+        known = sorted(name for name, found in numbers.items() if not np.isnan(found).all())
         raise ValueError(
-            f"{reader.name} has no score {', '.join(unknown)}; it has {sorted(numbers) or 'none'}"
+            f"{reader.name} has no score {', '.join(unknown)}; it has {known or 'none'}"
         )
     within = np.ones(len(reader), dtype=bool)
     for name, least in knobs.at_least.items():  # NaN is within no bound

@@ -1,6 +1,10 @@
 """Fixtures for the tests of training: a small folder of shards, tiny bases, and runs of recipes."""
 
 import functools
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -14,7 +18,11 @@ from data_gen.shards import INDEX_FILE, scan_shard, shard_writer, write_index
 from training.__main__ import main
 
 GROUPS_PER_SHARD = (5, 4, 3)
-RECIPES = sorted(Path("training/recipes").glob("*.yaml"))
+RECIPES = sorted(
+    recipe
+    for recipe in Path("training/recipes").glob("*.yaml")
+    if "shards" in yaml.safe_load(recipe.read_text())["data"]  # others: test_finetune_recipe.py
+)
 COLOURS = {"red": (230, 20, 20), "blue": (20, 20, 230), "green": (20, 200, 20)}
 
 
@@ -89,6 +97,7 @@ def tiny(recipe: Path, base: Path, shards: Path, output: Path) -> list[str]:
         f"--model.base={base}",
         f"--data.shards={shards}",
         "--model.settings.steps=2",
+        "--model.speed.compile=false",
         "--data.batch_size=4",
         "--data.held_out=0.3",
         "--data.num_workers=0",
@@ -96,6 +105,7 @@ def tiny(recipe: Path, base: Path, shards: Path, output: Path) -> list[str]:
         "--trainer.log_every_n_steps=1",
         "--trainer.accelerator=cpu",
         "--trainer.devices=1",
+        "--trainer.num_nodes=1",
         "--trainer.strategy=auto",
         "--checkpoints.every=1",
         "--held_out_edits.every=2",
@@ -141,3 +151,25 @@ def run_of(base_of, shards: Path, tmp_path_factory) -> Callable[[Path], Path]:
 def recipe(request: pytest.FixtureRequest) -> Path:
     """Every shipped recipe."""
     return Path(request.param)
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory) -> Callable[[list[dict]], list[list[int]]]:
+    """`forked(plan)`: carries out runs as `forking.py` describes them; their exit codes."""
+
+    def carry_out(plan: list[dict]) -> list[list[int]]:
+        path = tmp_path_factory.mktemp("plan") / "plan.json"
+        path.write_text(json.dumps(plan))
+        script = Path(__file__).with_name("forking.py")
+        done = subprocess.run(
+            [sys.executable, str(script), str(path)],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        sys.stderr.write(done.stderr)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return carry_out

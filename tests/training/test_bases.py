@@ -13,11 +13,12 @@ from torch import Tensor
 from inference.backbone import Backbone, Settings, load_backbone
 from inference.noise import keyed_noise
 from inference.sampling import SAMPLERS
-from training.data import Batch, PairData
+from training.data import PairData
 from training.lora import Lora
 from training.module import EditorTraining
 from training.noise_schedule import cumulative_alphas, trained_scheduler
 from training.objective import Objective, draw
+from training.samples import SCORES, Batch
 
 KINDS = ("epsilon", "v_prediction", "xl")
 
@@ -132,7 +133,8 @@ def test_a_step_equals_the_paper_s(
         edited=pictures[0].to(torch.uint8),
         source=pictures[1].to(torch.uint8),
         sizes=torch.tensor([[40 + i, 50, i, 2, 32, 32] for i in range(6)]),
-        scores=torch.rand(6, 5, dtype=torch.float64),
+        scores=torch.rand(6, len(SCORES), dtype=torch.float64),
+        passed_over=[],
     )
     even = torch.full((6,), 1 / 6, dtype=torch.float64)
     scores = batch.score("directional"), even

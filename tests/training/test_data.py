@@ -12,8 +12,9 @@ from PIL import Image
 
 from data_gen.imports.pairs import import_pairs
 from data_gen.shards import ShardError
-from training.data import Batch, PairData
+from training.data import PairData
 from training.framing import Framing
+from training.samples import Batch
 
 
 def reader(shards: Path, **knobs) -> PairData:

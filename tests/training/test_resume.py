@@ -1,6 +1,8 @@
 """A run that was killed and resumed has the same weights, bit for bit, as one that was not."""
 
+import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -126,6 +128,63 @@ def wait_for(path: Path, seconds: float = 180) -> None:
     while not path.exists():
         assert time.monotonic() < end, f"{path} never appeared"
         time.sleep(0.02)
+
+
+def arguments_for_kills(base: Path, shards: Path, output: Path, workers: int, batches: int):
+    return arguments(
+        base,
+        shards,
+        output,
+        "--data.cache_latents=false",
+        "--data.framing.flip=true",
+        "--trainer.precision=32-true",
+        "--held_out_edits.samples=0",
+        f"--data.num_workers={workers}",
+        f"--trainer.accumulate_grad_batches={batches}",
+    )
+
+
+def order_of(file: Path) -> list[list[int]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.timeout(1500)  # on a busy machine; ten seconds on an idle one
+@pytest.mark.parametrize(
+    ("workers", "batches", "kills"),
+    [
+        pytest.param(0, 1, 2),
+        pytest.param(2, 3, 2),
+        pytest.param(0, 1, 10, marks=pytest.mark.slow),
+        pytest.param(0, 3, 10, marks=pytest.mark.slow),
+        pytest.param(2, 1, 10, marks=pytest.mark.slow),
+        pytest.param(2, 3, 10, marks=pytest.mark.slow),
+    ],
+)
+def test_kill_9_at_random_steps_and_resume_equals_unbroken(
+    tiny_folder: Path,
+    shards: Path,
+    tmp_path: Path,
+    forked,
+    workers: int,
+    batches: int,
+    kills: int,
+) -> None:
+    rng = random.Random(f"{workers} {batches} {kills}")
+    places = sorted(rng.sample(range(STEPS * batches * 4), kills))
+
+    def run(name: str, kill_at: int | None = None) -> dict:
+        output = tmp_path / name
+        line = arguments_for_kills(tiny_folder, shards, output, workers, batches)
+        return {"arguments": line, "order": f"{output}.order", "kill_at": kill_at}
+
+    plan = [run("unbroken"), *(run("killed", place) for place in places), run("killed")]
+    endings = forked(plan)
+    assert endings == [[0], *([[-signal.SIGKILL]] * kills), [0]]
+    assert_same_end(tmp_path / "unbroken", tmp_path / "killed")
+    unbroken, killed = (order_of(tmp_path / f"{name}.order") for name in ("unbroken", "killed"))
+    assert all(batch in unbroken for batch in killed)
+    latest = {batch[0]: batch for batch in killed}
+    assert [latest[first] for first in sorted(latest)] == unbroken
 
 
 @pytest.mark.slow

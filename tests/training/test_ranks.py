@@ -1,0 +1,130 @@
+"""One rank or two, whole weights or shared: the same order, losses, checkpoint and folder."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.timeout(1500)  # on a busy machine; half a minute on an idle one
+
+STEPS = 3
+BATCH = 4
+WEIGHTS = Path("model/unet/diffusion_pytorch_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_folder: Path, shards: Path, tmp_path_factory, forked) -> Path:
+    """A folder of finished runs, one of them with another number of ranks at every step."""
+    root: Path = tmp_path_factory.mktemp("ranks")
+
+    def run(name: str, *more: str, ranks: int = 1) -> dict:
+        arguments = [
+            "fit",
+            "--config=training/recipes/shapes.yaml",
+            f"--output={root / name}",
+            f"--model.base={tiny_folder}",
+            f"--data.shards={shards}",
+            "--model.settings.steps=1",
+            "--model.optimizer.schedule=constant",
+            f"--data.batch_size={BATCH}",
+            "--data.held_out=0.3",
+            "--data.cache_latents=false",
+            f"--trainer.max_steps={STEPS}",
+            "--trainer.accelerator=cpu",
+            "--trainer.precision=32-true",
+            "--trainer.log_every_n_steps=1",
+            f"--trainer.devices={ranks}",
+            "--held_out_edits.every=2",
+            "--held_out_edits.samples=1",
+            *more,
+        ]
+        return {"arguments": arguments, "ranks": ranks, "order": str(root / f"{name}.order")}
+
+    fsdp2, ddp = "--trainer.strategy=fsdp2", "--trainer.strategy=ddp"
+    lora = ("--model.lora.rank=2", "--trainer.max_steps=1")
+    plan = [
+        run("one"),
+        run("ddp", ddp, ranks=2),
+        run("fsdp2", fsdp2, ranks=2),
+        run("changing", fsdp2, "--trainer.max_steps=1", ranks=2),
+        run("changing", "--trainer.max_steps=2"),
+        run("changing", ddp, ranks=2),
+        run("lora-one", *lora),
+        run("lora-fsdp2", fsdp2, *lora, ranks=2),
+    ]
+    endings = forked(plan)
+    assert all(code == 0 for codes in endings for code in codes), endings
+    return root
+
+
+def weights_of(run: Path) -> torch.Tensor:
+    """All as one vector: Adam moves a weight by its full rate whatever the size of its gradient,
+    so that rounding moves one that has next to none."""
+    return torch.cat([w.flatten() for _, w in sorted(load_file(run / WEIGHTS).items())])
+
+
+def losses_of(run: Path) -> np.ndarray:
+    curves = sorted((run / "logs").glob("*/metrics.csv"))
+    return np.concatenate([pd.read_csv(curve)["loss"].dropna().to_numpy() for curve in curves])
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "changing"])
+def test_ranks_agree_with_one(runs: Path, name: str) -> None:
+    one, several = losses_of(runs / "one"), losses_of(runs / name)
+    assert len(one) == STEPS
+    assert np.abs(one - several).max() <= 1e-5
+    left, right = weights_of(runs / "one"), weights_of(runs / name)
+    assert (left - right).norm() <= 1e-5 * left.norm()
+    assert not torch.equal(left, right)  # they do compute it otherwise
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "changing"])
+def test_ranks_export_the_same_folder(runs: Path, name: str) -> None:
+    files = [
+        {path.relative_to(runs / run / "model") for path in (runs / run / "model").rglob("*")}
+        for run in ("one", name)
+    ]
+    assert files[0] == files[1]
+    for file in files[0]:
+        one = runs / "one" / "model" / file
+        if one.suffix == ".json":
+            assert one.read_bytes() == (runs / name / "model" / file).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "changing"])
+def test_a_checkpoint_is_the_same_whatever_the_ranks(runs: Path, name: str) -> None:
+    one, other = (torch.load(runs / run / "last.ckpt", weights_only=True) for run in ("one", name))
+    assert one["PairData"] == other["PairData"] == {"position": STEPS * BATCH}
+    assert {k: w.shape for k, w in one["state_dict"].items()} == {
+        k: w.shape for k, w in other["state_dict"].items()
+    }
+    moments = [c["optimizer_states"][0]["state"] for c in (one, other)]
+    assert moments[0].keys() == moments[1].keys()
+    for number, state in moments[0].items():
+        torch.testing.assert_close(
+            state["exp_avg"], moments[1][number]["exp_avg"], rtol=1e-3, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+def test_ranks_share_the_order_of_one(runs: Path, name: str) -> None:
+    first, second = (
+        [json.loads(line) for line in Path(f"{runs / name}.order{rank}").read_text().splitlines()]
+        for rank in ("", ".1")
+    )
+    together = [a + b for a, b in zip(first, second, strict=True)]
+    alone = (runs / "one.order").read_text().splitlines()
+    assert together == [json.loads(line) for line in alone]
+    assert [position for batch in together for position in batch] == list(range(STEPS * BATCH))
+
+
+def test_shared_adapters_are_exported_as_whole_ones(runs: Path) -> None:
+    left, right = weights_of(runs / "lora-one"), weights_of(runs / "lora-fsdp2")
+    assert (left - right).norm() <= 1e-5 * left.norm()
+    for file in (runs / "lora-one" / "lora").glob("*.safetensors"):
+        one, other = load_file(file), load_file(runs / "lora-fsdp2" / "lora" / file.name)
+        assert one.keys() == other.keys()

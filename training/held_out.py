@@ -1,0 +1,167 @@
+"""Edits of held-out pairs while training goes on, and what is measured on them."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytorch_lightning as pl
+from PIL import Image, ImageDraw
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from inference.clip import load_clip
+from inference.editors.editor import EditRequest
+from inference.editors.instruct import Instruct
+from inference.images import from_numpy, to_pil
+from training.data import PairData
+from training.measures import (
+    HeldOut,
+    carried_out_share,
+    distance,
+    losses_by_timestep,
+    similarities,
+)
+from training.module import EditorTraining
+from training.steps import ends_a_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutLoss:
+    """The held-out loss at a step."""
+
+    step: int
+    loss: float
+
+
+class HeldOutEdits(Callback):
+    """Edits the same held-out images every so often, with the averaged weights.
+
+    Writes `held-out/step-<n>.png` into the folder of the run, a row a sample (instruction, source,
+    output, expected), gives it to the loggers, and logs:
+
+    - `held_out/loss` and `held_out/loss_at_<t>`: of all timesteps, and of each quarter of them.
+    - `held_out/l1`: mean L1 distance of output and expected image on [-1, 1], and
+      `held_out/l1_of_copying`, the same for the source left as it is.
+    - with `clip`: `held_out/image_similarity` against `held_out/directional_similarity`, the two
+      axes of the paper's figure 8.
+    - with `shapes`: `held_out/accuracy`, the share of the outputs that read back as asked.
+
+    Attributes:
+        latest: The held-out loss that was last measured.
+    """
+
+    def __init__(
+        self,
+        every: int = 500,
+        samples: int = 8,
+        clip: str | None = None,
+        shapes: bool = False,
+    ) -> None:
+        """Take the knobs.
+
+        Args:
+            every: Optimiser steps from one time to the next.
+            samples: Number of held-out pairs, the same ones every time; 0 edits none.
+            clip: An open_clip folder, or a name that open_clip knows, to measure similarities with.
+            shapes: Whether the pictures are of the shapes world, where an edit can be read off.
+
+        Raises:
+            ValueError: A knob is out of its range.
+        """
+        if every < 1 or samples < 0:
+            raise ValueError(
+                f"held_out_edits.every and samples are {every} and {samples}; "
+                "expected at least 1 and at least 0"
+            )
+        self.every, self.samples, self.shapes = every, samples, shapes
+        self.scorer = None if clip is None else load_clip(clip)
+        self.latest: HeldOutLoss | None = None
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Edit where it is time to.
+
+        All ranks do the same, since weights that are shared among them are put together by all.
+        """
+        if not ends_a_step(trainer, batch_idx) or trainer.global_step % self.every:
+            return
+        data = cast(PairData, cast(Any, trainer).datamodule)
+        held = HeldOut.of(data.held_out_pairs(self.samples), data.framing)
+        if held.instructions:
+            self._edit(trainer, cast(EditorTraining, pl_module), held)
+
+    def _edit(self, trainer: pl.Trainer, module: EditorTraining, held: HeldOut) -> None:
+        step = trainer.global_step
+        editor = Instruct(backbone=module.backbone, resolution=max(held.sources[0].shape[:2]))
+        requests = [
+            EditRequest(image=from_numpy(image), instruction=text, seed=number)
+            for number, (image, text) in enumerate(
+                zip(held.sources, held.instructions, strict=True)
+            )
+        ]
+        outputs = editor.edit(requests)
+        losses = losses_by_timestep(module, held)
+        # one number for all ranks, whose arithmetic may differ in the last bit
+        loss = trainer.strategy.broadcast(float(np.mean(list(losses.values()))))
+        self.latest = HeldOutLoss(step=step, loss=loss)
+        if not trainer.is_global_zero:
+            return
+        found = {"loss": loss} | {f"loss_at_{t:03d}": each for t, each in losses.items()}
+        found |= {
+            "l1": distance(outputs, held.edited),
+            "l1_of_copying": distance([from_numpy(image) for image in held.sources], held.edited),
+        }
+        if self.scorer is not None:
+            found |= similarities(self.scorer, held, outputs)
+        if self.shapes:
+            found["accuracy"] = carried_out_share(held, outputs)
+        sources, expected = ([from_numpy(i) for i in side] for side in (held.sources, held.edited))
+        picture = contact_sheet(held.instructions, sources, outputs, expected)
+        _publish(trainer, {f"held_out/{name}": value for name, value in found.items()}, picture)
+
+
+def _publish(trainer: pl.Trainer, figures: dict[str, float], picture: Image.Image) -> None:
+    """Give figures and picture to the loggers, and write the picture."""
+    step = trainer.global_step
+    for logger in trainer.loggers:
+        logger.log_metrics(figures, step=step)
+        if isinstance(logger, TensorBoardLogger):
+            pixels = np.asarray(picture)
+            logger.experiment.add_image("held_out/edits", pixels, step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image("held_out/edits", [picture], step=step)
+    folder = Path(trainer.default_root_dir) / "held-out"
+    folder.mkdir(exist_ok=True)
+    picture.save(folder / f"step-{step:06d}.png")
+
+
+def contact_sheet(
+    labels: Sequence[str], *columns: Sequence[Tensor], side: int = 128, label_width: int = 256
+) -> Image.Image:
+    """A picture with a row a sample: its label, then one image of each column.
+
+    Args:
+        labels: B texts.
+        columns: Each B images, (3, H, W) in [-1, 1].
+        side: Side of an image in the picture, in pixels.
+        label_width: Room for the label, in pixels.
+    """
+    sheet = Image.new("RGB", (label_width + side * len(columns), side * len(labels)), "white")
+    writer = ImageDraw.Draw(sheet)
+    for row, label in enumerate(labels):
+        text = "\n".join(textwrap.wrap(label, 36))
+        writer.multiline_text((8, row * side + 8), text, fill="black")
+        for column, images in enumerate(columns):
+            image = to_pil(images[row]).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(image, (label_width + column * side, row * side))
+    return sheet

@@ -1,0 +1,118 @@
+"""Measures on held-out pairs: the loss by timestep, distances, similarities, right edits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_gen.records import ImagePair
+from inference.clip import ClipScorer
+from inference.images import from_numpy
+from inference.shapes.judging import judge_pair
+from training.framing import Framing, Pixels
+from training.module import EditorTraining
+from training.objective import Draws, draw, edit_loss
+
+QUARTERS: Final = 4
+"""Parts that the timesteps are measured in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """B held-out pairs, cut to size; images are (H, W, 3) uint8."""
+
+    instructions: list[str]
+    captions: list[str]
+    edited_captions: list[str]
+    sources: list[Pixels]
+    edited: list[Pixels]
+
+    @classmethod
+    def of(cls, pairs: Sequence[ImagePair], framing: Framing) -> Self:
+        """Cut pairs to size without chance."""
+        cut = [framing.steady(pair.source, pair.edited) for pair in pairs]
+        return cls(
+            instructions=[pair.triplet.instruction for pair in pairs],
+            captions=[pair.triplet.caption for pair in pairs],
+            edited_captions=[pair.triplet.edited_caption for pair in pairs],
+            sources=[source for source, _ in cut],
+            edited=[edited for _, edited in cut],
+        )
+
+
+@torch.no_grad()
+def losses_by_timestep(module: EditorTraining, held: HeldOut) -> dict[int, float]:
+    """The averaged weights' loss with both conditions, in each quarter of the timesteps.
+
+    Noise and timesteps are the same every time: a function of the run's seed and a pair's place.
+
+    Returns:
+        The first timestep of each quarter, to its loss.
+    """
+    edited, condition = module.encode(_batch(held.edited), _batch(held.sources))
+    text = module.backbone.encode_text(held.instructions)
+    count, timesteps = len(edited), len(module.alphas)
+    drawn = draw(
+        seed=module.seed,
+        epochs=[-1] * count,  # no sample of training has this epoch
+        positions=range(count),
+        shape=edited.shape[1:],
+        timesteps=timesteps,
+        knobs=replace(module.objective, dropout=0.0, focus=0.0),
+    )
+    height, width = held.edited[0].shape[:2]
+    sizes = torch.tensor([[height, width, 0, 0, height, width]]).expand(count, 6)
+    losses = {}
+    for quarter in range(QUARTERS):
+        start = quarter * timesteps // QUARTERS
+        here = drawn._replace(timesteps=start + drawn.timesteps // QUARTERS)
+        losses[start] = edit_loss(
+            module.average,
+            edited=edited,
+            condition=condition,
+            text=text,
+            sizes=sizes.to(edited.device),
+            weights=torch.ones_like(edited[:, :1]),
+            draws=Draws(*(part.to(edited.device) for part in here)),
+            alphas=module.alphas,
+            prediction_type=module.prediction_type,
+            knobs=module.objective,
+        ).item()
+    return losses
+
+
+def _batch(images: Sequence[Pixels]) -> Tensor:
+    """(B, 3, H, W) uint8."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def distance(outputs: Sequence[Tensor], expected: Sequence[Pixels]) -> float:
+    """Mean absolute difference on [-1, 1] of (3, H, W) outputs and what was expected of them."""
+    wanted = torch.stack([from_numpy(image) for image in expected])
+    return (torch.stack(list(outputs)) - wanted).abs().mean().item()
+
+
+def similarities(scorer: ClipScorer, held: HeldOut, outputs: Sequence[Tensor]) -> dict[str, float]:
+    """CLIP's image and directional similarity of sources and outputs, in the mean."""
+    scores = scorer.scores(
+        torch.stack([from_numpy(image) for image in held.sources]),
+        torch.stack(list(outputs)),
+        held.captions,
+        held.edited_captions,
+    )
+    return {
+        "image_similarity": scores["image_image"].mean().item(),
+        "directional_similarity": scores["directional"].mean().item(),
+    }
+
+
+def carried_out_share(held: HeldOut, outputs: Sequence[Tensor]) -> float:
+    """Share of the outputs that read back as the instruction asks, all else unchanged."""
+    right = [
+        not judge_pair(source, text, (output.permute(1, 2, 0).numpy() + 1) / 2)
+        for source, text, output in zip(held.sources, held.instructions, outputs, strict=True)
+    ]
+    return float(np.mean(right))
