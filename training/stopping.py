@@ -14,7 +14,7 @@ from typing import Final
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import distributed
 
 TERMINATED: Final = 128 + signal.SIGTERM
