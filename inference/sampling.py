@@ -294,20 +294,12 @@ def euler_ancestral(scheduler: Any, steps: int) -> Sampler:
     Raises:
         ValueError: Too few or too many steps, or a configuration that this sampler does not know.
     """
-    tables: Any = EulerAncestralDiscreteScheduler.from_config(_checked_config(scheduler, steps))
-    tables.set_timesteps(steps)
-    sigmas = _floats(tables.sigmas)
-    moves = list(itertools.pairwise(sigmas))
-    fresh = [to * math.sqrt(1 - (to / here) ** 2) for here, to in moves]
-    return Sampler(
-        prediction_type=tables.config.prediction_type,
-        timesteps=_floats(tables.timesteps),
-        signal=(1.0,) * len(moves),
-        level=sigmas[:-1],
-        next_signal=(1.0,) * len(moves),
+    tables = _euler(EulerAncestralDiscreteScheduler, scheduler, steps)
+    moves = list(zip(tables.level, tables.next_level, strict=True))
+    return replace(
+        tables,
         next_level=_floats(to**2 / here for here, to in moves),
-        fresh=tuple(fresh),
-        init_scale=float(tables.init_noise_sigma),
+        fresh=_floats(to * math.sqrt(1 - (to / here) ** 2) for here, to in moves),
     )
 
 
@@ -321,7 +313,11 @@ def euler(scheduler: Any, steps: int) -> Sampler:
     Raises:
         ValueError: Too few or too many steps, or a configuration that this sampler does not know.
     """
-    tables: Any = EulerDiscreteScheduler.from_config(_checked_config(scheduler, steps))
+    return _euler(EulerDiscreteScheduler, scheduler, steps)
+
+
+def _euler(kind: Any, scheduler: Any, steps: int) -> Sampler:
+    tables = kind.from_config(_checked_config(scheduler, steps))
     tables.set_timesteps(steps)
     sigmas = _floats(tables.sigmas)
     return Sampler(
