@@ -8,37 +8,29 @@ step trains on pairs with shared self-attention, so that its maps carry the layo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    EulerAncestralDiscreteScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from inference.attention import RowSharing, controlled
 from inference.shapes.captions import caption, describe
 from inference.shapes.phrasings import instruction, parse_instruction
 from inference.shapes.scene import Scene, random_scene
 from training.precision import bf16_with_float32_attention
+from training.shapes.architecture import WIDTH, new_scheduler, new_text_encoder, new_unet
 from training.shapes.layout import draw_sharing, layout_pairs
 from training.shapes.loop import LoopKnobs, Losses, generator, optimise
 from training.shapes.pairs import draw_pair
 from training.shapes.read_back import read_back, unseen_descriptions
 from training.shapes.sayings import SayingHeads, labels, said_by_caption, said_by_instruction
 from training.shapes.scenes import TEST_SEED, Pictures, SceneSet, rng, scene_set, to_model
-from training.shapes.tokenizer import MAX_LENGTH, make_tokenizer
-
-WIDTH: Final = 128
+from training.shapes.tokenizer import make_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,60 +93,6 @@ class Guided(nn.Module):
             UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32),
             CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
         )
-
-
-def new_unet() -> UNet2DConditionModel:
-    """An untrained UNet: channels (64, 128), cross-attention on both levels, 4.3 M parameters."""
-    return UNet2DConditionModel(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(64, 128),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
-        cross_attention_dim=WIDTH,
-        attention_head_dim=4,  # diffusers' name for the number of heads
-        norm_num_groups=16,
-    )
-
-
-def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """An untrained CLIP text tower: two layers, 128 wide."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=4 * WIDTH,
-            projection_dim=WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=MAX_LENGTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
-def new_scheduler() -> EulerAncestralDiscreteScheduler:
-    """The noise schedule that the UNet is trained with, and how it is sampled by default.
-
-    Fresh noise in every step mends figures that DDIM leaves malformed. What DDIM reads beside the
-    schedule stands in the configuration too, so that a sampler made from it is the same.
-    """
-    deterministic = DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.025,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        timestep_spacing="trailing",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-    return EulerAncestralDiscreteScheduler.from_config(deterministic.config)
 
 
 def train_diffusion(

@@ -5,7 +5,8 @@ import torch
 
 from inference.attention import RowSharing
 from inference.shapes.captions import describes, parse
-from training.shapes.diffusion import Guided, denoising_loss, figure_cells, new_scheduler, tokenize
+from training.shapes.architecture import new_scheduler
+from training.shapes.diffusion import Guided, denoising_loss, figure_cells, tokenize
 from training.shapes.layout import KEEPING_LAYOUT, draw_sharing, layout_pairs
 from training.shapes.loop import generator
 from training.shapes.scenes import picture, to_model
