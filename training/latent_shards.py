@@ -27,7 +27,7 @@ from torch import Tensor
 
 from data_gen.imports.reading import BadPair, Look, Size
 from data_gen.records import EditTriplet, ImagePair
-from data_gen.shards import INDEX_FILE, ShardError
+from data_gen.shards import INDEX_FILE, ShardError, digests_of, with_digests
 from data_gen.shards.stores import Cache, Remote, Store, open_store, read_places, require_size
 from inference.images import to_numpy
 from training.framing import Framing, Sizes
@@ -35,7 +35,6 @@ from training.samples import SCORES, Draw, Sample
 
 NUMBERS: Final = ("p", "guidance", *SCORES)
 _ABOUT: Final = b"latents"
-_DIGESTS: Final = b"sha256"
 _ENDS: Final = ("offset", "size")
 _PLACES: Final = ("latents_offset", "latents_size", "json_offset", "json_size")
 SCHEMA: Final = pa.schema(
@@ -97,8 +96,8 @@ def scan(path: Path) -> dict[str, dict[str, int]]:
 
 def write_index(path: Path, table: "pa.Table", about: About, digests: Mapping[str, str]) -> None:
     """Write the index of all shards, with what they are of and their SHA-256."""
-    metadata = {_ABOUT: about.to_json(), _DIGESTS: json.dumps(digests)}
-    pq.write_table(table.replace_schema_metadata(metadata), path)
+    described = table.replace_schema_metadata({_ABOUT: about.to_json()})
+    pq.write_table(with_digests(described, digests), path)
 
 
 def holds_latents(store: Store) -> bool:
@@ -131,7 +130,7 @@ class LatentPairs:
             )
         self.about = About.of_json(table.schema.metadata[_ABOUT])
         if isinstance(self.store, Remote):
-            self.store.expect(json.loads(table.schema.metadata[_DIGESTS]))
+            self.store.expect(digests_of(table))
         self._columns = {name: table[name].combine_chunks() for name in SCHEMA.names}
         self.groups = [str(group) for group in table["group"].to_pylist()]
         self.shards = [str(shard) for shard in table["shard"].to_pylist()]

@@ -1,20 +1,23 @@
 """Shards: image pairs in plain tars that stock readers understand, and an index into them."""
 
-from data_gen.shards.members import ShardError
-from data_gen.shards.tars import (
+from data_gen.shards.index import (
     INDEX_FILE,
     INDEX_SCHEMA,
     IndexRow,
-    ShardIndex,
-    ShardWriter,
+    digests_of,
     read_index,
-    read_members,
-    read_pair,
     read_table,
-    scan_shard,
-    shard_writer,
     with_digests,
     write_index,
+)
+from data_gen.shards.members import ShardError
+from data_gen.shards.tars import (
+    ShardIndex,
+    ShardWriter,
+    read_members,
+    read_pair,
+    scan_shard,
+    shard_writer,
 )
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "ShardError",
     "ShardIndex",
     "ShardWriter",
+    "digests_of",
     "read_index",
     "read_members",
     "read_pair",

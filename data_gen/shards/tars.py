@@ -10,23 +10,21 @@ extracted or unpickled.
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import webdataset
 from numpy.typing import NDArray
 
 from data_gen.records import EditTriplet, ImagePair, Scores
+from data_gen.shards.index import INDEX_SCHEMA, SIZES, IndexRow, read_index
 from data_gen.shards.members import (
     HEAD,
-    LATER_SCORES,
     MEMBERS,
     SCORES,
     ShardError,
@@ -47,70 +45,6 @@ from data_gen.shards.stores import (
     read_places,
     require_size,
 )
-
-INDEX_FILE = "index.parquet"
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexRow:
-    """One pair in the index; None is what is not known of an imported pair.
-
-    Attributes:
-        key: The pair's key.
-        group: Id of its triplet; sampling and splits go by group.
-        shard: Path of the tar, relative to the index, with forward slashes.
-        edit_type: Kind of edit.
-        seed_index, branch, p, guidance: As in `ImagePair`.
-        image_image, text_source, text_edited, directional, surprise, aesthetic, dino, judge,
-            unsafe: As in `Scores`.
-        input_offset, input_size: Where the source image's bytes lie in the tar.
-        edited_offset, edited_size: The edited image's.
-        json_offset, json_size: The description's.
-        input_width, input_height, edited_width, edited_height: Sizes in pixels; None in an index
-            that was written before they were noted, or of a picture that does not tell.
-    """
-
-    key: str
-    group: str
-    shard: str
-    edit_type: str | None
-    seed_index: int
-    branch: int
-    p: float | None
-    guidance: float | None
-    image_image: float | None
-    text_source: float | None
-    text_edited: float | None
-    directional: float | None
-    surprise: float | None
-    aesthetic: float | None
-    dino: float | None
-    judge: float | None
-    unsafe: float | None
-    input_offset: int
-    input_size: int
-    edited_offset: int
-    edited_size: int
-    json_offset: int
-    json_size: int
-    input_width: int | None = None
-    input_height: int | None = None
-    edited_width: int | None = None
-    edited_height: int | None = None
-
-
-_ARROW_TYPES: dict[object, Any] = {
-    str: pa.string(),
-    str | None: pa.string(),
-    int: pa.int64(),
-    int | None: pa.int64(),
-    float | None: pa.float64(),
-}
-INDEX_SCHEMA = pa.schema([(item.name, _ARROW_TYPES[item.type]) for item in fields(IndexRow)])
-SIZES = ("input_width", "input_height", "edited_width", "edited_height")
-_LATER = {*LATER_SCORES, *SIZES}
-_DIGESTS = b"sha256"
-
 
 # ---------------------------------------------------------------- writing
 
@@ -223,24 +157,11 @@ def _size(file: io.BufferedReader, member: tarfile.TarInfo) -> tuple[int | None,
     return image_size(file.read(min(member.size, HEAD))) or (None, None)
 
 
-def write_index(
-    path: Path, rows: Sequence[IndexRow], digests: Mapping[str, str] | None = None
-) -> None:
-    """Write rows as parquet, with the SHA-256 of the shards by name where they are known."""
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=INDEX_SCHEMA)
-    pq.write_table(with_digests(table, digests or {}), path)
-
-
-def with_digests(table: "pa.Table", digests: Mapping[str, str]) -> "pa.Table":
-    """Note the SHA-256 of shards, by name, in an index."""
-    return table.replace_schema_metadata({_DIGESTS: json.dumps(digests)})
-
-
 # ---------------------------------------------------------------- reading
 
 
 class ShardIndex:
-    """All pairs of a data set, by position, or those whose scores keep to some bounds.
+    """All pairs of a data set, by position.
 
     Args:
         root: The folder with ``index.parquet``; shards lie below it. Or its URL.
@@ -305,53 +226,6 @@ class ShardIndex:
     def read(self, position: int) -> ImagePair:
         """Read one pair; see `read_pair`."""
         return _pair(self.store, self[position])
-
-
-def read_index(store: Store) -> tuple["pa.Table", dict[str, str]]:
-    """The table of a data set's index, and the SHA-256 of its shards as far as they are known.
-
-    Raises:
-        FileNotFoundError: There is no index.
-        ShardError: It is damaged or has other columns.
-    """
-    path = store.where(INDEX_FILE)
-    try:
-        content = store.whole(INDEX_FILE)
-    except FileNotFoundError:
-        raise FileNotFoundError(_NO_INDEX.format(path)) from None
-    table = _parsed(pa.BufferReader(content), path, INDEX_SCHEMA)
-    metadata = table.schema.metadata or {}
-    return table, json.loads(metadata.get(_DIGESTS, b"{}"))
-
-
-def read_table(path: Path, schema: "pa.Schema") -> "pa.Table":
-    """Read a parquet file that must have this schema; what older files lack is null.
-
-    Those are the scores and sizes that were not known yet when they were written.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ShardError: It is damaged or has other columns.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(_NO_INDEX.format(path))
-    return _parsed(path, str(path), schema)
-
-
-_NO_INDEX = "no index at {}: the data set is not finished, or not there"
-
-
-def _parsed(source: Any, path: str, schema: "pa.Schema") -> "pa.Table":
-    try:
-        table = pq.read_table(source)
-    except pa.ArrowException as error:
-        raise ShardError(f"{path} is no parquet file, or is truncated: {error}") from error
-    for position, column in enumerate(schema):
-        if column.name in _LATER and column.name not in table.schema.names:
-            table = table.add_column(position, column, pa.nulls(len(table), column.type))
-    if not table.schema.equals(schema):
-        raise ShardError(f"{path} has the columns {table.schema.names}, expected {schema.names}")
-    return table
 
 
 def read_pair(root: Path, row: IndexRow) -> ImagePair:
