@@ -5,7 +5,7 @@
     python scripts/bench/shapes.py writer      # 10 minutes
     python scripts/bench/shapes.py pairs       # an hour and a half
     python scripts/bench/shapes.py editor      # 20 minutes
-    python scripts/bench/shapes.py guidance    # 25 minutes
+    python scripts/bench/shapes.py guidance    # 50 minutes
 
 Everything is drawn from the seeds below, on which nothing was trained or tuned. `everything` runs
 them one after the other. Tables are Markdown, for `RESULTS.md`.
