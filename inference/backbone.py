@@ -183,14 +183,21 @@ class Backbone:
             if length > limit:
                 raise PromptTooLong(prompt, found=length, limit=limit)
 
-    def encode_image(self, images: Tensor) -> Tensor:
+    def encode_image(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """Latents as the UNet denoises them: the posterior's mean times the scaling factor.
 
         This is for training targets and inversion; the image *condition* is `encode_condition`.
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1].
+            noise: Standard normal, of the latents' shape, by which they are drawn from the
+                posterior; None takes its mean.
         """
         posterior = self.vae.encode(self._checked(images)).latent_dist
-        latents: Tensor = posterior.mean * self.vae.config.scaling_factor
-        return latents
+        latents: Tensor = posterior.mean
+        if noise is not None:
+            latents = latents + posterior.std * noise.to(latents)
+        return latents * self.vae.config.scaling_factor
 
     def encode_condition(self, images: Tensor) -> Tensor:
         """Latents of an image condition: the posterior's mode times `image_latent_scale`.

@@ -65,8 +65,8 @@ class PairData(pl.LightningDataModule):
             sets: In its place one data set or several, with layouts, weights and bounds of scores.
             batch_size: Pairs in a batch over all ranks.
             framing: How images are cut to size.
-            cache_latents: Encode the whole set once at the start and keep it in memory. Needs a
-                framing without chance.
+            cache_latents: Encode the whole set once at the start and keep it in memory, targets by
+                the posterior's mean. Needs a framing without chance.
             held_out: Share of the groups, chosen by hash, that is never trained on.
             backwards: Share of the samples that lead from the edited image back to the source, by
                 the inverse instruction; a pair that has none always leads forwards.

@@ -35,7 +35,7 @@ from training.objective import (
 )
 from training.optimizer import OptimizerKnobs, adamw, learning_rate_factor
 from training.precision import bf16_with_float32_attention
-from training.samples import Batch
+from training.samples import Batch, posterior_noise
 from training.speed import Speed, lay_out, speed_up
 from training.steps import StepRecord
 from training.unet import widen
@@ -171,18 +171,21 @@ class EditorTraining(pl.LightningModule):
             self._log_mean = log_mean_weight(scores, shares, self.objective.score_beta)
 
     @torch.no_grad()
-    def encode(self, edited: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, edited: Tensor, source: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Latents of the edited images (the target) and of the source images (the condition).
 
         Args:
             edited: (B, 3, H, W) uint8.
             source: (B, 3, H, W) uint8.
+            noise: Draws the target from the VAE's posterior; None takes the mean.
 
         Returns:
             Twice (B, 4, H/f, W/f) for a VAE that shrinks f times.
         """
         return (
-            self.backbone.encode_image(self._normalised(edited)),
+            self.backbone.encode_image(self._normalised(edited), noise),
             self.backbone.encode_condition(self._normalised(source)),
         )
 
@@ -193,7 +196,7 @@ class EditorTraining(pl.LightningModule):
         """The loss of one batch; see `objective.edit_loss`."""
         edited, condition = batch.edited, batch.source
         if not batch.is_encoded:
-            edited, condition = self.encode(edited, condition)
+            edited, condition = self.encode(edited, condition, self._posterior_noise(batch))
         draws = draw(
             seed=self.seed,
             epochs=batch.epochs,
@@ -219,6 +222,13 @@ class EditorTraining(pl.LightningModule):
         self._step.add(batch.positions, loss)
         self.log("loss", loss, batch_size=len(batch.positions), sync_dist=True)
         return loss
+
+    def _posterior_noise(self, batch: Batch) -> Tensor:
+        """What draws the targets: the same for images as for latents that were made before."""
+        height, width = (side // self.backbone.latent_factor for side in batch.edited.shape[-2:])
+        shape = (self.backbone.vae.config.latent_channels, height, width)
+        places = zip(batch.epochs, batch.positions, strict=True)
+        return torch.stack([posterior_noise(self.seed, *place, shape=shape) for place in places])
 
     @torch.no_grad()
     def _encoded(self, instructions: list[str], draws: Draws) -> Text:

@@ -131,8 +131,18 @@ class Draw:
     bucket: int = 0
 
     def noise(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal noise for sampling a posterior."""
-        return keyed_noise("posterior", *self.key, shape=shape)
+        """See `posterior_noise`."""
+        return posterior_noise(*self.key, shape=shape)
+
+
+def posterior_noise(*sample: str | int, shape: Sequence[int]) -> Tensor:
+    """Standard normal noise by which a target is drawn from what the VAE says of its image.
+
+    Args:
+        sample: Seed of the run, epoch and position.
+        shape: Of one sample's latents.
+    """
+    return keyed_noise("posterior", *sample, shape=shape)
 
 
 class Source(Protocol):

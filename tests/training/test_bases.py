@@ -18,7 +18,7 @@ from training.lora import Lora
 from training.module import EditorTraining
 from training.noise_schedule import cumulative_alphas, trained_scheduler
 from training.objective import Objective, draw
-from training.samples import SCORES, Batch
+from training.samples import SCORES, Batch, posterior_noise
 
 KINDS = ("epsilon", "v_prediction", "xl")
 
@@ -82,10 +82,11 @@ def reference(batch: Batch, base: Backbone, unet: object, objective: Objective) 
         )
         t, noise, a = draws.timesteps, draws.noise.double(), alpha_bars[draws.timesteps]
         pictures = [(side[i : i + 1] / 127.5 - 1).double() for side in (batch.edited, batch.source)]
-        target, condition = (base.vae.encode(picture).latent_dist.mean for picture in pictures)
-        z = target * base.vae.config.scaling_factor
+        target, condition = (base.vae.encode(picture).latent_dist for picture in pictures)
+        own = posterior_noise(7, batch.epochs[i], batch.positions[i], shape=(4, 8, 8)).double()
+        z = (target.mean + target.std * own) * base.vae.config.scaling_factor
         text = base.encode_text([batch.instructions[i] if draws.keep_text else ""])
-        condition = condition * base.settings.image_latent_scale * draws.keep_image
+        condition = condition.mean * base.settings.image_latent_scale * draws.keep_image
         z_t = a.sqrt() * z + (1 - a).sqrt() * noise
         added = {"text_embeds": text.pooled, "time_ids": batch.sizes[i : i + 1].double()}
         output = unet(  # type: ignore[operator]

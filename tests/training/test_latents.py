@@ -17,7 +17,7 @@ from training.__main__ import main
 from training.data import PairData
 from training.framing import Framing
 from training.latents import latents
-from training.samples import Batch
+from training.samples import Batch, posterior_noise
 
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
 
@@ -57,10 +57,15 @@ def test_they_are_the_posterior_that_training_would_see(
     for row in range(len(index)):
         pairs[index[row].group].append(index.read(row))
     by_text = {some[0].triplet.instruction: some for some in pairs.values()}
-    errors = []
+    noises = []
     for batch in first_batches(reader(encoded, tiny_folder), 3):
-        for text, edited, source in zip(
-            batch.instructions, batch.edited, batch.source, strict=True
+        for text, edited, source, epoch, position in zip(
+            batch.instructions,
+            batch.edited,
+            batch.source,
+            batch.epochs,
+            batch.positions,
+            strict=True,
         ):
             candidates = by_text[text]
             conditions = [
@@ -69,13 +74,13 @@ def test_they_are_the_posterior_that_training_would_see(
             distances = [(source - condition).abs().max().item() for condition in conditions]
             pair = candidates[distances.index(min(distances))]
             assert min(distances) < 5e-3  # half precision
-            image = from_numpy(pair.edited)[None]
-            posterior = backbone.vae.encode(image).latent_dist
-            scale = backbone.vae.config.scaling_factor
-            errors.append((edited / scale - posterior.mean[0]) / posterior.std[0])
-    errors = torch.stack(errors)  # the target is drawn: standard normal about the mean
-    assert abs(errors.mean().item()) < 0.05
-    assert abs(errors.std().item() - 1) < 0.05
+            noise = posterior_noise(3, epoch, position, shape=edited.shape)
+            target = backbone.encode_image(from_numpy(pair.edited)[None], noise[None])[0]
+            torch.testing.assert_close(edited, target, rtol=0, atol=5e-3)
+            noises.append(noise)
+    drawn = torch.stack(noises)
+    assert abs(drawn.mean().item()) < 0.05
+    assert abs(drawn.std().item() - 1) < 0.05
 
 
 def test_a_target_is_drawn_anew_at_every_visit_and_alike_after_a_resume(
