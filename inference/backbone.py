@@ -197,7 +197,8 @@ class Backbone:
         latents: Tensor = posterior.mean
         if noise is not None:
             latents = latents + posterior.std * noise.to(latents)
-        return latents * self.vae.config.scaling_factor
+        scale: float = self.vae.config.scaling_factor
+        return latents * scale
 
     def encode_condition(self, images: Tensor) -> Tensor:
         """Latents of an image condition: the posterior's mode times `image_latent_scale`.
