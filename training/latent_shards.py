@@ -28,7 +28,7 @@ from torch import Tensor
 from data_gen.imports.reading import BadPair, Look, Size
 from data_gen.records import EditTriplet, ImagePair
 from data_gen.shards import INDEX_FILE, ShardError, digests_of, with_digests
-from data_gen.shards.stores import Cache, Remote, Store, open_store, read_places, require_size
+from data_gen.shards.stores import Cache, Remote, Store, open_store, read_places, require_sizes
 from inference.images import to_numpy
 from training.framing import Framing, Sizes
 from training.samples import SCORES, Draw, Sample
@@ -235,8 +235,7 @@ class LatentPairs:
         for shard, *places in zip(self.shards, *(last.to_pylist() for last in lasts), strict=True):
             end = max(places[0] + places[1], places[2] + places[3])
             ends[shard] = max(end, ends.get(shard, 0))
-        for shard, end in ends.items():
-            require_size(self.store, shard, end)
+        require_sizes(self.store, ends)
 
 
 class Latents:

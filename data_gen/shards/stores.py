@@ -219,15 +219,28 @@ def _checked_url(url: str) -> str:
 # ---------------------------------------------------------------- members
 
 
-def require_size(store: Store, shard: str, least: int) -> None:
-    """Require that a shard is there and has so many bytes.
+def require_sizes(store: Store, least: Mapping[str, int]) -> None:
+    """Require that all shards are there and have so many bytes each.
 
     Raises:
-        FileNotFoundError: It is not there.
-        ShardError: It is shorter.
+        FileNotFoundError: One is not there.
+        ShardError: One is shorter, or several are not as they should be, each of which is listed.
     """
-    if (size := store.size(shard)) < least:
-        raise ShardError(f"{store.where(shard)} is truncated: {size} bytes of at least {least}")
+    faults: list[Exception] = []
+    for shard, end in least.items():
+        try:
+            size = store.size(shard)
+        except (OSError, ShardError) as error:
+            faults.append(error)
+            continue
+        if size < end:
+            path = store.where(shard)
+            faults.append(ShardError(f"{path} is truncated: {size} bytes of at least {end}"))
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        said = "".join(f"\n  {fault}" for fault in faults)
+        raise ShardError(f"{len(faults)} of {len(least)} shards cannot be read:{said}")
 
 
 def read_places(

@@ -43,7 +43,7 @@ from data_gen.shards.stores import (
     Store,
     open_store,
     read_places,
-    require_size,
+    require_sizes,
 )
 
 # ---------------------------------------------------------------- writing
@@ -211,17 +211,7 @@ class ShardIndex:
         ends = pc.add(self._table["json_offset"], self._table["json_size"])
         table = self._table.append_column("end", ends)
         lengths = table.group_by("shard").aggregate([("end", "max")]).to_pylist()
-        faults: list[Exception] = []
-        for row in lengths:
-            try:
-                require_size(self.store, row["shard"], row["end_max"])
-            except (OSError, ShardError) as error:
-                faults.append(error)
-        if len(faults) == 1:
-            raise faults[0]
-        if faults:
-            said = "".join(f"\n  {fault}" for fault in faults)
-            raise ShardError(f"{len(faults)} of {len(lengths)} shards cannot be read:{said}")
+        require_sizes(self.store, {row["shard"]: row["end_max"] for row in lengths})
 
     def read(self, position: int) -> ImagePair:
         """Read one pair; see `read_pair`."""

@@ -1,6 +1,7 @@
 """Latents of before training are those of the images, survive a kill, and belong to one VAE."""
 
 import json
+import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 import training.latents
-from data_gen.shards import ShardIndex
+from data_gen.shards import ShardError, ShardIndex
 from inference.backbone import load_backbone
 from inference.images import from_numpy
 from training.__main__ import main
@@ -161,6 +162,17 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(training.latents, "packed", None)
         latents(tiny_folder, output, str(shards), unit_size=7, batch_size=6)
+
+
+def test_every_shard_that_is_short_is_listed(encoded: Path, tiny_folder: Path, tmp_path) -> None:
+    copy = tmp_path / "set"
+    shutil.copytree(encoded, copy)
+    short = sorted((copy / "shards").glob("*.tar"))[:2]
+    for shard in short:
+        shard.write_bytes(shard.read_bytes()[:1000])
+    with pytest.raises(ShardError, match=r"2 of \d+ shards cannot be read") as caught:
+        reader(copy, tiny_folder)
+    assert all(shard.name in str(caught.value) for shard in short)
 
 
 def test_another_vae_another_framing_and_a_second_encoding_are_refused(
