@@ -36,6 +36,7 @@ from data_gen.runs.receipts import (
 from data_gen.runs.units import UnitMaker, publish
 from inference.backbone import Backbone, load_backbone
 from inference.clip import ClipScorer, load_clip
+from inference.compilation import WITHOUT_ATTENTION, compile_blocks
 
 FORMAT = 5
 """Raised when the same recipe and models would give other bytes than before."""
@@ -63,6 +64,8 @@ class PairKnobs:
         precision: Of the text-to-image model's weights.
         channels_last: Whether its convolutions keep the channels of a pixel together in memory,
             which tensor cores want. Pixels move by rounding with it.
+        compile: Whether what lies between its attention sites is compiled; the first unit takes a
+            minute longer. Pixels move by rounding with it.
         render: Sampling and attention sharing.
         filter: What is kept.
         early: What is not rendered to its end.
@@ -76,6 +79,7 @@ class PairKnobs:
     clip: str = "inference/shapes/models/clip"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = False
+    compile: bool = False
     render: RenderKnobs = field(default_factory=RenderKnobs)
     filter: FilterKnobs = field(default_factory=FilterKnobs)
     early: EarlyKnobs = field(default_factory=EarlyKnobs)
@@ -158,6 +162,7 @@ def plan_units(triplets: Sequence[EditTriplet], knobs: PairKnobs) -> list[Unit]:
         "format": FORMAT,
         "precision": knobs.precision,
         "channels_last": knobs.channels_last,
+        "compile": knobs.compile,
         "render": asdict(knobs.render),
         "filter": asdict(knobs.filter),
         "early": asdict(knobs.early),
@@ -250,6 +255,8 @@ def load_models(knobs: PairKnobs) -> tuple[Backbone, ClipScorer]:
     if knobs.channels_last:
         for part in (backbone.unet, backbone.vae):
             part.to(memory_format=torch.channels_last)
+    if knobs.compile:
+        compile_blocks(backbone.unet, WITHOUT_ATTENTION, dynamic=True)
     return backbone, load_clip(knobs.clip, device=device)
 
 

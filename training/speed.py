@@ -6,6 +6,7 @@ from typing import Final
 import torch
 from diffusers import UNet2DConditionModel
 
+from inference.compilation import compile_blocks
 from training.precision import checkpointed
 
 COMPILED: Final = frozenset({"BasicTransformerBlock", "ResnetBlock2D"})
@@ -40,6 +41,4 @@ def speed_up(unet: UNet2DConditionModel, knobs: Speed) -> None:
     if knobs.gradient_checkpointing:
         unet.enable_gradient_checkpointing(checkpointed)
     if knobs.compile:
-        for module in unet.modules():
-            if type(module).__name__ in COMPILED:
-                module.compile()
+        compile_blocks(unet, COMPILED)

@@ -117,6 +117,7 @@ def test_all_that_decides_the_bytes_is_in_the_fingerprint(
         {"clip": "ViT-L-14/openai"},
         {"precision": "float16"},
         {"channels_last": True},
+        {"compile": True},
         {"scorers": ScorerKnobs(dino=str(tmp_path / "dino"))},
         {"scorers": ScorerKnobs(safety=str(tmp_path / "dino"))},
         {"scorers": ScorerKnobs(judge=JudgeKnobs(model="one", base_url=""))},

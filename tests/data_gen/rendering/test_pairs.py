@@ -16,6 +16,7 @@ from data_gen.rendering.pairs import Draft, denoise_trees, rejection, render_tre
 from data_gen.rendering.prefix_tree import plan, shared_steps, unet_rows
 from data_gen.rendering.trees import RenderKnobs, Share, draw_tree
 from inference.backbone import Backbone
+from inference.compilation import WITHOUT_ATTENTION, compile_blocks
 from inference.sampling import SAMPLERS, SamplerName
 from tests.data_gen.rendering.reference_renderer import (
     LONGER,
@@ -90,6 +91,16 @@ def test_the_tree_equals_independent_rendering_on_a_large_unet(
         _, expected = render_independently(backbone, tree(), p, "self", sampler)
         error = float((target - expected).abs().max() / expected.abs().max())
         assert error < 1e-4
+
+
+@pytest.mark.slow
+def test_compiled_blocks_render_the_same_latents(build_backbone: BuildBackbone) -> None:
+    knobs = RenderKnobs(steps=STEPS, batch_rows=12, share="cross")  # calls of many sizes
+    _, wanted = denoise_trees(build_backbone(), [tree(LONGER)], knobs)
+    backbone = build_backbone()
+    compile_blocks(backbone.unet, WITHOUT_ATTENTION, dynamic=True)
+    _, found = denoise_trees(backbone, [tree(LONGER)], knobs)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_unet_rows_are_counted_as_the_formula_says(build_backbone: BuildBackbone) -> None:
