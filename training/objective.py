@@ -57,6 +57,8 @@ class Objective:
             bare surfaces. None counts all alike.
         dropout: Share of the samples that lose their instruction, as many lose their image, and as
             many lose both, so that guidance has its unconditional branches; in [0, 1/3].
+        drop_image: Whether images are among what is lost. Without, image guidance has no branch of
+            its own, the paper's ablation of it.
         score: Which of a pair's scores, from the index of the shards, weights its loss, see
             `score_weights`; None weights all pairs alike.
         score_beta: Temperature of those weights: the score that is worth a factor of e.
@@ -73,6 +75,7 @@ class Objective:
     changed_share: float | None = None
     detail_share: float | None = None
     dropout: float = 0.05
+    drop_image: bool = True
     score: Score | None = None
     score_beta: float = 0.1
 
@@ -141,7 +144,7 @@ def draw(
         for epoch, position in zip(epochs, positions, strict=True)
     ]
     uniform = torch.tensor([u for _, u, _ in samples], dtype=torch.float64)
-    keep_text, keep_image = conditions_kept(uniform, knobs.dropout)
+    keep_text, keep_image = conditions_kept(uniform, knobs.dropout, drop_image=knobs.drop_image)
     return Draws(
         timesteps=torch.tensor([t for t, _, _ in samples]),
         noise=torch.stack([noise for _, _, noise in samples]),
@@ -166,15 +169,18 @@ def _draw_one(
     return timestep, uniform, noise
 
 
-def conditions_kept(uniform: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+def conditions_kept(
+    uniform: Tensor, dropout: float, *, drop_image: bool = True
+) -> tuple[Tensor, Tensor]:
     """Which samples keep their text and which their image, from one uniform draw in [0, 1) each.
 
     The text goes below 2p and the image in [p, 3p), so that a share p loses the text alone, p both
-    and p the image alone (InstructPix2Pix, `ddpm_edit.py`, get_input).
+    and p the image alone (InstructPix2Pix, `ddpm_edit.py`, get_input). Where images are not to be
+    lost, all are kept and texts go as before.
     """
     keep_text = uniform >= 2 * dropout
     keep_image = (uniform < dropout) | (uniform >= 3 * dropout)
-    return keep_text, keep_image
+    return keep_text, keep_image if drop_image else torch.ones_like(keep_image)
 
 
 def add_noise(latents: Tensor, noise: Tensor, a: Tensor) -> Tensor:

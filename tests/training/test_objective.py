@@ -92,6 +92,13 @@ def test_one_draw_decides_both_conditions() -> None:
     assert only_image_lost.nonzero().flatten().tolist() == [10, 11, 12, 13, 14]
 
 
+def test_images_need_not_be_dropped() -> None:
+    uniform = torch.arange(100) / 100
+    kept = conditions_kept(uniform, 0.05, drop_image=False)
+    assert torch.equal(kept[0], conditions_kept(uniform, 0.05)[0])
+    assert kept[1].all()
+
+
 def test_conditions_are_dropped_in_equal_parts() -> None:
     drawn = torch.rand(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     keep_text, keep_image = conditions_kept(drawn, 0.05)
