@@ -18,7 +18,7 @@ from data_gen.captions.stage import read_captions
 from data_gen.instructions.stage import plan_questions, read_triplets
 from data_gen.judging.surprise import LOOKED_AT
 from data_gen.records import Caption, EditTriplet
-from data_gen.rendering.prefix_tree import shared_steps, unet_rows
+from data_gen.rendering.prefix_tree import forks_of, unet_rows
 from data_gen.rendering.trees import draw_tree
 from data_gen.runs.executors import Partition
 from data_gen.runs.receipts import Receipt, Unit, done_receipt
@@ -67,9 +67,9 @@ def work_of(triplet: EditTriplet, knobs: PairKnobs) -> Work:
     drawing = images = 0
     guided = knobs.render.guidance_range != (1.0, 1.0)
     for seed_index in range(knobs.render.seeds_for(triplet)):
-        ps = draw_tree(triplet, seed_index, knobs.render).ps
-        drawing += unet_rows(ps, steps) // (1 if guided else 2)
-        images += 1 + len({shared_steps(p, steps) for p in ps})
+        tree = draw_tree(triplet, seed_index, knobs.render)
+        drawing += unet_rows(tree.ps, steps, tree.together) // (1 if guided else 2)
+        images += 1 + len(set(forks_of(tree.ps, steps, tree.together)))
     seeds = knobs.render.seeds_for(triplet)
     most = seeds if knobs.filter.best_p_per_seed else images - seeds
     kept = min(knobs.filter.keep, most)

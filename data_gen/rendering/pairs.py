@@ -185,6 +185,7 @@ class _Rendering:
             [tree.ps for tree in trees],
             steps=knobs.steps,
             capacity=knobs.batch_rows // (2 if self.guided else 1),
+            together=[tree.together for tree in trees],
         )
         aligned = {t: _aligned(backbone, t) for t in triplets} if knobs.share != "self" else {}
         self.alignments = [aligned.get(tree.triplet) for tree in trees]
@@ -200,13 +201,13 @@ class _Rendering:
         self.fresh, self.fresh_of = first, -1  # new noise, and the step that adds it
 
     def grow_roots(self) -> None:
-        """Move the sources to their end, and the trunks to their last fork, leaving suffixes."""
+        """Move the sources to their end, and the trunks to their last fork, leaving copies."""
         with controlled(self.backbone.unet) as hooks:
             for i in range(self.plan.steps):
-                if forks := list(self.plan.suffixes_of(i)):
-                    trunks, suffixes = map(list, zip(*forks, strict=True))
+                if pairs := list(self.plan.copies_of(i)):
+                    originals, copies = map(list, zip(*pairs, strict=True))
                     for states in (self.latents, self.expected):
-                        states[suffixes] = states[trunks]
+                        states[copies] = states[originals]
                 for call in self.plan.root_calls(i):
                     hooks.sharing = self._sharing(call)
                     self._move(i, call)

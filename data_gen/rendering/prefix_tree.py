@@ -7,6 +7,10 @@ and two targets are the same until the smaller p. So all candidates are one tree
 the trunk at its own fork and never shares. A step then costs 2 + 2·p_max + 2·Σ(1 - pᵢ) UNet rows
 instead of 4k, for exactly the same images.
 
+Source and target may also go their first steps *together*, as one picture under the source's
+caption (prompt mixing, Patashnik et al. 2023): what has settled by then, such as the layout, is the
+same in both. The trunk then begins as a copy of the source, and what it would have cost is saved.
+
 A tree grows in two goes: first its *root*, the source to its end and the trunk to its last fork;
 then, from their forks on, the targets that are still wanted. What nobody wants once the source is
 seen costs nothing.
@@ -29,17 +33,39 @@ def shared_steps(p: float, steps: int) -> int:
     return sum(i / max(1, steps - 1) < p for i in range(steps))
 
 
-def unet_rows(ps: Sequence[float], steps: int) -> int:
-    """Count the UNet rows of a whole tree: 2 + 2·p_max + 2·Σ(1 - pᵢ) a step, in whole steps.
+def steps_together(together: float, steps: int) -> int:
+    """Count the steps that source and target take as one: as for p, but never all of them.
 
-    Values of p that share the same steps give the same image and are counted once.
+    Args:
+        together: Fraction.
+        steps: At least 1.
+    """
+    return min(shared_steps(together, steps), steps - 1)
+
+
+def forks_of(ps: Sequence[float], steps: int, together: float = 0.0) -> list[int]:
+    """The steps before which the targets of a tree cease to share, one for each of its ps.
+
+    Equal ones are one and the same image, and none is before source and target part.
+    """
+    apart = steps_together(together, steps)
+    return [max(apart, shared_steps(p, steps)) for p in ps]
+
+
+def unet_rows(ps: Sequence[float], steps: int, together: float = 0.0) -> int:
+    """Count the UNet rows of a whole tree: 2 + 2·(p_max - q) + 2·Σ(1 - pᵢ) a step, in whole steps.
+
+    Values of p that share the same steps give the same image and are counted once; q is the
+    fraction of the steps that source and target take together, and no p counts as less.
 
     Args:
         ps: At least one.
         steps: At least 1.
+        together: The q.
     """
-    forks = {shared_steps(p, steps) for p in ps}
-    return 2 * steps + 2 * max(forks) + 2 * sum(steps - fork for fork in forks)
+    forks = set(forks_of(ps, steps, together))
+    trunk = max(forks) - steps_together(together, steps)
+    return 2 * steps + 2 * trunk + 2 * sum(steps - fork for fork in forks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +95,7 @@ class Plan:
         targets_of: Tree -> state of each of its p, in the order given; equal steps, equal state.
         forks: Target -> the step before which it leaves the trunk, or, if it is the trunk, before
             which it no longer shares.
+        apart: Tree -> the step before which its trunk leaves the source.
         capacity: States a call, at most.
     """
 
@@ -78,20 +105,27 @@ class Plan:
     trunk_of: tuple[int, ...]
     targets_of: tuple[tuple[int, ...], ...]
     forks: Mapping[int, int]
+    apart: tuple[int, ...]
     capacity: int
 
-    def suffixes_of(self, i: int) -> Iterator[tuple[int, int]]:
-        """Pairs (trunk, suffix) of states: before step i the suffix becomes a copy of the trunk."""
+    def copies_of(self, i: int) -> Iterator[tuple[int, int]]:
+        """Pairs of states: before step i the second becomes a copy of the first.
+
+        The first is a source or a trunk, and is not itself among the copies.
+        """
         for target, fork in self.forks.items():
-            trunk = self.trunk_of[self.tree_of[target]]
-            if fork == i and target != trunk:
+            tree = self.tree_of[target]
+            source, trunk, apart = self.source_of[tree], self.trunk_of[tree], self.apart[tree]
+            if i == apart and (target == trunk or fork == apart):
+                yield source, target
+            elif i == fork and target != trunk:
                 yield trunk, target
 
     def root_calls(self, i: int) -> Iterator[Call]:
         """The UNet calls that move all sources, and the trunks that share, past step i."""
         pairs, alone = [], []
-        for source, trunk in zip(self.source_of, self.trunk_of, strict=True):
-            if i < self.forks[trunk]:
+        for source, trunk, apart in zip(self.source_of, self.trunk_of, self.apart, strict=True):
+            if apart <= i < self.forks[trunk]:
                 pairs.append((source, trunk))
             else:
                 alone.append(source)
@@ -114,11 +148,19 @@ class Plan:
             )
 
 
-def plan(trees: Sequence[Sequence[float]], *, steps: int, capacity: int) -> Plan:
+def plan(
+    trees: Sequence[Sequence[float]],
+    *,
+    steps: int,
+    capacity: int,
+    together: Sequence[float] | None = None,
+) -> Plan:
     """Plan the rendering of several trees, a function of the arguments alone.
 
     Args:
         trees: The values of p of each tree, at least one each.
+        together: Fraction of the steps that source and target take as one, of each tree; None for
+            0 everywhere.
         steps: Steps of the sampler, at least 1.
         capacity: States a UNet call, at most; at least 2, a source and its trunk.
 
@@ -128,12 +170,14 @@ def plan(trees: Sequence[Sequence[float]], *, steps: int, capacity: int) -> Plan
     tree_of: list[int] = []
     sources, trunks, targets_of = [], [], []
     forks: dict[int, int] = {}
-    for tree, ps in enumerate(trees):
+    together = together or [0.0] * len(trees)
+    for tree, (ps, part) in enumerate(zip(trees, together, strict=True)):
         sources.append(len(tree_of))
-        distinct = sorted({shared_steps(p, steps) for p in ps})
+        own = forks_of(ps, steps, part)
+        distinct = sorted(set(own))
         states = {fork: sources[-1] + 1 + n for n, fork in enumerate(distinct)}
         trunks.append(states[distinct[-1]])
-        targets_of.append(tuple(states[shared_steps(p, steps)] for p in ps))
+        targets_of.append(tuple(states[fork] for fork in own))
         forks |= {state: fork for fork, state in states.items()}
         tree_of += [tree] * (1 + len(distinct))
     return Plan(
@@ -143,5 +187,6 @@ def plan(trees: Sequence[Sequence[float]], *, steps: int, capacity: int) -> Plan
         trunk_of=tuple(trunks),
         targets_of=tuple(targets_of),
         forks=forks,
+        apart=tuple(steps_together(part, steps) for part in together),
         capacity=capacity,
     )

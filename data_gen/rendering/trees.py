@@ -32,6 +32,11 @@ class RenderKnobs:
             no more of them than this, each is taken once.
         p_range: Range of p; its equal parts, one a branch, are drawn from uniformly.
         p_ranges: Ranges for single edit types: what moves a figure needs a smaller p.
+        together: Fraction of the steps that source and target take as one picture, under the
+            source's caption, before the edited one sets in; a p below it shares nothing after.
+            What has settled by then is the same in both: layout first, colours with it, then
+            shapes, then texture (prompt mixing, Patashnik et al. 2023).
+        together_of: The same for single edit types: a change of shape can wait for the layout.
         guidance_range: Range that the guidance scale of a tree is drawn from, uniformly. Where it
             is 1 to 1, nothing is guided, which halves the UNet rows; distilled models want that.
         sampler: Name of the sampler.
@@ -46,6 +51,8 @@ class RenderKnobs:
     branches: int = 4
     p_range: tuple[float, float] = (0.1, 0.9)
     p_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    together: float = 0.0
+    together_of: Mapping[str, float] = field(default_factory=dict)
     guidance_range: tuple[float, float] = (7.5, 15.0)
     sampler: SamplerName = "euler_ancestral"
     size: int | None = None
@@ -66,6 +73,12 @@ class RenderKnobs:
                     f"pairs.render.{name} must be 0 <= low <= high, got [{low}, {high}]"
                 )
 
+        parts = {"together": self.together}
+        parts |= {f"together_of.{kind}": found for kind, found in self.together_of.items()}
+        for name, found in parts.items():
+            if not 0 <= found < 1:
+                raise ValueError(f"pairs.render.{name} must be at least 0 and below 1, got {found}")
+
     def seeds_for(self, triplet: EditTriplet) -> int:
         """How many trees a triplet gets."""
         return self.seeds_of.get(triplet.edit_type, self.seeds)
@@ -80,12 +93,14 @@ class Tree:
         seed_index: Which of the triplet's seeds; the noise is a function of the two.
         guidance: Classifier-free guidance scale.
         ps: One p a branch.
+        together: Fraction of the steps that source and target take as one.
     """
 
     triplet: EditTriplet
     seed_index: int
     guidance: float
     ps: tuple[float, ...]
+    together: float = 0.0
 
 
 def draw_tree(triplet: EditTriplet, seed_index: int, knobs: RenderKnobs) -> Tree:
@@ -97,6 +112,7 @@ def draw_tree(triplet: EditTriplet, seed_index: int, knobs: RenderKnobs) -> Tree
         seed_index=seed_index,
         guidance=_uniform(*knobs.guidance_range, *key, "guidance"),
         ps=_all_ps(low, high, knobs) or _drawn_ps(low, high, knobs, key),
+        together=knobs.together_of.get(triplet.edit_type, knobs.together),
     )
 
 

@@ -56,7 +56,11 @@ def test_from_triplets_it_is_exact(
     lines = map(triplet_to_json, [*triplets, too_long, other])
     write_lines(recipe.output / "triplets.jsonl", lines)
     render = replace(
-        recipe.pairs.render, branches=3, seeds_of={"reshape": 5}, p_ranges={"reshape": (0.0, 0.3)}
+        recipe.pairs.render,
+        branches=3,
+        seeds_of={"reshape": 5},
+        p_ranges={"reshape": (0.0, 0.3)},
+        together_of={"reshape": 0.2},
     )
     # Everything is good, so that nothing is judged in the place of another.
     every = Thresholds(image_image=-1, text_source=-1, text_edited=-1, directional=-1)
@@ -88,6 +92,7 @@ KINDS = dict.fromkeys(get_args(EditType), 1.0)
             steps=20, seeds=2, branches=2, p_range=(0.6, 0.95), p_ranges={"move": (0.1, 0.4)}
         ),
         RenderKnobs(steps=5, seeds=1, branches=8, seeds_of={"remove": 4}),
+        RenderKnobs(steps=5, seeds=2, branches=3, together=0.5, together_of={"remove": 0.2}),
     ],
 )
 def test_from_captions_it_is_close(tmp_path: Path, render: RenderKnobs) -> None:

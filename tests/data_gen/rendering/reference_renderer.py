@@ -33,8 +33,10 @@ LONGER = triplet("a red fox", "a cat, a wolf")
 OTHERS = (triplet("a cat", "a red"), triplet("big", "dog"), triplet("a cat", "red cat"))
 
 
-def tree(of: EditTriplet = SWAP, ps: Sequence[float] = PS, seed_index: int = 0) -> Tree:
-    return Tree(triplet=of, seed_index=seed_index, guidance=5.0, ps=tuple(ps))
+def tree(
+    of: EditTriplet = SWAP, ps: Sequence[float] = PS, seed_index: int = 0, together: float = 0.0
+) -> Tree:
+    return Tree(triplet=of, seed_index=seed_index, guidance=5.0, ps=tuple(ps), together=together)
 
 
 def copying(share: Share, alignment: Alignment) -> Rewrite:
@@ -78,6 +80,8 @@ def render_independently(
             output = backbone.unet_output(rows, sampler.timesteps[i], text)
             uncond, cond = output.chunk(2)
             guided = uncond + of.guidance * (cond - uncond)
+            if i / (STEPS - 1) < of.together:  # the target is the source still
+                guided = guided[:1].expand_as(guided)
             before, x = x, sampler.step(i, x, guided, noise("step", i), previous)
             previous, _ = sampler.split(i, before, guided)
     return x[0], x[1]

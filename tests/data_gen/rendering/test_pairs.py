@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from data_gen.records import EditTriplet, ImageArray, ImagePair
 from data_gen.rendering.pairs import Draft, denoise_trees, rejection, render_trees
-from data_gen.rendering.prefix_tree import plan, shared_steps, unet_rows
+from data_gen.rendering.prefix_tree import plan, shared_steps, steps_together, unet_rows
 from data_gen.rendering.trees import RenderKnobs, Share, draw_tree
 from inference.backbone import Backbone
 from inference.compilation import WITHOUT_ATTENTION, compile_blocks
@@ -93,6 +93,25 @@ def test_the_tree_equals_independent_rendering_on_a_large_unet(
         assert error < 1e-4
 
 
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+@pytest.mark.parametrize("together", [0.01, 0.35, 0.8])
+def test_what_goes_together_at_first_equals_independent_rendering(
+    build_backbone: BuildBackbone, sampler: SamplerName, together: float
+) -> None:
+    backbone = build_backbone("v_prediction", dtype=torch.float64)
+    knobs = RenderKnobs(steps=STEPS, batch_rows=12, share="cross", sampler=sampler)
+    own = tree(LONGER, together=together)
+    others = [tree(of, PS[n:], together=n / 4) for n, of in enumerate(OTHERS)]
+    rows: list[int] = []
+    planned, latents = denoise_trees(backbone, [*others, own], knobs, progress=rows.append)
+    assert sum(rows) == sum(unet_rows(t.ps, STEPS, t.together) for t in (*others, own))
+    for p, state in zip(PS, planned.targets_of[-1], strict=True):
+        source, target = render_independently(backbone, own, p, "cross", sampler)
+        assert float((latents[planned.source_of[-1]] - source).abs().max()) < 1e-9
+        assert float((latents[state] - target).abs().max()) < 1e-9
+        assert float((target - source).abs().max()) > 1e-4
+
+
 @pytest.mark.slow
 def test_compiled_blocks_render_the_same_latents(build_backbone: BuildBackbone) -> None:
     knobs = RenderKnobs(steps=STEPS, batch_rows=12, share="cross")  # calls of many sizes
@@ -133,28 +152,32 @@ def test_p_shares_the_steps_that_the_reference_shares(p: float, steps: int, shar
     st.lists(st.lists(st.floats(0, 1.2), min_size=1, max_size=9), min_size=1, max_size=6),
     st.integers(1, 30),
     st.integers(2, 20),
+    st.lists(st.floats(0, 0.99), min_size=6, max_size=6),
 )
 def test_a_plan_moves_every_state_once_a_step_and_no_call_is_too_large(
-    trees: list[list[float]], steps: int, capacity: int
+    trees: list[list[float]], steps: int, capacity: int, parts: list[float]
 ) -> None:
-    planned = plan(trees, steps=steps, capacity=capacity)
+    together = parts[: len(trees)]
+    planned = plan(trees, steps=steps, capacity=capacity, together=together)
     calls = [(i, call) for i in range(steps) for call in planned.root_calls(i)]
     calls += [(i, call) for i in range(steps) for call in planned.target_calls(i, planned.forks)]
     assert max(len(call.states) for _, call in calls) <= capacity
     assert 2 * sum(len(call.states) for _, call in calls) == sum(
-        unet_rows(ps, steps) for ps in trees
+        unet_rows(ps, steps, part) for ps, part in zip(trees, together, strict=True)
     )
-    copied = {suffix: (i, trunk) for i in range(steps) for trunk, suffix in planned.suffixes_of(i)}
+    copied = {copy: (i, first) for i in range(steps) for first, copy in planned.copies_of(i)}
     moved = {(i, state) for i, call in calls for state in call.states}
     for number, ps in enumerate(trees):
         source, trunk = planned.source_of[number], planned.trunk_of[number]
+        apart = steps_together(together[number], steps)
         assert all((i, source) in moved for i in range(steps))
+        assert copied[trunk] == (apart, source)
         for p, target in zip(ps, planned.targets_of[number], strict=True):
-            fork = shared_steps(p, steps)
-            assert copied.get(target, (fork, trunk)) == (fork, trunk)
-            assert all(
-                ((i, target) in moved) == (i >= fork or target == trunk) for i in range(steps)
-            )
+            fork = max(apart, shared_steps(p, steps))
+            if target != trunk and fork < steps:
+                assert copied[target] == (fork, trunk if fork > apart else source)
+            first = apart if target == trunk else fork
+            assert all(((i, target) in moved) == (i >= first) for i in range(steps))
     sharing = {
         (i, call.states[source], call.states[trunk])
         for i, call in calls
@@ -163,7 +186,9 @@ def test_a_plan_moves_every_state_once_a_step_and_no_call_is_too_large(
     assert sharing == {
         (i, planned.source_of[number], planned.trunk_of[number])
         for number, ps in enumerate(trees)
-        for i in range(max(shared_steps(p, steps) for p in ps))
+        for i in range(
+            steps_together(together[number], steps), max(shared_steps(p, steps) for p in ps)
+        )
     }
 
 
@@ -365,6 +390,8 @@ def test_images_that_are_not_finite_are_an_error(build_backbone: BuildBackbone) 
     [
         ({"steps": 0}, "pairs.render.steps must be at least 1, got 0"),
         ({"batch_rows": 2}, "pairs.render.batch_rows must be at least 4"),
+        ({"together": 1.0}, "pairs.render.together must be at least 0 and below 1, got 1.0"),
+        ({"together_of": {"move": -1}}, "pairs.render.together_of.move must be at least 0"),
         ({"seeds_of": {"move": 0}}, "pairs.render.seeds_of.move must be at least 1, got 0"),
         ({"p_range": (0.9, 0.1)}, "pairs.render.p_range must be 0 <= low <= high"),
     ],
