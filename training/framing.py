@@ -188,7 +188,7 @@ class Cut:
 def plan_cut(
     original: Sides,
     knobs: Framing,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None,
     *,
     bucket: int = 0,
     may_mirror: bool = True,
@@ -198,11 +198,11 @@ def plan_cut(
     Args:
         original: Sides of its source image.
         knobs: What to do.
-        rng: Source of the draws; always as many, whatever the knobs.
+        rng: Source of the draws; always as many, whatever the knobs. None for knobs without chance.
         bucket: Number of the shape, where there are several.
         may_mirror: Whether the pair is one that may be mirrored.
     """
-    size, left, top, mirror = rng.random(4)
+    size, left, top, mirror = (0.5,) * 4 if rng is None else rng.random(4)
     mirrored = knobs.flip and may_mirror and mirror < 0.5
     if knobs.resolution is None:
         return Cut(

@@ -4,6 +4,7 @@ A `Source` gives the contents of a pair, cut images or stored latents; `Pairs` k
 stands at a position, and takes another where one turns out to be damaged.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -118,17 +119,32 @@ def _stacked(images: Sequence[Tensor]) -> Tensor:
 class Draw:
     """What is random about a sample, a function of seed, epoch and position alone.
 
+    Nothing is drawn before it is asked for: a generator costs as much as reading a pair's texts.
+
     Attributes:
-        back: Whether it is to lead from the edited image back, if its pair knows how.
-        rng: For the framing; draws are taken in a fixed order.
-        key: Of the sample, for noise of its own.
+        key: Seed of the run, epoch and position.
+        backwards: How likely it is to lead from the edited image back, in [0, 1].
         bucket: The shape it is cut to, where there are several.
     """
 
-    back: bool
-    rng: np.random.Generator
     key: tuple[str | int, ...] = ()
+    backwards: float = 0.0
     bucket: int = 0
+
+    @property
+    def back(self) -> bool:
+        """Whether it is to lead from the edited image back, if its pair knows how."""
+        return self.backwards > 0 and self._drawn[0] < self.backwards
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """For the framing; draws are taken in a fixed order."""
+        return self._drawn[1]
+
+    @functools.cached_property
+    def _drawn(self) -> tuple[float, np.random.Generator]:
+        rng = np.random.default_rng(keyed_seed("framing", *self.key))
+        return float(rng.random()), rng
 
     def noise(self, shape: Sequence[int]) -> Tensor:
         """See `posterior_noise`."""
@@ -179,7 +195,7 @@ class Images:
         cut = plan_cut(
             pair.source.shape[:2],
             self.framing,
-            draw.rng,
+            draw.rng if self.framing.is_random else None,
             bucket=draw.bucket,
             may_mirror=self.framing.flip and (self.framing.flip_all or survives_a_mirror(text)),
         )
@@ -237,10 +253,8 @@ class Pairs(Dataset[Sample]):
         return self.sources[place.part].where(place.row)
 
     def _sample(self, place: order.Place, position: int) -> Sample:
-        key = ("framing", self.seed, place.epoch, position)
-        rng = np.random.default_rng(keyed_seed(*key))
         draw = Draw(
-            back=bool(rng.random() < self.backwards), rng=rng, key=key[1:], bucket=place.bucket
+            key=(self.seed, place.epoch, position), backwards=self.backwards, bucket=place.bucket
         )
         cached = self._latents.get((place.part, place.row, draw.back))
         return cached or self.sources[place.part].sample(place.row, draw)
@@ -271,7 +285,7 @@ class Pairs(Dataset[Sample]):
     def _readable(self, keys: Sequence[_Key]) -> dict[_Key, Sample]:
         found: dict[_Key, Sample] = {}
         for part, row, back in keys:
-            draw = Draw(back=back, rng=np.random.default_rng(0))
+            draw = Draw(backwards=float(back))
             with suppress(BadPair):
                 found[part, row, back] = self.sources[part].sample(row, draw)
         return found
