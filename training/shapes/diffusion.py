@@ -28,6 +28,7 @@ from training.shapes.layout import draw_sharing, layout_pairs
 from training.shapes.loop import LoopKnobs, Losses, generator, optimise
 from training.shapes.pairs import draw_pair
 from training.shapes.read_back import read_back, unseen_descriptions
+from training.shapes.reshapes import draw_reshapes, reshaped
 from training.shapes.sayings import SayingHeads, labels, said_by_caption, said_by_instruction
 from training.shapes.scenes import TEST_SEED, Pictures, SceneSet, rng, scene_set, to_model
 from training.shapes.tokenizer import make_tokenizer
@@ -50,7 +51,8 @@ class DiffusionKnobs:
         scenes: Scenes to train on.
         crowded: Share of two-figure scenes in a batch; their captions are the harder ones.
         layout_pairs: Pairs of scenes that `layout` trains on.
-        layout_every: Steps from one on such pairs to the next.
+        layout_every: Steps from one on such pairs to the next; the step after it is on those that
+            `reshapes` trains on.
         preview_every: Steps between previews; each also saves the whole folder.
         seed: Of weights, scenes and batches.
     """
@@ -126,22 +128,32 @@ def train_diffusion(
     alphas = new_scheduler().alphas_cumprod.to(device)
     pairs = layout_pairs(knobs.seed, knobs.layout_pairs, work.parent / "scenes")
     pair_latents = cached_latents(vae, pairs.pictures, work / "pair-latents.npy")
+    reshapes = reshaped(pairs)
 
     def loss(step: int) -> Losses:
         draw, key = generator(knobs.seed, step), f"{knobs.seed}/{step}"
         timesteps = draw_timesteps(knobs.batch, len(alphas), draw)
         sharing = None
+        reshaping = step % knobs.layout_every == 1
         if step % knobs.layout_every == 0:
             rows, captions, timesteps, sharing = draw_sharing(
                 pairs, timesteps, draw, key, knobs.caption_dropout
             )
             pictures, clean = pairs.pictures[rows], pair_latents[rows]
             noise = torch.randn(clean[::2].shape, generator=draw).repeat_interleave(2, dim=0)
+            figures = figure_cells(to_model(pictures))
+        elif reshaping:
+            found = draw_reshapes(pairs, reshapes, pair_latents, alphas.cpu(), timesteps, draw)
+            captions, timesteps, noise = found.captions, found.timesteps, found.noise
+            clean = pair_latents[found.targets]
+            both = (pairs.pictures[rows] for rows in (found.sources, found.targets))
+            figures = torch.maximum(*(figure_cells(to_model(some)) for some in both))
         else:
             rows = torch.multinomial(chances, knobs.batch, True, generator=draw).numpy()
             captions = draw_captions(scenes, rows, key, knobs.caption_dropout)
             pictures, clean = scenes.pictures[rows], latents[rows]
             noise = torch.randn(clean.shape, generator=draw)
+            figures = figure_cells(to_model(pictures))
         denoising = denoising_loss(
             guided,
             clean=torch.from_numpy(clean.astype(np.float32)).to(device),
@@ -149,7 +161,8 @@ def train_diffusion(
             alphas=alphas,
             timesteps=timesteps.to(device),
             noise=noise.to(device),
-            weight=1 + (knobs.figure_weight - 1) * figure_cells(to_model(pictures)).to(device),
+            weight=1 + (knobs.figure_weight - 1) * figures.to(device),
+            placed=reshaping,
             sharing=sharing,
         )
         if step % knobs.saying_every:
@@ -228,6 +241,7 @@ def denoising_loss(
     timesteps: Tensor,
     noise: Tensor,
     weight: Tensor,
+    placed: bool,
     sharing: RowSharing | None,
 ) -> Tensor:
     """Weighted squared error of the predicted velocity (Salimans and Ho 2022, section 4).
@@ -245,6 +259,7 @@ def denoising_loss(
         timesteps: (B,) whole numbers below T.
         noise: (B, 4, 16, 16), standard normal.
         weight: (B, 1, 16, 16) weight of each latent, 1 for an ordinary one.
+        placed: Whether it is settled where the figures stand, whatever the noise.
         sharing: Rows that attend as others do.
     """
     signal, spread = (
@@ -255,7 +270,8 @@ def denoising_loss(
     states = guided.text_encoder(tokens).last_hidden_state
     with controlled(guided.unet, sharing), bf16_with_float32_attention(clean.device.type):
         predicted = guided.unet(noisy, timesteps, encoder_hidden_states=states).sample
-    weight = 1 + (weight - 1) * signal.square() ** 3
+    if not placed:
+        weight = 1 + (weight - 1) * signal.square() ** 3
     error: Tensor = (predicted.float() - velocity).square()
     return (weight * error).mean() / weight.mean()
 

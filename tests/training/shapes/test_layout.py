@@ -71,7 +71,7 @@ def test_the_weight_counts_only_where_little_noise_hides_the_figures(pairs):
     noise = torch.randn(2, 4, 16, 16, generator=generator(3))
     weight = 1 + 4 * figures
 
-    def loss(timestep, weight, sharing=None):
+    def loss(timestep, weight, sharing=None, placed=False):
         return denoising_loss(
             guided,
             clean=clean,
@@ -80,6 +80,7 @@ def test_the_weight_counts_only_where_little_noise_hides_the_figures(pairs):
             timesteps=torch.tensor([timestep, timestep]),
             noise=noise,
             weight=weight,
+            placed=placed,
             sharing=sharing,
         )
 
@@ -87,4 +88,5 @@ def test_the_weight_counts_only_where_little_noise_hides_the_figures(pairs):
     assert loss(999, weight).item() == pytest.approx(loss(999, ones).item(), rel=1e-3)
     assert loss(500, weight) < 1.02 * loss(500, ones)
     assert loss(100, weight) > 1.4 * loss(100, ones)
+    assert loss(500, weight, placed=True) > 1.4 * loss(500, ones)
     assert loss(500, ones, RowSharing(self_attention=((0, 1),))) != loss(500, ones)
