@@ -161,12 +161,12 @@ def pairs(
     """Pair generation: what survives the filter, and how much of it is right, by reading.
 
     Args:
-        count: Triplets that the shipped writer makes of unseen captions.
+        count: Captions for the shipped writer, unseen, which say as much as the recipe's.
         model: Diffusers folder of the text-to-image model.
         shares: What source and target share.
         only: Edit types to render, of all that were asked for.
     """
-    answered, _ = asked(unseen_captions(count))
+    answered, _ = asked(unseen_captions(count, detail=recipe_detail()))
     triplets = [triplet for triplet in answered if triplet.edit_type in only]
     backbone, scorer = load_backbone(model, dtype=torch.bfloat16), load_clip(MODELS / "clip")
     thresholds = Thresholds.of_checkpoint(scorer.thresholds)
@@ -299,6 +299,12 @@ def kinds_of(name: str) -> Sequence[EditType]:
     return [kind for kind in EDIT_TYPES if name == "all" or kind in name.split(", ")]
 
 
+def recipe_detail() -> float:
+    """How much the captions of the recipe `shapes.yaml` say."""
+    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    return float(recipe["captions"]["scenes"]["detail"])
+
+
 def recipe_knobs() -> RenderKnobs:
     """How the recipe `shapes.yaml` renders."""
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["pairs"]["render"]
@@ -313,13 +319,13 @@ def recipe_filter() -> FilterKnobs:
     return FilterKnobs(**recipe["pairs"]["filter"])
 
 
-def unseen_captions(count: int) -> list[Caption]:
-    """Distinct captions of scenes that nothing else draws."""
+def unseen_captions(count: int, detail: float = 0.5) -> list[Caption]:
+    """Distinct captions of scenes that nothing else draws; `detail` as in `describe`."""
     texts: dict[str, None] = {}
     index = 0
     while len(texts) < count:
         draw = random.Random(f"bench caption/{SEED}/{index}")
-        texts[caption(describe(random_scene(draw), draw))] = None
+        texts[caption(describe(random_scene(draw), draw, detail=detail))] = None
         index += 1
     return [Caption.of(text) for text in texts]
 
