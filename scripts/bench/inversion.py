@@ -1,7 +1,7 @@
 """How well is a real picture drawn again? Every inversion and the ablations of Null-text inversion.
 
-    python scripts/bench/inversion.py            # 100 pictures; 25 minutes on one core
-    python scripts/bench/inversion.py --count 8 --ablations false
+    python scripts/bench/inversion.py            # 100 pictures; two hours on one core
+    python scripts/bench/inversion.py --count 8 --only "DDIM,Null-text"
 
 Pictures of the shapes world that nothing was trained on, real ones to the model: rendered, not
 drawn by it. PSNR is that of the decoded picture, with its 95 % interval; the autoencoder's round
@@ -40,6 +40,8 @@ METHODS: Final[Mapping[str, Inversion]] = {
     "Null-text": NullText(),
     "Direct": Direct(),
     "edit-friendly DDPM": EditFriendly(skip=0.0),
+    **{f"Null-text, {name}": knobs for name, knobs in ABLATIONS.items()},
+    "DDIM, no guidance": Ddim(),
 }
 
 
@@ -48,7 +50,7 @@ def main(
     steps: int = 50,
     guidance_scale: float = 7.5,
     batch_size: int = 20,
-    ablations: bool = True,
+    only: str = "",
     model: Path = MODELS / "stable-diffusion",
 ) -> None:
     """Invert and draw again.
@@ -58,7 +60,7 @@ def main(
         steps: Denoising steps.
         guidance_scale: Of the way back.
         batch_size: Pictures inverted at once.
-        ablations: Measure those of Null-text inversion too.
+        only: Inversions to measure, with commas between; empty measures all.
         model: A text-to-image model of the shapes world.
     """
     backbone = load_backbone(model)
@@ -68,13 +70,9 @@ def main(
     with torch.no_grad():
         bound = [backbone.decode(backbone.encode_image(some)) for some in images.split(batch_size)]
     row("autoencoder alone", psnr(torch.cat(bound), images), "", "", "")
-    methods = dict(METHODS)
-    if ablations:
-        methods |= {f"Null-text, {name}": knobs for name, knobs in ABLATIONS.items()}
-    methods["DDIM, no guidance"] = Ddim()
-    for name, method in methods.items():
+    for name in only.split(",") if only else METHODS:
         scale = 1.0 if name == "DDIM, no guidance" else guidance_scale
-        measure(name, method, backbone, images, prompts, steps, scale, batch_size)
+        measure(name, METHODS[name], backbone, images, prompts, steps, scale, batch_size)
 
 
 def pictures(count: int) -> tuple[Tensor, list[str]]:
