@@ -2,35 +2,32 @@
 
 The autoencoder comes finished from `autoencoder`. The text tower is pretrained on text alone (see
 `sayings`) and keeps that task with a small weight while it learns to guide the UNet. Every third
-step trains on pairs with shared self-attention, so that its maps carry the layout (see `layout`).
+step trains on pairs with shared self-attention, so that its maps carry the layout (see `layout`),
+and the step after it on pairs that differ in a shape (see `reshapes`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from inference.attention import RowSharing, controlled
 from inference.shapes.captions import caption, describe
 from inference.shapes.phrasings import instruction, parse_instruction
-from inference.shapes.scene import Scene, random_scene
+from inference.shapes.scene import random_scene
 from training.precision import bf16_with_float32_attention
 from training.shapes.architecture import WIDTH, new_scheduler, new_text_encoder, new_unet
-from training.shapes.layout import draw_sharing, layout_pairs
-from training.shapes.loop import LoopKnobs, Losses, generator, optimise
+from training.shapes.batches import Batches, cached_latents, scene_chances
+from training.shapes.layout import layout_pairs
+from training.shapes.loop import LoopKnobs, Losses, optimise
 from training.shapes.pairs import draw_pair
 from training.shapes.read_back import read_back, unseen_descriptions
-from training.shapes.reshapes import draw_reshapes, reshaped
 from training.shapes.sayings import SayingHeads, labels, said_by_caption, said_by_instruction
-from training.shapes.scenes import TEST_SEED, Pictures, SceneSet, rng, scene_set, to_model
+from training.shapes.scenes import TEST_SEED, rng, scene_set
 from training.shapes.tokenizer import make_tokenizer
 
 
@@ -122,52 +119,25 @@ def train_diffusion(
     guided.text_encoder.requires_grad_(start is None)
     pretrain_text(guided, tokenizer, knobs, work / "text")
     guided.text_encoder.requires_grad_(True)
-    scenes = scene_set(knobs.seed, knobs.scenes, work.parent / "scenes")
-    latents = cached_latents(vae, scenes.pictures, work / "latents.npy")
-    chances = scene_chances(scenes.scenes, knobs.crowded)
-    alphas = new_scheduler().alphas_cumprod.to(device)
-    pairs = layout_pairs(knobs.seed, knobs.layout_pairs, work.parent / "scenes")
-    pair_latents = cached_latents(vae, pairs.pictures, work / "pair-latents.npy")
-    reshapes = reshaped(pairs)
+    batches = prepared(knobs, vae, work)
+    alphas = batches.alphas.to(device)
 
     def loss(step: int) -> Losses:
-        draw, key = generator(knobs.seed, step), f"{knobs.seed}/{step}"
-        timesteps = draw_timesteps(knobs.batch, len(alphas), draw)
-        sharing = None
-        reshaping = step % knobs.layout_every == 1
-        if step % knobs.layout_every == 0:
-            rows, captions, timesteps, sharing = draw_sharing(
-                pairs, timesteps, draw, key, knobs.caption_dropout
-            )
-            pictures, clean = pairs.pictures[rows], pair_latents[rows]
-            noise = torch.randn(clean[::2].shape, generator=draw).repeat_interleave(2, dim=0)
-            figures = figure_cells(to_model(pictures))
-        elif reshaping:
-            found = draw_reshapes(pairs, reshapes, pair_latents, alphas.cpu(), timesteps, draw)
-            captions, timesteps, noise = found.captions, found.timesteps, found.noise
-            clean = pair_latents[found.targets]
-            both = (pairs.pictures[rows] for rows in (found.sources, found.targets))
-            figures = torch.maximum(*(figure_cells(to_model(some)) for some in both))
-        else:
-            rows = torch.multinomial(chances, knobs.batch, True, generator=draw).numpy()
-            captions = draw_captions(scenes, rows, key, knobs.caption_dropout)
-            pictures, clean = scenes.pictures[rows], latents[rows]
-            noise = torch.randn(clean.shape, generator=draw)
-            figures = figure_cells(to_model(pictures))
+        drawn = batches.draw(step)
         denoising = denoising_loss(
             guided,
-            clean=torch.from_numpy(clean.astype(np.float32)).to(device),
-            tokens=tokenize(captions, tokenizer).to(device),
+            clean=drawn.clean.to(device),
+            tokens=tokenize(drawn.captions, tokenizer).to(device),
             alphas=alphas,
-            timesteps=timesteps.to(device),
-            noise=noise.to(device),
-            weight=1 + (knobs.figure_weight - 1) * figures.to(device),
-            placed=reshaping,
-            sharing=sharing,
+            timesteps=drawn.timesteps.to(device),
+            noise=drawn.noise.to(device),
+            weight=1 + (knobs.figure_weight - 1) * drawn.figures.to(device),
+            placed=drawn.placed,
+            sharing=drawn.sharing,
         )
         if step % knobs.saying_every:
             return {"loss": denoising}
-        saying, right = saying_loss(guided, tokenizer, key, knobs.text_batch)
+        saying, right = saying_loss(guided, tokenizer, f"{knobs.seed}/{step}", knobs.text_batch)
         total = denoising + knobs.saying_weight * saying
         return {"loss": total, "denoising": denoising, "saying": saying, "right": right}
 
@@ -195,6 +165,24 @@ def train_diffusion(
         found = read_back(pipeline, unseen_descriptions(200, figures))
         print(f"stable-diffusion, {figures} figures: {found.summary()}")
     return pipeline
+
+
+def prepared(knobs: DiffusionKnobs, vae: AutoencoderKL, work: Path) -> Batches:
+    """What to learn from; pictures and latents are made on first use, and kept beside `work`."""
+    scenes = scene_set(knobs.seed, knobs.scenes, work.parent / "scenes")
+    pairs = layout_pairs(knobs.seed, knobs.layout_pairs, work.parent / "scenes")
+    return Batches(
+        scenes=scenes,
+        latents=cached_latents(vae, scenes.pictures, work / "latents.npy"),
+        chances=scene_chances(scenes.scenes, knobs.crowded),
+        pairs=pairs,
+        pair_latents=cached_latents(vae, pairs.pictures, work / "pair-latents.npy"),
+        alphas=new_scheduler().alphas_cumprod,
+        size=knobs.batch,
+        pairs_every=knobs.layout_every,
+        caption_dropout=knobs.caption_dropout,
+        seed=knobs.seed,
+    )
 
 
 def pretrain_text(
@@ -276,65 +264,10 @@ def denoising_loss(
     return (weight * error).mean() / weight.mean()
 
 
-def figure_cells(images: Tensor) -> Tensor:
-    """Which latents show a figure: (B, 3, 64, 64) images to (B, 1, 16, 16) of 0 and 1."""
-    # No figure reaches the corner, so its pixel is the background.
-    figure = (images != images[:, :, :1, :1]).any(dim=1, keepdim=True).float()
-    # A cell more on every side: a latent also says what lies beside it.
-    return F.max_pool2d(F.max_pool2d(figure, 4), 3, stride=1, padding=1)
-
-
-def draw_timesteps(count: int, total: int, draw: torch.Generator) -> Tensor:
-    """(count,) timesteps below `total`, one in each of `count` equal strata of their distribution.
-
-    Shapes are settled between ᾱ = 0.05 and 0.8, 0.15 to 0.6 of this schedule, and where figures
-    stand before that, up to 0.75. So three of four timesteps are logit-normal around the middle
-    (as Esser et al. 2024, section 3.1, choose theirs), the fourth is uniform.
-    """
-    places = (torch.arange(count) + torch.rand(count, generator=draw)) / count
-    focused = torch.sigmoid(torch.special.ndtri(places))
-    spread = torch.where(torch.arange(count) % 4 == 0, places, focused)
-    return (spread * total).long().clamp(max=total - 1)
-
-
-def scene_chances(scenes: Sequence[Scene], crowded: float) -> Tensor:
-    """(N,) chances with which scenes are drawn, such that two-figure ones are `crowded` of all."""
-    two = torch.tensor([len(scene.figures) == 2 for scene in scenes])
-    return torch.where(two, crowded / two.sum(), (1 - crowded) / (~two).sum())
-
-
-def draw_captions(scenes: SceneSet, rows: NDArray[np.int64], key: str, dropout: float) -> list[str]:
-    """Captions of some scenes; each is, with probability `dropout`, the empty one."""
-    captions = []
-    for place, row in enumerate(rows.tolist()):
-        draw = rng("caption", f"{key}/{place}")
-        kept = draw.random() >= dropout
-        detail = draw.choice((0.3, 0.6, 1.0))
-        captions.append(caption(describe(scenes.scenes[row], draw, detail=detail)) if kept else "")
-    return captions
-
-
 def tokenize(texts: Sequence[str], tokenizer: CLIPTokenizer) -> Tensor:
     """(B, `MAX_LENGTH`) token ids, padded as Stable Diffusion's pipeline pads."""
     ids = tokenizer(list(texts), padding="max_length", return_tensors="pt").input_ids
     return torch.as_tensor(ids)
-
-
-@torch.no_grad()
-def cached_latents(vae: AutoencoderKL, pictures: Pictures, path: Path) -> NDArray[np.float16]:
-    """Scaled latents of N pictures, (N, 4, 16, 16) float16, encoded on first use."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = []
-        for start in tqdm(range(0, len(pictures), 64), desc="encoding", mininterval=5):
-            images = to_model(pictures[start : start + 64]).to(vae.device)
-            scaled = vae.encode(images).latent_dist.mean * vae.config.scaling_factor
-            rows.append(scaled.cpu().numpy().astype(np.float16))
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, np.concatenate(rows))
-        partial.rename(path)
-    latents: NDArray[np.float16] = np.load(path)
-    return latents
 
 
 def as_pipeline(

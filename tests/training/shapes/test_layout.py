@@ -6,7 +6,8 @@ import torch
 from inference.attention import RowSharing
 from inference.shapes.captions import describes, parse
 from training.shapes.architecture import new_scheduler
-from training.shapes.diffusion import Guided, denoising_loss, figure_cells, tokenize
+from training.shapes.batches import figure_cells
+from training.shapes.diffusion import Guided, denoising_loss, tokenize
 from training.shapes.layout import KEEPING_LAYOUT, draw_sharing, layout_pairs
 from training.shapes.loop import generator
 from training.shapes.scenes import picture, to_model
