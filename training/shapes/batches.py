@@ -122,7 +122,7 @@ class Batches:
         )
         both = (self.pairs.pictures[rows] for rows in (found.sources, found.targets))
         return Drawn(
-            clean=from_half(self.pair_latents[found.targets]),
+            clean=found.clean,
             captions=found.captions,
             timesteps=found.timesteps,
             noise=found.noise,

@@ -28,6 +28,7 @@ class Reshapes(NamedTuple):
     Attributes:
         sources: (B,) rows of `LayoutPairs.pictures`.
         targets: (B,) rows of the edited pictures.
+        clean: (B, 4, h, w), the edited pictures' latents.
         captions: What the edited pictures show.
         timesteps: (B,) none is before its captions changed places.
         noise: (B, 4, h, w), not standard normal: the ghost of the source is in it.
@@ -35,6 +36,7 @@ class Reshapes(NamedTuple):
 
     sources: NDArray[np.int64]
     targets: NDArray[np.int64]
+    clean: Tensor
     captions: list[str]
     timesteps: Tensor
     noise: Tensor
@@ -80,6 +82,7 @@ def draw_reshapes(
     return Reshapes(
         sources=sources,
         targets=targets,
+        clean=after,
         captions=captions,
         timesteps=torch.minimum(timesteps, parted),
         noise=noise + (a / (1 - a)).sqrt() * (before - after),
