@@ -33,6 +33,10 @@ class NullText:
         learning_rate: Of Adam at the first step; it falls to zero over 100 steps.
         early_stop: Mean squared error at which a picture is close enough at the first step; it
             grows by twice as much a step. 0 never stops early.
+        begin: Where the null embedding of the first step starts: at that of the empty text, or at
+            that of the prompt, as Negative-prompt inversion has it. Guidance then vanishes at
+            first, so that little is left to optimise; the null text of an edit becomes the
+            source's.
         embedding: Which is optimised: that of the null text, or that of the prompt (pivotal Textual
             Inversion).
         pivot: The trajectory to arrive on: the DDIM inversion's, that of one random noise, or that
@@ -46,16 +50,24 @@ class NullText:
     inner_steps: int = 10
     learning_rate: float = 1e-2
     early_stop: float = 1e-5
+    begin: Literal["empty", "prompt"] = "empty"
     embedding: Literal["null", "prompt"] = "null"
     pivot: Literal["inversion", "random", "none"] = "inversion"
     per_step: bool = True
     seed: int = 0
     progress: bool = False
 
+    def __post_init__(self) -> None:
+        if self.embedding == "prompt" and self.begin != "empty":
+            raise ValueError(
+                f"begin is {self.begin!r} and embedding 'prompt'; expected embedding 'null', which "
+                "is what has a choice of where to begin"
+            )
+
     def invert(self, request: InversionRequest) -> Inverted:
         """See `Inversion`."""
         inverted = Ddim().invert(request)
-        way = _Way(request, inverted, self.embedding, self.seed)
+        way = _Way(request, inverted, self)
         if self.pivot == "random":
             inverted = way.inverted = replace(inverted, trajectory=way.random_trajectory())
         found = self._per_step(way) if self.per_step else self._shared(way)
@@ -158,16 +170,15 @@ def _always(step: "_Step", _: int) -> "_Step":
 class _Way:
     """The way back to B pictures: what is fixed about it, and what is to be found."""
 
-    def __init__(
-        self, request: InversionRequest, inverted: Inverted, embedding: str, seed: int
-    ) -> None:
+    def __init__(self, request: InversionRequest, inverted: Inverted, knobs: NullText) -> None:
         self.backbone, self.scale = request.backbone, request.guidance_scale
-        self.inverted, self.steps, self.seed = inverted, request.steps, seed
+        self.inverted, self.steps, self.seed = inverted, request.steps, knobs.seed
         with torch.no_grad():
             prompts = request.backbone.encode_text(request.prompts)
             null = request.backbone.encode_text([""]).expand(len(prompts))
-        self.moves_null = embedding == "null"
-        self.moving, self.fixed = (null, prompts) if self.moves_null else (prompts, null)
+        self.moves_null = knobs.embedding == "null"
+        start = null if knobs.begin == "empty" and self.moves_null else prompts
+        self.moving, self.fixed = start, prompts if self.moves_null else null
         wide = torch.promote_types(self.moving.states.dtype, torch.float32)
         self.moving = Text(self.moving.states.to(wide), self.moving.pooled)
 

@@ -77,6 +77,7 @@ def sdedit(strength: float, inversion: Inversion | None = None) -> Make:
 METHODS: Final[Mapping[str, Make]] = {
     "DDIM + P2P": p2p(Ddim()),
     "Null-text + P2P": p2p(NullText()),
+    "Null-text from the prompt + P2P": p2p(NullText(begin="prompt")),
     "Negative-prompt + P2P": p2p(NegativePrompt()),
     "Proximal + P2P": p2p(Proximal()),
     "Direct + P2P": p2p(Direct()),

@@ -38,6 +38,7 @@ METHODS: Final[Mapping[str, Inversion]] = {
     "DDIM": Ddim(),
     "Negative-prompt": NegativePrompt(),
     "Null-text": NullText(),
+    "Null-text, begun at the prompt": NullText(begin="prompt"),
     "Direct": Direct(),
     "edit-friendly DDPM": EditFriendly(skip=0.0),
     **{f"Null-text, {name}": knobs for name, knobs in ABLATIONS.items()},

@@ -13,6 +13,7 @@ from inference.inversion.inverted import Inversion, InversionRequest, Inverted, 
 from inference.inversion.null_text import ABLATIONS, NullText
 from inference.noise import keyed_noise
 from inference.sampling import ddim, ddim_invert, euler_ancestral
+from scripts.bench.null_text_reference import ReferenceNullText
 
 STEPS = 6
 PROMPTS = ["a red cat", "a dog"]
@@ -101,6 +102,33 @@ def test_no_inner_steps_of_null_text_are_ddim_with_guidance(
     ddim_only, expected = invert(Ddim(), tiny_backbone, images)
     assert torch.equal(none.trajectory, ddim_only.trajectory)
     torch.testing.assert_close(errors, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_no_inner_steps_from_the_prompt_are_negative_prompt_inversion(
+    tiny_backbone: Backbone, images: Tensor
+) -> None:
+    none, _ = invert(NullText(inner_steps=0, begin="prompt"), tiny_backbone, images)
+    expected, _ = invert(NegativePrompt(), tiny_backbone, images)
+    assert none.null is not None
+    assert expected.null is not None
+    assert torch.equal(none.null.states, expected.null.states)
+
+
+def test_only_a_null_embedding_has_a_choice_of_where_to_begin() -> None:
+    with pytest.raises(ValueError, match="begin is 'prompt' and embedding 'prompt'; expected"):
+        NullText(embedding="prompt", begin="prompt")
+
+
+def test_the_embeddings_are_those_of_the_authors_loop(build_backbone, images: Tensor) -> None:
+    # Without an early stop; with one the loops part, since ours looks before an optimiser step.
+    asked = request(
+        build_backbone("epsilon", dtype=torch.float64), images[:1].double(), PROMPTS[:1]
+    )
+    theirs = ReferenceNullText(inner_steps=3, early_stop=0.0).invert(asked)
+    ours = NullText(inner_steps=3, early_stop=0.0).invert(asked)
+    assert theirs.null is not None
+    assert ours.null is not None
+    assert (theirs.null.states - ours.null.states).abs().max() < 1e-9
 
 
 def test_null_text_beats_ddim_with_guidance_and_leaves_the_model_alone(
