@@ -1,7 +1,7 @@
 """What do the editors make of real pictures? All of them on the same edits, read back.
 
     python scripts/bench/editors.py              # 200 edits; an hour on one core
-    python scripts/bench/editors.py --per_kind 4 --only "Direct + P2P,SDEdit 0.6"
+    python scripts/bench/editors.py --per_kind 4 --only "Direct + P2P;SDEdit 0.6"
 
 Rendered scenes of the shapes world, real pictures to the model, with captions that say all of them.
 "Did it" is the share of outputs that read back as the scene asked for; "layout kept" those whose
@@ -104,11 +104,11 @@ def main(per_kind: int = 40, only: str = "", picture: Path = Path("out/editors.p
 
     Args:
         per_kind: Edits of each of the five types that leave figures where they are.
-        only: Methods to run, with commas between; empty runs all.
+        only: Methods to run, with semicolons between; empty runs all.
         picture: Where to write what they made: a row a method.
     """
     trials = draw_trials(sorted(KEEPING_LAYOUT), per_kind, seed=SEED)
-    names = only.split(",") if only else list(METHODS)
+    names = only.split(";") if only else list(METHODS)
     base, editor = (load_backbone(MODELS / n) for n in ("stable-diffusion", "instruct-pix2pix"))
     header = ("editor", "did it", "layout kept", "error elsewhere", "rows", "s an edit")
     row(*header, *sorted(KEEPING_LAYOUT))

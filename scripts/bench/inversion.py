@@ -1,7 +1,7 @@
 """How well is a real picture drawn again? Every inversion and the ablations of Null-text inversion.
 
     python scripts/bench/inversion.py            # 100 pictures; two hours on one core
-    python scripts/bench/inversion.py --count 8 --only "DDIM,Null-text"
+    python scripts/bench/inversion.py --count 8 --only "DDIM;Null-text"
 
 Pictures of the shapes world that nothing was trained on, real ones to the model: rendered, not
 drawn by it. PSNR is that of the decoded picture, with its 95 % interval; the autoencoder's round
@@ -61,7 +61,7 @@ def main(
         steps: Denoising steps.
         guidance_scale: Of the way back.
         batch_size: Pictures inverted at once.
-        only: Inversions to measure, with commas between; empty measures all.
+        only: Inversions to measure, with semicolons between; empty measures all.
         model: A text-to-image model of the shapes world.
     """
     backbone = load_backbone(model)
@@ -71,7 +71,7 @@ def main(
     with torch.no_grad():
         bound = [backbone.decode(backbone.encode_image(some)) for some in images.split(batch_size)]
     row("autoencoder alone", psnr(torch.cat(bound), images), "", "", "")
-    for name in only.split(",") if only else METHODS:
+    for name in only.split(";") if only else METHODS:
         scale = 1.0 if name == "DDIM, no guidance" else guidance_scale
         measure(name, METHODS[name], backbone, images, prompts, steps, scale, batch_size)
 
