@@ -10,8 +10,6 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from transformers import (
@@ -23,6 +21,7 @@ from transformers import (
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from inference.backbone import Backbone
+from inference.saving import stock_pipeline
 
 BuildBackbone = Callable[..., Backbone]
 
@@ -135,38 +134,11 @@ def tiny_backbone(request: pytest.FixtureRequest, build_backbone: BuildBackbone)
 def tiny_folder(build_backbone: BuildBackbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder of a random v-predicting text-to-image model, as diffusers saves it."""
     folder = tmp_path_factory.mktemp("tiny-stable-diffusion")
-    _save_folder(build_backbone("v_prediction"), folder)
+    stock_pipeline(build_backbone("v_prediction")).save_pretrained(folder)
     return folder
-
-
-def _save_folder(backbone: Backbone, folder: Path) -> None:
-    """Save as stock diffusers does."""
-    if backbone.text_encoder_2 is not None:
-        StableDiffusionXLPipeline(
-            vae=backbone.vae,
-            text_encoder=backbone.text_encoder,
-            text_encoder_2=backbone.text_encoder_2,
-            tokenizer=backbone.tokenizer,
-            tokenizer_2=backbone.tokenizer_2,
-            unet=backbone.unet,
-            scheduler=backbone.scheduler,
-            force_zeros_for_empty_prompt=backbone.zero_null,
-            add_watermarker=False,
-        ).save_pretrained(folder)
-        return
-    StableDiffusionPipeline(
-        vae=backbone.vae,
-        text_encoder=backbone.text_encoder,
-        tokenizer=backbone.tokenizer,
-        unet=backbone.unet,
-        scheduler=backbone.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
 def save_folder() -> Callable[[Backbone, Path], None]:
     """`save_folder(backbone, folder)`, as stock diffusers saves it."""
-    return _save_folder
+    return lambda backbone, folder: stock_pipeline(backbone).save_pretrained(folder)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionInstructPix2PixPipeline
 
 from inference.__main__ import main
 from inference.backbone import Backbone, load_backbone
@@ -19,21 +18,13 @@ from inference.images import load_image, save_image
 
 @pytest.fixture(scope="module")
 def model(
-    build_backbone: Callable[..., Backbone], tmp_path_factory: pytest.TempPathFactory
+    build_backbone: Callable[..., Backbone],
+    save_folder: Callable[[Backbone, Path], None],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A random InstructPix2Pix folder."""
     folder = tmp_path_factory.mktemp("instruct-pix2pix")
-    backbone = build_backbone("v_prediction", in_channels=8)
-    StableDiffusionInstructPix2PixPipeline(
-        vae=backbone.vae,
-        text_encoder=backbone.text_encoder,
-        tokenizer=backbone.tokenizer,
-        unet=backbone.unet,
-        scheduler=backbone.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
+    save_folder(build_backbone("v_prediction", in_channels=8), folder)
     return folder
 
 

@@ -14,7 +14,7 @@ from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
 from inference.noise import keyed_noise
 from inference.sampling import denoise
-from inference.saving import stock_pipeline as of_backbone
+from inference.saving import stock_pipeline
 
 SCALES = [(7.5, 1.5), (3.0, 1.0), (1.5, 2.5)]
 INSTRUCTIONS = ["make it red", "add a cat"]
@@ -33,21 +33,6 @@ def images() -> Tensor:
 def as_requests(images: Tensor, seed: int = 0) -> list[EditRequest]:
     pairs = zip(images, INSTRUCTIONS, strict=True)
     return [EditRequest(image=image, instruction=text, seed=seed) for image, text in pairs]
-
-
-def stock_pipeline(backbone: Backbone) -> StableDiffusionInstructPix2PixPipeline:
-    pipeline = StableDiffusionInstructPix2PixPipeline(
-        vae=backbone.vae,
-        text_encoder=backbone.text_encoder,
-        tokenizer=backbone.tokenizer,
-        unet=backbone.unet,
-        scheduler=backbone.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 @pytest.mark.parametrize(("text_scale", "image_scale"), SCALES)
@@ -70,6 +55,7 @@ def test_latents_equal_stock_diffusers(
         sampler=sampler,  # type: ignore[arg-type]
     )
     stock = stock_pipeline(backbone)
+    stock.set_progress_bar_config(disable=True)
     if sampler == "euler_ancestral":
         stock.scheduler = EulerAncestralDiscreteScheduler.from_config(backbone.scheduler.config)
     start = keyed_noise("start", shape=(2, 4, 8, 8))
@@ -100,7 +86,7 @@ def test_xl_latents_equal_stock_diffusers(
 ) -> None:
     backbone = replace(build_backbone(xl=True, in_channels=8), zero_null=zero_null)
     editor = Instruct(backbone=backbone, text_scale=7.5, image_scale=1.5, steps=8, sampler="ddim")
-    stock = of_backbone(backbone)
+    stock = stock_pipeline(backbone)
     stock.set_progress_bar_config(disable=True)
     start = keyed_noise("start", shape=(2, 4, 8, 8))
     expected = stock(
