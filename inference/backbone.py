@@ -4,13 +4,9 @@ A backbone is what every stage runs: VAE, text encoders with their tokenizers, U
 any Stable-Diffusion-like diffusers folder (1.x, 2.x, XL). Nothing here knows of editing or of
 sampling.
 
-What pins a checkpoint's behaviour beyond diffusers' own configuration stands in `emend.json` at the
-root of its folder (see `Settings`), a file that stock diffusers does not look at. Folders without
-one, InstructPix2Pix's own among them, get the defaults.
+What diffusers' own configuration leaves open stands in `settings`.
 """
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,10 +19,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from inference.sampling import SAMPLERS, SamplerName
+from inference.settings import Settings, load_settings, read_json
 from inference.text import Text
-
-SETTINGS_FILE = "emend.json"
 
 
 class PromptTooLong(ValueError):
@@ -37,26 +31,6 @@ class PromptTooLong(ValueError):
             f"prompt {prompt!r} has {found} tokens with start and end; "
             f"the text encoder reads {limit}"
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a checkpoint pins beyond diffusers' own configuration.
-
-    Attributes:
-        image_latent_scale: Factor on the latents of the image condition. InstructPix2Pix was
-            trained with 1 (not the VAE's scaling factor); CosXL-edit is one that scales.
-        text_scale: Text guidance scale that suits the checkpoint.
-        image_scale: Image guidance scale that suits the checkpoint.
-        sampler: Sampler that suits the checkpoint.
-        steps: Number of steps that suits the checkpoint.
-    """
-
-    image_latent_scale: float = 1.0
-    text_scale: float = 7.5
-    image_scale: float = 1.5
-    sampler: SamplerName = "euler_ancestral"
-    steps: int = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +248,7 @@ def load_backbone(
         settings=load_settings(root),
     )
     if second.is_dir():
-        index = _read_json(root / "model_index.json")
+        index = read_json(root / "model_index.json")
         backbone = replace(
             backbone,
             text_encoder_2=_load_text_encoder(CLIPTextModelWithProjection, second, dtype),
@@ -287,35 +261,6 @@ def load_backbone(
     for module in backbone.modules.values():
         module.to(device).eval().requires_grad_(False)
     return backbone
-
-
-def load_settings(folder: str | Path) -> Settings:
-    """Read `emend.json` of a diffusers folder; the defaults where there is none.
-
-    Raises:
-        ValueError: The file is not JSON or holds a key or a value that is not known.
-    """
-    path = Path(folder) / SETTINGS_FILE
-    if not path.exists():
-        return Settings()
-    found = _read_json(path)
-    known = [entry.name for entry in dataclasses.fields(Settings)]
-    for key, value in found.items():
-        if key not in known:
-            raise ValueError(f"{path}: unknown key {key!r}; expected some of {known}")
-        if key == "sampler":
-            if value not in SAMPLERS:
-                raise ValueError(f"{path}: sampler is {value!r}; expected one of {list(SAMPLERS)}")
-        elif type(value) is not int and (type(value) is not float or key == "steps"):
-            expected = "a whole number" if key == "steps" else "a number"
-            raise ValueError(f"{path}: {key} is {value!r}; expected {expected}")
-    return Settings(**found)
-
-
-def save_settings(folder: str | Path, settings: Settings) -> None:
-    """Write `emend.json` into a diffusers folder."""
-    text = json.dumps(dataclasses.asdict(settings), indent=2) + "\n"
-    (Path(folder) / SETTINGS_FILE).write_text(text, encoding="utf-8")
 
 
 _PARTS = {
@@ -387,20 +332,9 @@ def _load_text_encoder(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _load_scheduler(folder: Path) -> Any:
-    name = _read_json(folder / "scheduler_config.json").get("_class_name")
+    name = read_json(folder / "scheduler_config.json").get("_class_name")
     kind = getattr(diffusers, str(name), None)
     is_scheduler = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
     if kind is None or not is_scheduler:
         raise ValueError(f"{folder}: _class_name is {name!r}; expected a diffusers scheduler")
     return kind.from_pretrained(folder, local_files_only=True)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        found = type(content).__name__
-        raise ValueError(f"{path} holds a {found}; expected an object")  # noqa: TRY004
-    return content

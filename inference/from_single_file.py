@@ -33,10 +33,11 @@ from transformers import (
 
 from inference import architecture
 from inference.architecture import Family
-from inference.backbone import Backbone, Settings
+from inference.backbone import Backbone
 from inference.files import read_tensors
 from inference.original_names import OPEN_CLIP, UNET, XL_OPEN_CLIP
 from inference.sampling import PredictionType
+from inference.settings import Settings
 from inference.to_single_file import METADATA
 
 _EMA: Final = "model_ema."

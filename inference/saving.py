@@ -14,7 +14,8 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 
-from inference.backbone import Backbone, save_settings
+from inference.backbone import Backbone
+from inference.settings import save_settings
 
 CARD: Final = "README.md"
 """Model hubs' name for the model card in a folder."""

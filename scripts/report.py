@@ -31,8 +31,9 @@ from data_gen.rendering.sharing import study_sharing
 from data_gen.rendering.trees import RenderKnobs, Share
 from data_gen.shapes import draw_triplets, unconcerned_region
 from data_gen.shards import INDEX_FILE, ShardIndex, read_pair, scan_shard
-from inference.backbone import Backbone, Settings, load_backbone, load_settings
+from inference.backbone import Backbone, load_backbone
 from inference.editors.instruct import Instruct
+from inference.settings import Settings, load_settings
 from inference.shapes import MODELS
 from inference.shapes.edits import EDIT_TYPES, EditType
 from inference.shapes.evaluation import (

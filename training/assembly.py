@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.imports.reading import Listing, Reader, open_pairs
-from data_gen.shards.stores import Cache, open_store
+from data_gen.shards.cache import Cache
+from data_gen.shards.stores import open_store
 from inference.noise import keyed_seed
 from training import order
 from training.framing import Framing, nearest

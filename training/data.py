@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data_gen.records import ImagePair
-from data_gen.shards.stores import Cache
+from data_gen.shards.cache import Cache
 from inference.backbone import Backbone
 from inference.files import folder_digest
 from training import order
@@ -25,7 +25,7 @@ from training.assembly import Faulty, Plan, assemble
 from training.framing import Framing
 from training.inspection import SHOWN
 from training.latent_shards import Latents
-from training.samples import Batch, Encode, Images, Pairs, Sample, collate
+from training.samples import Batch, Encode, Images, Pairs, Sample
 from training.sets import PairSet
 
 PASSED_OVER_FILE: Final = "passed-over.jsonl"
@@ -210,7 +210,7 @@ class PairData(pl.LightningDataModule):
             self.pairs,
             batch_sampler=_Batches(self, trainer.global_rank, trainer.world_size),
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=_as_it_is,  # `Pairs` gives whole batches
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -256,6 +256,10 @@ class PairData(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the position of a checkpoint."""
         self.position = int(state_dict["position"])
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _require(holds: bool, otherwise: str) -> None:

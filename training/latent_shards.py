@@ -28,7 +28,9 @@ from torch import Tensor
 from data_gen.imports.reading import BadPair, Look, Size
 from data_gen.records import EditTriplet, ImagePair
 from data_gen.shards import INDEX_FILE, ShardError, digests_of, with_digests
-from data_gen.shards.stores import Cache, Remote, Store, open_store, read_places, require_sizes
+from data_gen.shards.cache import Cache
+from data_gen.shards.places import read_places, require_sizes
+from data_gen.shards.stores import Remote, Store, open_store
 from inference.images import to_numpy
 from training.framing import Framing, Sizes
 from training.samples import SCORES, Draw, Sample
@@ -266,9 +268,14 @@ class Latents:
             guidance=None,
         )
 
-    def sample(self, row: int, draw: Draw) -> Sample:
-        """A cut of the pair, its target drawn from what the VAE said of it."""
+    def fetch(self, row: int, draw: Draw) -> Callable[[], Sample]:
+        """See `Source`: a cut of the pair, its target drawn from what the VAE said of it."""
         texts, tensors = self.reader.latents(row)
+        return lambda: self._drawn(row, texts, tensors, draw)
+
+    def _drawn(
+        self, row: int, texts: Mapping[str, str], tensors: Mapping[str, Tensor], draw: Draw
+    ) -> Sample:
         back = draw.back and bool(texts["inverse_instruction"])
         number = int(draw.rng.random() * len(tensors["sizes"]))
         found = {name: tensor[number] for name, tensor in tensors.items()}

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from inference.backbone import Backbone, Settings, load_backbone
+from inference.backbone import Backbone, load_backbone
 from inference.sampling import PredictionType
+from inference.settings import Settings
 from inference.text import Text
 from training import ema, sharding
 from training.data import PairData

@@ -5,8 +5,9 @@ stands at a position, and takes another where one turns out to be damaged.
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Final, NamedTuple, Protocol
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from data_gen.imports.reading import BadPair, Listing, Reader
-from data_gen.records import Scores
+from data_gen.records import ImagePair, Scores
 from inference.noise import keyed_noise, keyed_seed
 from training import order
 from training.framing import Framing, Pixels, Sizes, plan_cut, survives_a_mirror
@@ -29,6 +30,8 @@ _Key = tuple[int, int, bool]
 """Number of a data set, row of it, and whether it leads back."""
 
 SCORES: Final = tuple(item.name for item in fields(Scores))
+
+_NOTHING: Final = torch.empty(0)
 
 ATTEMPTS: Final = 20
 """Damaged pairs in a row, one standing in for the other, after which the set counts as damaged."""
@@ -77,42 +80,52 @@ class Batch(NamedTuple):
         return self.edited.is_floating_point()
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Put samples side by side.
+def collate(samples: Iterable[Sample], count: int) -> Batch:
+    """Put samples side by side, each as it comes: what was just decoded is still in the cache.
+
+    Args:
+        samples: One or more; they may be made while they are taken.
+        count: How many they are.
 
     Raises:
         ValueError: Their images differ in size.
     """
-    shapes = {tuple(image.shape) for s in samples for image in (s.edited, s.source)}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"the images of a batch have the shapes {sorted(shapes)}, expected one: "
-            "set data.framing.resolution"
-        )
-    positions, epochs, instructions, edited, source, sizes, scores, passed = zip(
-        *samples, strict=True
-    )
+    remaining = iter(samples)
+    first = next(remaining)
+    edited, source = (_rows(count, first.edited) for _ in range(2))
+    said = []
+    for number, sample in enumerate(itertools.chain([first], remaining)):
+        _put(edited, number, sample.edited)
+        _put(source, number, sample.source)
+        said.append(sample._replace(edited=_NOTHING, source=_NOTHING))
+    positions, epochs, instructions, _, _, sizes, scores, passed = zip(*said, strict=True)
     return Batch(
         list(positions),
         list(epochs),
         list(instructions),
-        _stacked(edited),
-        _stacked(source),
+        edited,
+        source,
         torch.tensor(sizes),
         torch.tensor(scores),
-        [said for some in passed for said in some],
+        [pair for some in passed for pair in some],
     )
 
 
-def _stacked(images: Sequence[Tensor]) -> Tensor:
-    """(B, C, H, W); images lie in memory as they were decoded, channels last.
+def _rows(count: int, like: Tensor) -> Tensor:
+    """(count, C, H, W), each in memory as one is: images channels last, as decoders write them."""
+    if like.is_contiguous():
+        return like.new_empty((count, *like.shape))
+    channels, height, width = like.shape
+    return like.new_empty((count, height, width, channels)).permute(0, 3, 1, 2)
 
-    NumPy stacks them in half of torch's time: it takes memory that was used before.
-    """
-    if images[0].is_contiguous():
-        return torch.stack(list(images))
-    rows = np.stack([image.permute(1, 2, 0).numpy() for image in images])
-    return torch.from_numpy(rows).permute(0, 3, 1, 2)
+
+def _put(rows: Tensor, number: int, image: Tensor) -> None:
+    if rows.shape[1:] != image.shape:
+        raise ValueError(
+            f"the images of a batch have the shapes {[tuple(rows.shape[1:]), tuple(image.shape)]}, "
+            "expected one: set data.framing.resolution"
+        )
+    rows[number] = image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +184,11 @@ class Source(Protocol):
     def where(self, row: int) -> str:
         """A pair's place, for people."""
 
-    def sample(self, row: int, draw: Draw) -> Sample:
-        """The contents of a pair, its position and epoch left open; raises `BadPair`."""
+    def fetch(self, row: int, draw: Draw) -> Callable[[], Sample]:
+        """Read a pair; what comes back makes the sample, its position and epoch left open.
+
+        Both raise `BadPair`.
+        """
 
 
 class Images:
@@ -185,9 +201,12 @@ class Images:
         """See `Source`."""
         return f"{self.reader.name}: {self.reader.where(row)}"
 
-    def sample(self, row: int, draw: Draw) -> Sample:
+    def fetch(self, row: int, draw: Draw) -> Callable[[], Sample]:
         """See `Source`."""
-        pair = self.reader.read(row)
+        decode = self.reader.fetch(row)
+        return lambda: self._cut(decode(), draw)
+
+    def _cut(self, pair: ImagePair, draw: Draw) -> Sample:
         back = draw.back and bool(pair.triplet.inverse_instruction)
         text = pair.triplet.inverse_instruction if back else pair.triplet.instruction
         if not text:
@@ -235,7 +254,7 @@ class Pairs(Dataset[Sample]):
         place, passed = line.at(own), list[str]()
         for attempt in range(ATTEMPTS):
             try:
-                sample = self._sample(place, position)
+                sample = self._fetch(place, position)()
                 break
             except BadPair as error:
                 passed.append(f"{self.sources[place.part].where(place.row)}: {error}")
@@ -246,18 +265,49 @@ class Pairs(Dataset[Sample]):
             )
         return sample._replace(position=position, epoch=place.epoch, passed_over=tuple(passed))
 
+    def __getitems__(self, positions: list[int]) -> Batch:
+        """The batch of some positions; what torch's `DataLoader` asks for where it is defined.
+
+        All are read before the first is decoded: after a decoder everything else starts cold.
+        """
+        fetched = [self._fetched(position) for position in positions]
+        return collate((sample() for sample in fetched), len(positions))
+
+    def _fetched(self, position: int) -> Callable[[], Sample]:
+        """Read what stands at a position; what comes back makes `self[position]` of it."""
+        line, own = self.line.find(position)
+        place = line.at(own)
+
+        def stand_in() -> Sample:
+            return self[position]
+
+        try:
+            fetched = self._fetch(place, position)
+        except BadPair:
+            return stand_in
+
+        def sample() -> Sample:
+            try:
+                return fetched()._replace(position=position, epoch=place.epoch)
+            except BadPair:
+                return stand_in()
+
+        return sample
+
     def where(self, position: int) -> str:
         """The place of the pair at a position, for people."""
         line, own = self.line.find(position)
         place = line.at(own)
         return self.sources[place.part].where(place.row)
 
-    def _sample(self, place: order.Place, position: int) -> Sample:
+    def _fetch(self, place: order.Place, position: int) -> Callable[[], Sample]:
         draw = Draw(
             key=(self.seed, place.epoch, position), backwards=self.backwards, bucket=place.bucket
         )
         cached = self._latents.get((place.part, place.row, draw.back))
-        return cached or self.sources[place.part].sample(place.row, draw)
+        if cached is not None:
+            return lambda: cached
+        return self.sources[place.part].fetch(place.row, draw)
 
     def cache(self, encode: Encode, batch_size: int) -> None:
         """Read and encode every pair once and keep its latents in memory.
@@ -275,7 +325,7 @@ class Pairs(Dataset[Sample]):
             for start in range(0, len(keys), batch_size):
                 some = self._readable(keys[start : start + batch_size])
                 if some:
-                    batch = collate(list(some.values()))
+                    batch = collate(some.values(), len(some))
                     parts = [part.cpu() for part in encode(batch.edited, batch.source)]
                     for number, (key, sample) in enumerate(some.items()):
                         edited, source = (part[number] for part in parts)
@@ -287,5 +337,5 @@ class Pairs(Dataset[Sample]):
         for part, row, back in keys:
             draw = Draw(backwards=float(back))
             with suppress(BadPair):
-                found[part, row, back] = self.sources[part].sample(row, draw)
+                found[part, row, back] = self.sources[part].fetch(row, draw)()
         return found

@@ -5,7 +5,8 @@ missing, mismatched or empty without decoding a picture, and *read* it. What can
 `BadPair` with a reason from a short list, so that reasons can be counted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
@@ -21,6 +22,7 @@ from data_gen.imports.pairs import ASPECTS_DIFFER, checked, triplet_of
 from data_gen.imports.pictures import BadPicture, as_pixels
 from data_gen.records import ImagePair, Scores
 from data_gen.shards import IndexRow, ShardIndex
+from data_gen.shards.cache import Cache
 from data_gen.shards.members import (
     HEAD,
     TAIL,
@@ -30,7 +32,7 @@ from data_gen.shards.members import (
     image_size,
     seems_whole,
 )
-from data_gen.shards.stores import Cache, read_places
+from data_gen.shards.places import read_places
 
 LayoutName = Literal["shards"] | ForeignLayout
 """How a data set comes: as shards of this framework, or as `data_gen import` knows it."""
@@ -116,6 +118,9 @@ class Reader(Listing, Protocol):
     def read(self, row: int) -> ImagePair:
         """Read a pair; raises `BadPair`."""
 
+    def fetch(self, row: int) -> Callable[[], ImagePair]:
+        """Read a pair's bytes; what comes back decodes them. Both raise `BadPair`."""
+
 
 def open_pairs(
     path: str,
@@ -197,8 +202,24 @@ class ShardPairs:
 
     def read(self, row: int) -> ImagePair:
         """Read it through the index."""
+        return self.fetch(row)()
+
+    def fetch(self, row: int) -> Callable[[], ImagePair]:
+        """See `Reader`."""
+        with self._bad_pairs(row):
+            decode = self.index.fetch(row)
+
+        def decoded() -> ImagePair:
+            with self._bad_pairs(row):
+                return decode()
+
+        return decoded
+
+    @contextmanager
+    def _bad_pairs(self, row: int) -> Iterator[None]:
+        """Let what is wrong with a shard be said of its pair."""
         try:
-            return self.index.read(row)
+            yield
         except ShardError as error:
             path = self.index.store.where(self.shards[row])
             raise BadPair("it is damaged", str(error).removeprefix(f"{path}, ")) from error
@@ -286,10 +307,20 @@ class ForeignPairs:
 
     def read(self, row: int) -> ImagePair:
         """Read texts and pictures."""
+        return self.fetch(row)()
+
+    def fetch(self, row: int) -> Callable[[], ImagePair]:
+        """See `Reader`."""
         try:
-            said = self._said(row)
-            source, edited = map(as_pixels, self._layout.pictures(row))
+            said, pictures = self._said(row), self._layout.pictures(row)
         except (Refused, BadPicture) as error:
+            raise BadPair(str(error)) from error
+        return lambda: self._decoded(row, said, pictures)
+
+    def _decoded(self, row: int, said: Said, pictures: tuple[bytes, bytes]) -> ImagePair:
+        try:
+            source, edited = map(as_pixels, pictures)
+        except BadPicture as error:
             raise BadPair(str(error)) from error
         require_like(Size(*source.shape[:2]), Size(*edited.shape[:2]))
         return ImagePair(

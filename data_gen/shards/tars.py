@@ -10,7 +10,7 @@ extracted or unpickled.
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +22,7 @@ import webdataset
 from numpy.typing import NDArray
 
 from data_gen.records import EditTriplet, ImagePair, Scores
+from data_gen.shards.cache import Cache
 from data_gen.shards.index import INDEX_SCHEMA, SIZES, IndexRow, read_index
 from data_gen.shards.members import (
     HEAD,
@@ -36,15 +37,8 @@ from data_gen.shards.members import (
     image_size,
     require_end,
 )
-from data_gen.shards.stores import (
-    Cache,
-    Folder,
-    Remote,
-    Store,
-    open_store,
-    read_places,
-    require_sizes,
-)
+from data_gen.shards.places import read_places, require_sizes
+from data_gen.shards.stores import Folder, Remote, Store, open_store
 
 # ---------------------------------------------------------------- writing
 
@@ -215,7 +209,11 @@ class ShardIndex:
 
     def read(self, position: int) -> ImagePair:
         """Read one pair; see `read_pair`."""
-        return _pair(self.store, self[position])
+        return self.fetch(position)()
+
+    def fetch(self, position: int) -> Callable[[], ImagePair]:
+        """Read one pair's bytes; what comes back decodes them. Both raise as `read_pair` does."""
+        return _fetched(self.store, self[position])
 
 
 def read_pair(root: Path, row: IndexRow) -> ImagePair:
@@ -233,16 +231,16 @@ def read_pair(root: Path, row: IndexRow) -> ImagePair:
         ShardError: The shard is truncated, is not the one that was indexed, or holds no such
             images.
     """
-    return _pair(Folder(root), row)
+    return _fetched(Folder(root), row)()
 
 
-def _pair(store: Store, row: IndexRow) -> ImagePair:
+def _fetched(store: Store, row: IndexRow) -> Callable[[], ImagePair]:
     path = store.where(row.shard)
     members = members_of(store, row)
     pair = described(members["json"], f"{path}, {row.key}")
     texts = {item.name: pair[item.name] or "" for item in fields(EditTriplet) if item.name != "id"}
     scored = any(score is not None for score in pair["scores"].values())
-    return ImagePair(
+    return lambda: ImagePair(
         triplet=EditTriplet(id=row.group, **texts),
         key=row.key,
         source=decode_image(members["input.jpg"], f"{path}, {row.key}.input.jpg"),

@@ -9,17 +9,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-from inference.backbone import (
-    Backbone,
-    PromptTooLong,
-    Settings,
-    load_backbone,
-    load_settings,
-    save_settings,
-)
+from inference.backbone import Backbone, PromptTooLong, load_backbone
 from inference.guidance import cfg
 from inference.noise import keyed_noise
 from inference.sampling import ddim, denoise
+from inference.settings import Settings, load_settings, save_settings
 
 
 @pytest.fixture

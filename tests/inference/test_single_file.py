@@ -23,8 +23,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from inference import architecture, original_names
 from inference.__main__ import main
-from inference.backbone import Backbone, Settings, load_backbone
+from inference.backbone import Backbone, load_backbone
 from inference.from_single_file import backbone_of, clip_tokenizer, read_original
+from inference.settings import Settings
 from inference.to_single_file import original_tensors, write_original
 
 SD1 = {

@@ -10,9 +10,10 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 from torch import Tensor
 
-from inference.backbone import Backbone, Settings, load_backbone
+from inference.backbone import Backbone, load_backbone
 from inference.noise import keyed_noise
 from inference.sampling import SAMPLERS
+from inference.settings import Settings
 from training.data import PairData
 from training.lora import Lora
 from training.module import EditorTraining

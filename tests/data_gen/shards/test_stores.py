@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from data_gen.shards import ShardError, ShardIndex, read_index
-from data_gen.shards.stores import Cache, Fetch, Remote, open_store
+from data_gen.shards.cache import Cache, Fetch
+from data_gen.shards.stores import Remote, open_store
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):

@@ -9,12 +9,13 @@ import torch
 from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
 from torch import Tensor
 
-from inference.backbone import Backbone, PromptTooLong, Settings, load_backbone
+from inference.backbone import Backbone, PromptTooLong, load_backbone
 from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
 from inference.noise import keyed_noise
 from inference.sampling import denoise
 from inference.saving import stock_pipeline
+from inference.settings import Settings
 
 SCALES = [(7.5, 1.5), (3.0, 1.0), (1.5, 2.5)]
 INSTRUCTIONS = ["make it red", "add a cat"]
