@@ -45,10 +45,12 @@ class Way:
     Attributes:
         method: The inversion.
         at_once: Whether all pictures are one batch.
+        dtype: Of the model's weights.
     """
 
     method: Inversion
     at_once: bool
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,7 @@ WAYS: Final[Mapping[str, Way]] = {
     "all 10 updates": Way(method=NullText(early_stop=0.0), at_once=False),
     "all 10 updates, all at once": Way(method=NullText(early_stop=0.0), at_once=True),
     "begun at the prompt, all at once": Way(method=NullText(begin="prompt"), at_once=True),
+    "bfloat16, all at once": Way(method=NullText(), at_once=True, dtype=torch.bfloat16),
     "3 updates at most, all at once": Way(method=NullText(inner_steps=3), at_once=True),
     "3 updates at most, rate 0.03, all at once": Way(
         method=NullText(inner_steps=3, learning_rate=3e-2), at_once=True
@@ -105,12 +108,13 @@ def speed(
         only: Ways to measure, with semicolons between; empty measures all.
         model: A text-to-image model of the shapes world.
     """
-    backbone = load_backbone(model)
     images, prompts = pictures(count)
     ways = {name: WAYS[name] for name in only.split(";")} if only else WAYS
+    backbones = {way.dtype: load_backbone(model, dtype=way.dtype) for way in ways.values()}
     found: dict[str, list[Turn]] = {name: [] for name in ways}
     for number in range(turns):
         for name, way in ways.items():
+            backbone = backbones[way.dtype]
             found[name].append(taken(way, backbone, images, prompts, steps, guidance_scale))
             print(f"turn {number + 1}, {name}: {found[name][-1].seconds:.0f} s", file=sys.stderr)
     first = next(iter(found.values()))
