@@ -24,15 +24,16 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from inference.command_line import ERROR, USAGE_ERROR, one_sentence, run
-from training import checkpoints, identity
-from training.checkpoints import Checkpoints
-from training.data import PairData
-from training.export import export
-from training.held_out import HeldOutEdits
+from training import identity
+from training.data.data_module import PairData
 from training.latents import latents
 from training.module import EditorTraining
-from training.progress import Progress
-from training.stopping import TERMINATED
+from training.running import checkpoints
+from training.running.checkpoints import Checkpoints
+from training.running.export import export
+from training.running.held_out import HeldOutEdits
+from training.running.progress import Progress
+from training.running.stopping import TERMINATED
 
 _KNOWN_WARNINGS = (
     ".*does not have many workers.*",  # data.num_workers says so

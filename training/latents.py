@@ -35,11 +35,11 @@ from data_gen.runs.receipts import Outcome, Receipt, Unit, done_receipt, fingerp
 from data_gen.shards import INDEX_FILE, shard_writer
 from inference.files import file_digest, folder_digest, written_atomically
 from inference.noise import keyed_seed
-from training import latent_shards
-from training.framing import Cut, Framing, nearest, plan_cut, survives_a_mirror
+from training.data import latent_shards
+from training.data.framing import Cut, Framing, nearest, plan_cut, survives_a_mirror
+from training.data.inspection import FaultyData, inspect, report
+from training.data.latent_shards import NUMBERS, SCHEMA, About, packed
 from training.identity import set_digest
-from training.inspection import FaultyData, inspect, report
-from training.latent_shards import NUMBERS, SCHEMA, About, packed
 
 FORMAT: Final = 1
 """Raised when the same call would give other bytes than before."""

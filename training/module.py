@@ -22,7 +22,8 @@ from inference.sampling import PredictionType
 from inference.settings import Settings
 from inference.text import Text
 from training import ema, sharding
-from training.data import PairData
+from training.data.data_module import PairData
+from training.data.samples import Batch, posterior_noise
 from training.lora import Lora, add_adapters, merged
 from training.noise_schedule import cumulative_alphas, trained_scheduler
 from training.objective import (
@@ -36,7 +37,6 @@ from training.objective import (
 )
 from training.optimizer import OptimizerKnobs, adamw, learning_rate_factor
 from training.precision import bf16_with_float32_attention
-from training.samples import Batch, posterior_noise
 from training.speed import Speed, lay_out, speed_up
 from training.steps import StepRecord
 from training.unet import widen

@@ -26,9 +26,9 @@ from tables import header, row
 
 from data_gen.records import EditTriplet, ImagePair, Scores
 from data_gen.shards import INDEX_FILE, scan_shard, shard_writer, write_index
-from training.data import PairData
-from training.framing import Framing
-from training.samples import Batch
+from training.data.data_module import PairData
+from training.data.framing import Framing
+from training.data.samples import Batch
 
 
 def main(

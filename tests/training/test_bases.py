@@ -14,12 +14,12 @@ from inference.backbone import Backbone, load_backbone
 from inference.noise import keyed_noise
 from inference.sampling import SAMPLERS
 from inference.settings import Settings
-from training.data import PairData
+from training.data.data_module import PairData
+from training.data.samples import SCORES, Batch, posterior_noise
 from training.lora import Lora
 from training.module import EditorTraining
 from training.noise_schedule import cumulative_alphas, trained_scheduler
 from training.objective import Objective, draw
-from training.samples import SCORES, Batch, posterior_noise
 
 KINDS = ("epsilon", "v_prediction", "xl")
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from inference.text import Text
+from training.data.order import batches
 from training.objective import (
     Draws,
     Objective,
@@ -19,7 +20,6 @@ from training.objective import (
     score_weights,
     target,
 )
-from training.order import batches
 
 SHAPE = (4, 8, 8)
 HALF = Objective(changed_share=0.5)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import training.data
+import training.data.samples
 import training.module
 from training.__main__ import main
 
@@ -113,7 +113,7 @@ def test_a_finished_run_whose_editor_is_gone_exports_again(
     before = exported.read_bytes()
     shutil.rmtree(tmp_path / "run" / "model")
     monkeypatch.setattr(training.module, "edit_loss", None)
-    monkeypatch.setattr(training.data.Pairs, "cache", None)
+    monkeypatch.setattr(training.data.samples.Pairs, "cache", None)
     main(command)
     assert exported.read_bytes() == before
 

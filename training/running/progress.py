@@ -7,10 +7,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
-from training.data import PairData
-from training.flops import peak_of, training_flops
+from training.data.data_module import PairData
+from training.data.samples import Batch
 from training.module import EditorTraining
-from training.samples import Batch
+from training.running.flops import peak_of, training_flops
 from training.steps import ends_a_step
 
 

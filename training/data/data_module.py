@@ -20,13 +20,13 @@ from data_gen.records import ImagePair
 from data_gen.shards.cache import Cache
 from inference.backbone import Backbone
 from inference.files import folder_digest
-from training import order
-from training.assembly import Faulty, Plan, assemble
-from training.framing import Framing
-from training.inspection import SHOWN
-from training.latent_shards import Latents
-from training.samples import Batch, Encode, Images, Pairs, Sample
-from training.sets import PairSet
+from training.data import order
+from training.data.assembly import Faulty, Plan, assemble
+from training.data.framing import Framing
+from training.data.inspection import SHOWN
+from training.data.latent_shards import Latents
+from training.data.samples import Batch, Encode, Images, Pairs, Sample
+from training.data.sets import PairSet
 
 PASSED_OVER_FILE: Final = "passed-over.jsonl"
 

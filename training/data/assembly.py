@@ -15,12 +15,12 @@ from data_gen.imports.reading import Listing, Reader, open_pairs
 from data_gen.shards.cache import Cache
 from data_gen.shards.stores import open_store
 from inference.noise import keyed_seed
-from training import order
-from training.framing import Framing, nearest
-from training.inspection import FaultyData, Findings, TextFault, inspect, report
-from training.latent_shards import LatentPairs, Latents, holds_latents
-from training.samples import Images, Source
-from training.sets import PairSet, chosen_rows, weights_of
+from training.data import order
+from training.data.framing import Framing, nearest
+from training.data.inspection import FaultyData, Findings, TextFault, inspect, report
+from training.data.latent_shards import LatentPairs, Latents, holds_latents
+from training.data.samples import Images, Source
+from training.data.sets import PairSet, chosen_rows, weights_of
 
 Faulty = Literal["refuse", "leave_out"]
 

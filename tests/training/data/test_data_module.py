@@ -12,9 +12,9 @@ from PIL import Image
 
 from data_gen.imports.pairs import import_pairs
 from data_gen.shards import ShardError
-from training.data import PairData
-from training.framing import Framing
-from training.samples import Batch, collate
+from training.data.data_module import PairData
+from training.data.framing import Framing
+from training.data.samples import Batch, collate
 
 
 def reader(shards: Path, **knobs) -> PairData:

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from training.order import (
+from training.data.order import (
     Dealt,
     GroupLine,
     Groups,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data_gen.imports.reading import BadPair, Listing, Look, require_like
-from training.framing import Framing
+from training.data.framing import Framing
 
 SHOWN: Final = 3
 """Examples of each reason in a report."""

@@ -19,9 +19,9 @@ from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
 from inference.files import written_atomically
-from training.held_out import HeldOutEdits, HeldOutLoss
+from training.running.held_out import HeldOutEdits, HeldOutLoss
+from training.running.stopping import Request, StopRequests, exit_code, requeue_job
 from training.steps import ends_a_step
-from training.stopping import Request, StopRequests, exit_code, requeue_job
 
 FOLDER: Final = "checkpoints"
 LAST: Final = "last.ckpt"

@@ -6,9 +6,9 @@ from typing import Any
 
 from inference.saving import save_backbone
 from inference.to_single_file import write_original
-from training.card import model_card
 from training.lora import save_adapters
 from training.module import EditorTraining
+from training.running.card import model_card
 
 
 def export(module: EditorTraining, folder: Path, *, recipe: Mapping[str, Any], steps: int) -> None:

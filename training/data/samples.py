@@ -21,8 +21,8 @@ from tqdm import tqdm
 from data_gen.imports.reading import BadPair, Listing, Reader
 from data_gen.records import ImagePair, Scores
 from inference.noise import keyed_noise, keyed_seed
-from training import order
-from training.framing import Framing, Pixels, Sizes, plan_cut, survives_a_mirror
+from training.data import order
+from training.data.framing import Framing, Pixels, Sizes, plan_cut, survives_a_mirror
 
 Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 

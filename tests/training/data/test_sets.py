@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from data_gen.imports.reading import Columns
-from training.data import PairData
-from training.framing import Framing
-from training.samples import Batch
-from training.sets import PairSet
+from training.data.data_module import PairData
+from training.data.framing import Framing
+from training.data.samples import Batch
+from training.data.sets import PairSet
 
 
 def reader(*sets: PairSet, root: Path | None = None, **knobs) -> PairData:

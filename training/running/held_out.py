@@ -17,15 +17,15 @@ from inference.clip import load_clip
 from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
 from inference.images import from_numpy, to_pil
-from training.data import PairData
-from training.measures import (
+from training.data.data_module import PairData
+from training.module import EditorTraining
+from training.running.measures import (
     HeldOut,
     carried_out_share,
     distance,
     losses_by_timestep,
     similarities,
 )
-from training.module import EditorTraining
 from training.steps import ends_a_step
 
 

@@ -12,7 +12,7 @@ from data_gen.records import ImagePair
 from inference.clip import ClipScorer
 from inference.images import from_numpy
 from inference.shapes.judging import judge_pair
-from training.framing import Framing, Pixels
+from training.data.framing import Framing, Pixels
 from training.module import EditorTraining
 from training.objective import Draws, draw, edit_loss
 

@@ -10,8 +10,8 @@ from inference.images import from_numpy
 from inference.shapes import MODELS
 from inference.shapes.evaluation import draw_trials
 from inference.shapes.render import render
-from training.flops import peak_of, training_flops
-from training.measures import HeldOut, carried_out_share, distance, similarities
+from training.running.flops import peak_of, training_flops
+from training.running.measures import HeldOut, carried_out_share, distance, similarities
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.framing import Framing, buckets, frame, nearest, plan_cut, survives_a_mirror
+from training.data.framing import Framing, buckets, frame, nearest, plan_cut, survives_a_mirror
 
 
 def picture(height: int, width: int) -> np.ndarray:

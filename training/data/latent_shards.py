@@ -32,8 +32,8 @@ from data_gen.shards.cache import Cache
 from data_gen.shards.places import read_places, require_sizes
 from data_gen.shards.stores import Remote, Store, open_store
 from inference.images import to_numpy
-from training.framing import Framing, Sizes
-from training.samples import SCORES, Draw, Sample
+from training.data.framing import Framing, Sizes
+from training.data.samples import SCORES, Draw, Sample
 
 NUMBERS: Final = ("p", "guidance", *SCORES)
 _ABOUT: Final = b"latents"

@@ -12,7 +12,7 @@ import torch
 
 import training.module
 from training.__main__ import main
-from training.checkpoints import damage, found, path_of
+from training.running.checkpoints import damage, found, path_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
 
