@@ -62,11 +62,13 @@ class Assembled:
         line: Which pair stands where.
         sources: The sets, by their number on the line.
         held_out: Group -> number of a set and row of one of its pairs, never trained on.
+        left_out: Number of a set and row of each pair that cannot be used.
     """
 
     line: order.Line
     sources: Sequence[Source]
     held_out: Mapping[str, tuple[int, int]]
+    left_out: Sequence[tuple[int, int]]
 
 
 def assemble(sets: Sequence[PairSet], plan: Plan) -> Assembled:
@@ -100,7 +102,8 @@ def assemble(sets: Sequence[PairSet], plan: Plan) -> Assembled:
     weights = order.proportion(weights_of(sets, counts))
     run = plan.batch_size if plan.framing.buckets else 1
     line = parts[0] if len(parts) == 1 else order.Dealt(parts, weights, run)
-    return Assembled(line=line, sources=sources, held_out=held_out)
+    left_out = [(part, row) for part, findings in enumerate(found) for row in findings.faults]
+    return Assembled(line=line, sources=sources, held_out=held_out, left_out=sorted(left_out))
 
 
 def _opened(sets: Sequence[PairSet], plan: Plan) -> list[Reader | LatentPairs]:

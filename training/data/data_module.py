@@ -4,6 +4,7 @@ Pairs are read one by one, in an order that is a function of the seed and the po
 saved for a resume is the position alone. `assembly` puts the sets together, `samples` reads.
 """
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -250,12 +251,29 @@ class PairData(pl.LightningDataModule):
             print(f"  {pair}")
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, one integer."""
-        return {"position": self.position}
+        """The position, one integer; and which pairs were left out, where some were."""
+        left_out = self._left_out
+        return {"position": self.position} | ({"left_out": left_out} if left_out else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the position of a checkpoint."""
+        """Take up the position of a checkpoint.
+
+        Raises:
+            ValueError: Other pairs are left out now, so that another pair stands at a position.
+        """
+        if state_dict.get("left_out", "") != self._left_out:
+            raise ValueError(
+                f"{len(self.assembled.left_out):,} pairs are left out as faulty, expected those "
+                "that were left out when this run began: put the data back as they were, or choose "
+                "another output folder"
+            )
         self.position = int(state_dict["position"])
+
+    @property
+    def _left_out(self) -> str:
+        """A hash of the pairs left out; empty where there are none."""
+        left_out = self.assembled.left_out
+        return hashlib.sha256(json.dumps(left_out).encode()).hexdigest() if left_out else ""
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from data_gen.imports.pairs import import_pairs
-from data_gen.shards import ShardError
+from data_gen.shards import ShardError, ShardIndex
 from training.data.data_module import PairData
 from training.data.framing import Framing
 from training.data.samples import Batch, collate
@@ -86,6 +86,20 @@ def test_resume_continues_with_the_next_batch(shards: Path) -> None:
     resumed.load_state_dict(stopped.state_dict())
     assert stopped.state_dict() == {"position": 8}
     assert_same(first_batches(resumed, 3), whole[2:])
+
+
+def test_a_run_does_not_go_on_where_other_pairs_are_left_out(own_shards: Path) -> None:
+    began = reader(own_shards, faulty="leave_out").state_dict()
+    row = ShardIndex(own_shards)[0]
+    shard = own_shards / row.shard
+    whole = shard.read_bytes()
+    end = row.input_offset + row.input_size
+    shard.write_bytes(whole[: end - 2] + bytes(2) + whole[end:])  # the picture's end is gone
+    now = reader(own_shards, faulty="leave_out")
+    assert now.state_dict() != began
+    now.load_state_dict(now.state_dict())
+    with pytest.raises(ValueError, match="1 pairs are left out as faulty, expected those that"):
+        now.load_state_dict(began)
 
 
 @pytest.mark.slow
