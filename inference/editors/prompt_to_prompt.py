@@ -132,13 +132,13 @@ class PromptToPrompt:
 
         def predict(i: int, x: Tensor) -> Tensor:
             nonlocal led
-            null = start.null_texts(i, empty)
+            nulls = [start.null_texts(i, empty), start.target_null_texts(i, empty)]
             hooks.sharing = control.at(i)
             hooks.recorder = masks.recorder() if masks else None
             output = backbone.unet_output(
                 torch.cat([x, x]),
                 start.sampler.timesteps[i],
-                Text.cat([null, null, start.source_texts(i, sources), targets]),
+                Text.cat([*nulls, start.source_texts(i, sources), targets]),
             )
             if masks and hooks.recorder:
                 masks.record(hooks.recorder)

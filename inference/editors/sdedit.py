@@ -167,7 +167,7 @@ class SdEdit:
         empty = self.backbone.encode_text([""])
 
         def null(i: int) -> Text:
-            return inverted.null_texts(i, empty) if inverted else empty.expand(len(text))
+            return inverted.target_null_texts(i, empty) if inverted else empty.expand(len(text))
 
         return guided(self.backbone, lambda _: text, sampler, self.guidance_scale, null)
 

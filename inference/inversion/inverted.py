@@ -66,6 +66,7 @@ class Inverted:
             step i, the last entry their latents.
         first_step: The step to begin at.
         null: (S, B), the null text of each step; None for that of the empty prompt.
+        null_for_targets: Whether edits of the pictures are guided with `null` too.
         source: (S, B), the text of each step that draws the pictures; None for their prompts.
         noise: (S, B, C, h, w), what each step adds; None for a sampler that adds none.
         follows: Whether the source is put back onto its trajectory after every step.
@@ -78,6 +79,7 @@ class Inverted:
     trajectory: Tensor
     first_step: int = 0
     null: Text | None = None
+    null_for_targets: bool = True
     source: Text | None = None
     noise: Tensor | None = None
     follows: bool = False
@@ -93,6 +95,12 @@ class Inverted:
         if self.null is None:
             return empty.expand(len(self.prompts))
         return self.null[i].to(empty.states)
+
+    def target_null_texts(self, i: int, empty: Text) -> Text:
+        """The same for edits of the pictures."""
+        if self.null_for_targets:
+            return self.null_texts(i, empty)
+        return empty.expand(len(self.prompts))
 
     def source_texts(self, i: int, prompts: Text) -> Text:
         """The B texts that draw the pictures in step i; `prompts`, B, are the usual ones."""

@@ -41,6 +41,8 @@ class NullText:
             Inversion).
         pivot: The trajectory to arrive on: the DDIM inversion's, that of one random noise, or that
             of a new random noise at every optimiser step, which is none.
+        for_targets: Whether edits are guided with these embeddings too, as the authors do; else
+            only the picture itself is (an ablation of Ju et al. 2024).
         per_step: Whether every step gets an embedding of its own; else all share one, which as many
             optimiser steps go into.
         seed: Of the random noise.
@@ -53,6 +55,7 @@ class NullText:
     begin: Literal["empty", "prompt"] = "empty"
     embedding: Literal["null", "prompt"] = "null"
     pivot: Literal["inversion", "random", "none"] = "inversion"
+    for_targets: bool = True
     per_step: bool = True
     seed: int = 0
     progress: bool = False
@@ -72,7 +75,7 @@ class NullText:
             inverted = way.inverted = replace(inverted, trajectory=way.random_trajectory())
         found = self._per_step(way) if self.per_step else self._shared(way)
         if self.embedding == "null":
-            return replace(inverted, null=found)
+            return replace(inverted, null=found, null_for_targets=self.for_targets)
         return replace(inverted, source=found)
 
     def _per_step(self, way: "_Way") -> Text:

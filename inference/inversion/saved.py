@@ -53,6 +53,7 @@ def save_inversion(path: Path, inverted: Inverted, backbone: Backbone, images: T
         "source_scale": inverted.source_scale,
         "first_step": inverted.first_step,
         "follows": inverted.follows,
+        "null_for_targets": inverted.null_for_targets,
         "proximal": asdict(inverted.proximal) if inverted.proximal else None,
     }
     with written_atomically(path) as temporary:
@@ -83,6 +84,7 @@ def load_inversion(
         source_scale=about["source_scale"],
         first_step=about["first_step"],
         follows=about["follows"],
+        null_for_targets=about.get("null_for_targets", True),  # of a file from before it was known
         trajectory=found["trajectory"],
         noise=found.get("noise"),
         proximal=ProximalGuidance(**about["proximal"]) if about["proximal"] else None,

@@ -170,6 +170,26 @@ def test_of_a_real_picture_the_source_is_its_reconstruction(
     assert (target - source).abs().max() > 1e-3
 
 
+def test_null_text_for_the_source_alone_leaves_the_target_to_itself(
+    tiny_backbone: Backbone,
+) -> None:
+    request = replace(SWAP, image=keyed_noise("picture", shape=(3, 32, 32)).tanh())
+
+    def edited(inversion: Inversion) -> tuple[Tensor, Tensor]:
+        method = editor(
+            tiny_backbone, inversion=inversion, cross=(0.0, 0.0), self_attention=(0.0, 0.0)
+        )
+        [pair] = method.edit_pairs([request])
+        return pair
+
+    both, alone = (edited(NullText(inner_steps=2, for_targets=each)) for each in (True, False))
+    plain_source, plain_target = edited(Ddim())
+    close(alone[0], both[0])
+    close(alone[1], plain_target)
+    assert (alone[0] - plain_source).abs().max() > 1e-3
+    assert (both[1] - plain_target).abs().max() > 1e-3
+
+
 def test_proximal_guidance_of_nearly_all_is_negative_prompt(
     tiny_backbone: Backbone,
 ) -> None:

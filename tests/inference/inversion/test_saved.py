@@ -41,6 +41,7 @@ def _part(whole: object, name: str) -> object:
 
 INVERSIONS = [
     NullText(inner_steps=1),
+    NullText(inner_steps=1, for_targets=False),
     NullText(inner_steps=1, embedding="prompt"),
     Direct(),
     EditFriendly(),
@@ -61,6 +62,7 @@ def test_it_is_the_same_inversion(
         found, wanted = (reduce(_part, name.split("."), one) for one in (loaded, inverted))
         assert found is wanted is None or torch.equal(found, wanted)
     assert loaded.proximal == inverted.proximal
+    assert loaded.null_for_targets == inverted.null_for_targets
     again = reconstruct(backbone, inverted)
     torch.testing.assert_close(reconstruct(backbone, loaded), again, rtol=1e-3, atol=1e-3)
     assert (loaded.sampler, loaded.first_step) == (inverted.sampler, inverted.first_step)
