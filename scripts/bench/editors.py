@@ -16,6 +16,7 @@ import random
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -85,6 +86,17 @@ class Kept:
 NULL_TEXT: Final = Kept(NullText())
 
 
+class ForSource:
+    """An inversion whose null text guides the source alone."""
+
+    def __init__(self, method: Inversion) -> None:
+        self.method = method
+
+    def invert(self, request: InversionRequest) -> Inverted:
+        """See `Inversion`."""
+        return replace(self.method.invert(request), null_for_targets=False)
+
+
 def p2p(inversion: Inversion) -> Make:
     """Prompt-to-Prompt behind an inversion, with the windows that suit this model."""
     return lambda backbone: PromptToPrompt(
@@ -116,7 +128,10 @@ def sdedit(strength: float, inversion: Inversion | None = None) -> Make:
 METHODS: Final[Mapping[str, Make]] = {
     "DDIM + P2P": p2p(Ddim()),
     "Null-text + P2P": p2p(NULL_TEXT),
-    "Null-text from the prompt + P2P": p2p(NullText(begin="prompt")),
+    "Null-text for the source + P2P": p2p(ForSource(NULL_TEXT)),
+    "Null-text from the prompt, for the source + P2P": p2p(
+        NullText(begin="prompt", for_targets=False)
+    ),
     "Negative-prompt + P2P": p2p(NegativePrompt()),
     "Proximal + P2P": p2p(Proximal()),
     "Direct + P2P": p2p(Direct()),
