@@ -35,8 +35,8 @@ class NullText:
             grows by twice as much a step. 0 never stops early.
         begin: Where the null embedding of the first step starts: at that of the empty text, or at
             that of the prompt, as Negative-prompt inversion has it. Guidance then vanishes at
-            first, so that little is left to optimise; the null text of an edit becomes the
-            source's.
+            first, so that little is left to optimise; but an edit that these embeddings guide too
+            (`for_targets`) is then overdriven where guidance is strong.
         embedding: Which is optimised: that of the null text, or that of the prompt (pivotal Textual
             Inversion).
         pivot: The trajectory to arrive on: the DDIM inversion's, that of one random noise, or that
@@ -180,8 +180,10 @@ class _Way:
             prompts = request.backbone.encode_text(request.prompts)
             null = request.backbone.encode_text([""]).expand(len(prompts))
         self.moves_null = knobs.embedding == "null"
-        start = null if knobs.begin == "empty" and self.moves_null else prompts
-        self.moving, self.fixed = start, prompts if self.moves_null else null
+        if self.moves_null:
+            self.moving, self.fixed = (null if knobs.begin == "empty" else prompts), prompts
+        else:
+            self.moving, self.fixed = prompts, null
         wide = torch.promote_types(self.moving.states.dtype, torch.float32)
         self.moving = Text(self.moving.states.to(wide), self.moving.pooled)
 

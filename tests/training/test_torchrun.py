@@ -1,7 +1,6 @@
 """The recipe for two nodes, launched as its header says: by torchrun, here once a node for two."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.training.forking import free_port
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 RECIPE = Path("training/recipes/slurm-2node.yaml")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def losses(run: Path) -> np.ndarray:

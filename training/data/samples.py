@@ -250,20 +250,7 @@ class Pairs(Dataset[Sample]):
         self._latents: dict[tuple[int, int, bool], Sample] = {}
 
     def __getitem__(self, position: int) -> Sample:
-        line, own = self.line.find(position)
-        place, passed = line.at(own), list[str]()
-        for attempt in range(ATTEMPTS):
-            try:
-                sample = self._fetch(place, position)()
-                break
-            except BadPair as error:
-                passed.append(f"{self.sources[place.part].where(place.row)}: {error}")
-                place = line.instead(own, attempt)
-        else:
-            raise ValueError(
-                f"{ATTEMPTS} pairs in a row cannot be used, the last as {passed[-1]}: mend the set"
-            )
-        return sample._replace(position=position, epoch=place.epoch, passed_over=tuple(passed))
+        return self._fetched(position)()
 
     def __getitems__(self, positions: list[int]) -> Batch:
         """The batch of some positions; what torch's `DataLoader` asks for where it is defined.
@@ -277,22 +264,41 @@ class Pairs(Dataset[Sample]):
         """Read what stands at a position; what comes back makes `self[position]` of it."""
         line, own = self.line.find(position)
         place = line.at(own)
-
-        def stand_in() -> Sample:
-            return self[position]
-
         try:
             fetched = self._fetch(place, position)
-        except BadPair:
-            return stand_in
+        except BadPair as error:
+            return functools.partial(self._stand_in, position, error)
 
         def sample() -> Sample:
             try:
                 return fetched()._replace(position=position, epoch=place.epoch)
-            except BadPair:
-                return stand_in()
+            except BadPair as error:
+                return self._stand_in(position, error)
 
         return sample
+
+    def _stand_in(self, position: int, error: BadPair) -> Sample:
+        """The first pair that can be used in the place of the one that cannot."""
+        line, own = self.line.find(position)
+        place, passed = line.at(own), list[str]()
+        for attempt in range(ATTEMPTS - 1):
+            passed.append(self._said(place, error))
+            place = line.instead(own, attempt)
+            try:
+                sample = self._fetch(place, position)()
+            except BadPair as another:
+                error = another
+            else:
+                return sample._replace(
+                    position=position, epoch=place.epoch, passed_over=tuple(passed)
+                )
+        raise ValueError(
+            f"{ATTEMPTS} pairs in a row cannot be used, the last as {self._said(place, error)}: "
+            "mend the set"
+        )
+
+    def _said(self, place: order.Place, error: BadPair) -> str:
+        return f"{self.sources[place.part].where(place.row)}: {error}"
 
     def where(self, position: int) -> str:
         """The place of the pair at a position, for people."""
