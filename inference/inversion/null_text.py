@@ -66,6 +66,11 @@ class NullText:
                 f"begin is {self.begin!r} and embedding 'prompt'; expected embedding 'null', which "
                 "is what has a choice of where to begin"
             )
+        if self.embedding == "prompt" and not self.for_targets:
+            raise ValueError(
+                "for_targets is False and embedding 'prompt'; expected embedding 'null': the "
+                "prompt's embeddings never guide edits, which have a prompt of their own"
+            )
 
     def invert(self, request: InversionRequest) -> Inverted:
         """See `Inversion`."""

@@ -1,6 +1,6 @@
 """What do the editors make of real pictures? All of them on the same edits, read back.
 
-    python scripts/bench/editors.py              # 200 edits; three hours on one core
+    python scripts/bench/editors.py              # 200 edits; two hours on one core
     python scripts/bench/editors.py --per_kind 4 --only "Direct + P2P;SDEdit 0.6"
 
 Rendered scenes of the shapes world, real pictures to the model, with captions that say all of them.
@@ -47,7 +47,7 @@ from training.shapes.layout import KEEPING_LAYOUT
 
 SEED: Final = 25_000_000
 GUIDANCE: Final = 4.0
-STEPS: Final = 50
+STEPS: Final = 25
 """Of all but the trained editor, which has its own."""
 Make = Callable[[Backbone], Editor]
 

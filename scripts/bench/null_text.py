@@ -23,7 +23,7 @@ from typing import Final
 
 import torch
 from counting import Rows, counted
-from inversion import pictures, psnr
+from inversion import interval, pictures, psnr
 from jsonargparse import auto_cli
 from null_text_reference import ReferenceNullText
 from stable_diffusion import save_sd15
@@ -128,7 +128,7 @@ def speed(
             done[0].rows.with_gradient,
             f"{pace:.1f}",
             f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-            psnr(done[0].again, images),
+            interval(psnr(done[0].again, images)),
         )
 
 

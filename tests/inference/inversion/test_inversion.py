@@ -114,9 +114,11 @@ def test_no_inner_steps_from_the_prompt_are_negative_prompt_inversion(
     assert torch.equal(none.null.states, expected.null.states)
 
 
-def test_only_a_null_embedding_has_a_choice_of_where_to_begin() -> None:
+def test_knobs_of_null_embeddings_are_refused_of_prompt_embeddings() -> None:
     with pytest.raises(ValueError, match="begin is 'prompt' and embedding 'prompt'; expected"):
         NullText(embedding="prompt", begin="prompt")
+    with pytest.raises(ValueError, match="for_targets is False and embedding 'prompt'; expected"):
+        NullText(embedding="prompt", for_targets=False)
 
 
 def test_the_embeddings_are_those_of_the_authors_loop(build_backbone, images: Tensor) -> None:
