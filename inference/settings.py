@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from inference.sampling import SAMPLERS, SamplerName
+from inference.samplers import SAMPLERS, SamplerName
 
 SETTINGS_FILE: Final = "emend.json"
 

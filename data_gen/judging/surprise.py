@@ -17,7 +17,7 @@ from data_gen.records import ImageArray, ImagePair
 from inference.backbone import Backbone
 from inference.images import from_numpy
 from inference.noise import keyed_noise
-from inference.sampling import ddim
+from inference.samplers import ddim
 
 STEPS: Final = 20
 LOOKED_AT: Final = (11, 14)

@@ -25,7 +25,8 @@ from inference.backbone import Backbone, PromptTooLong
 from inference.guidance import cfg
 from inference.images import to_numpy
 from inference.noise import keyed_noise
-from inference.sampling import SAMPLERS, Sampler
+from inference.samplers import SAMPLERS
+from inference.sampling import Sampler
 from inference.text import Text
 
 Progress = Callable[[int], object]

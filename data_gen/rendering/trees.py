@@ -13,7 +13,7 @@ from typing import Literal
 from data_gen.records import EditTriplet
 from data_gen.rendering.prefix_tree import shared_steps
 from inference.noise import keyed_seed
-from inference.sampling import SamplerName
+from inference.samplers import SamplerName
 
 Share = Literal["self", "cross", "both"]
 

@@ -13,7 +13,8 @@ from inference.editors.editor import EditRequest, required
 from inference.editors.sizes import Sizes, in_batches
 from inference.guidance import dual_weights
 from inference.noise import keyed_noise
-from inference.sampling import SAMPLERS, Predict, Sampler, SamplerName, denoise
+from inference.samplers import SAMPLERS, SamplerName
+from inference.sampling import Predict, Sampler, denoise
 from inference.text import Text
 
 

@@ -29,7 +29,8 @@ from inference.guidance import cfg
 from inference.inversion.ddim import Ddim
 from inference.inversion.inverted import InversionRequest, Inverted
 from inference.inversion.saved import fingerprint, fingerprint_of_pixels
-from inference.sampling import ddim, denoise
+from inference.samplers import ddim
+from inference.sampling import denoise
 from inference.text import Text
 
 _DECODER_ATTENTION = re.compile(r"up_blocks\.(\d+)\.attentions\.(\d+)\..*\.attn1$")

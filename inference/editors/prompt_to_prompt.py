@@ -23,7 +23,8 @@ from inference.editors.sizes import Sizes, in_batches, resize
 from inference.guidance import cfg
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted
 from inference.noise import keyed_noise
-from inference.sampling import ddim, denoise
+from inference.samplers import ddim
+from inference.sampling import denoise
 from inference.text import Text
 
 Window = tuple[float, float]

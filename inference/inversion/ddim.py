@@ -6,7 +6,8 @@ import torch
 
 from inference.guidance import ProximalGuidance
 from inference.inversion.inverted import InversionRequest, Inverted, conditional
-from inference.sampling import ddim, ddim_invert
+from inference.samplers import ddim
+from inference.sampling import ddim_invert
 
 
 @dataclass(frozen=True, kw_only=True)

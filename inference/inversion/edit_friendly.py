@@ -7,7 +7,8 @@ from torch import Tensor
 
 from inference.inversion.inverted import InversionRequest, Inverted, guided
 from inference.noise import keyed_noise
-from inference.sampling import Sampler, ddpm
+from inference.samplers import ddpm
+from inference.sampling import Sampler
 
 
 @dataclass(frozen=True, kw_only=True)

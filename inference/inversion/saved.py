@@ -18,7 +18,8 @@ from inference.backbone import Backbone
 from inference.files import read_tensors, written_atomically
 from inference.guidance import ProximalGuidance
 from inference.inversion.inverted import InversionRequest, Inverted
-from inference.sampling import Sampler, ddim, ddpm
+from inference.samplers import ddim, ddpm
+from inference.sampling import Sampler
 from inference.text import Text
 
 FORMAT: Final = "emend inversion 2"

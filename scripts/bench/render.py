@@ -36,7 +36,7 @@ from inference.clip import ClipScorer, load_clip
 from inference.guidance import cfg
 from inference.images import to_numpy
 from inference.noise import keyed_noise
-from inference.sampling import SAMPLERS
+from inference.samplers import SAMPLERS
 from inference.shapes import MODELS
 
 SEED = 4_300_000

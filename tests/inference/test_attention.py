@@ -17,7 +17,8 @@ from inference.attention import (
 )
 from inference.backbone import Backbone, size_condition
 from inference.noise import keyed_noise
-from inference.sampling import ddim, denoise
+from inference.samplers import ddim
+from inference.sampling import denoise
 from inference.text import Text
 from scripts.bench.written_maps import written_maps
 

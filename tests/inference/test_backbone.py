@@ -12,7 +12,8 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from inference.backbone import Backbone, PromptTooLong, load_backbone
 from inference.guidance import cfg
 from inference.noise import keyed_noise
-from inference.sampling import ddim, denoise
+from inference.samplers import ddim
+from inference.sampling import denoise
 from inference.settings import Settings, load_settings, save_settings
 
 

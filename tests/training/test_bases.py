@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inference.backbone import Backbone, load_backbone
 from inference.noise import keyed_noise
-from inference.sampling import SAMPLERS
+from inference.samplers import SAMPLERS
 from inference.settings import Settings
 from training.data.data_module import PairData
 from training.data.samples import SCORES, Batch, posterior_noise

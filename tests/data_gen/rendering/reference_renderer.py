@@ -10,7 +10,7 @@ from data_gen.rendering.trees import Share, Tree
 from inference.alignment import Alignment, align, read_prompt
 from inference.backbone import Backbone
 from inference.noise import keyed_noise
-from inference.sampling import SAMPLERS, SamplerName
+from inference.samplers import SAMPLERS, SamplerName
 from scripts.bench.written_maps import Rewrite, written_maps
 
 PS = (0.0, 0.12, 0.31, 0.45, 0.46, 0.6, 0.83, 0.97)

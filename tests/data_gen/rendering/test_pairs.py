@@ -17,7 +17,7 @@ from data_gen.rendering.prefix_tree import plan, shared_steps, steps_together, u
 from data_gen.rendering.trees import RenderKnobs, Share, draw_tree
 from inference.backbone import Backbone
 from inference.compilation import WITHOUT_ATTENTION, compile_blocks
-from inference.sampling import SAMPLERS, SamplerName
+from inference.samplers import SAMPLERS, SamplerName
 from tests.data_gen.rendering.reference_renderer import (
     LONGER,
     OTHERS,

@@ -20,7 +20,8 @@ from inference.inversion.edit_friendly import EditFriendly
 from inference.inversion.inverted import Inversion, InversionRequest, reconstruct
 from inference.inversion.null_text import NullText
 from inference.noise import keyed_noise
-from inference.sampling import ddim, denoise
+from inference.samplers import ddim
+from inference.sampling import denoise
 from inference.shapes import MODELS
 from inference.shapes.render import render
 from inference.shapes.scene import Figure, Scene

@@ -16,7 +16,8 @@ from inference.editors.features import load_features
 from inference.editors.plug_and_play import PlugAndPlay, attention_sites, copied_feature
 from inference.guidance import cfg
 from inference.noise import keyed_noise
-from inference.sampling import ddim, denoise
+from inference.samplers import ddim
+from inference.sampling import denoise
 
 STEPS = 6
 TARGETS = ["a red cat", "a dog"]

@@ -19,7 +19,8 @@ from inference.inversion.edit_friendly import EditFriendly
 from inference.inversion.inverted import Inversion, InversionRequest, reconstruct
 from inference.inversion.null_text import NullText
 from inference.noise import keyed_noise
-from inference.sampling import ddim, denoise
+from inference.samplers import ddim
+from inference.sampling import denoise
 from inference.text import Text
 
 STEPS = 6

@@ -12,7 +12,8 @@ from inference.inversion.edit_friendly import EditFriendly
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted, reconstruct
 from inference.inversion.null_text import ABLATIONS, NullText
 from inference.noise import keyed_noise
-from inference.sampling import ddim, ddim_invert, euler_ancestral
+from inference.samplers import ddim, euler_ancestral
+from inference.sampling import ddim_invert
 from scripts.bench.null_text_reference import ReferenceNullText
 
 STEPS = 6
