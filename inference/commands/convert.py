@@ -8,10 +8,10 @@ from torch import nn
 
 from inference.backbone import Backbone, load_backbone
 from inference.files import read_tensors
-from inference.from_single_file import backbone_of, read_original
 from inference.sampling import PredictionType
 from inference.saving import replaced_folder, save_backbone
-from inference.to_single_file import original_tensors, write_original
+from inference.single_file.reading import backbone_of, read_original
+from inference.single_file.writing import original_tensors, write_original
 
 LEFT_OVER = "original-left-over.safetensors"
 """Tensors of the original file that no part of a diffusers folder holds, kept for the way back."""

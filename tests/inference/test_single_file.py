@@ -21,12 +21,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from inference import architecture, original_names
 from inference.__main__ import main
 from inference.backbone import Backbone, load_backbone
-from inference.from_single_file import backbone_of, clip_tokenizer, read_original
 from inference.settings import Settings
-from inference.to_single_file import original_tensors, write_original
+from inference.single_file import architecture, original_names
+from inference.single_file.reading import backbone_of, clip_tokenizer, read_original
+from inference.single_file.writing import original_tensors, write_original
 
 SD1 = {
     "block_out_channels": (320, 640, 1280, 1280),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.saving import save_backbone
-from inference.to_single_file import write_original
+from inference.single_file.writing import write_original
 from training.lora import save_adapters
 from training.module import EditorTraining
 from training.running.card import model_card

@@ -22,12 +22,12 @@ from torch import Tensor
 from inference.backbone import load_backbone
 from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
-from inference.from_single_file import read_original
 from inference.input_layer import load_input_layer
 from inference.noise import keyed_noise
 from inference.saving import save_backbone
 from inference.settings import Settings
-from inference.to_single_file import original_tensors
+from inference.single_file.reading import read_original
+from inference.single_file.writing import original_tensors
 from training.__main__ import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")

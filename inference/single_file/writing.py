@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from inference import original_names
-from inference.architecture import plain_config
 from inference.backbone import Backbone
 from inference.files import written_atomically
-from inference.original_names import CLIP, OPEN_CLIP, XL_CLIP, XL_OPEN_CLIP
 from inference.saving import is_editor
+from inference.single_file import original_names
+from inference.single_file.architecture import plain_config
+from inference.single_file.original_names import CLIP, OPEN_CLIP, XL_CLIP, XL_OPEN_CLIP
 
 METADATA: Final = "emend"
 """Metadata key under which a file of ours keeps diffusers' configurations, as JSON."""

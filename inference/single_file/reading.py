@@ -31,14 +31,14 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from inference import architecture
-from inference.architecture import Family
 from inference.backbone import Backbone
 from inference.files import read_tensors
-from inference.original_names import OPEN_CLIP, UNET, XL_OPEN_CLIP
 from inference.sampling import PredictionType
 from inference.settings import Settings
-from inference.to_single_file import METADATA
+from inference.single_file import architecture
+from inference.single_file.architecture import Family
+from inference.single_file.original_names import OPEN_CLIP, UNET, XL_OPEN_CLIP
+from inference.single_file.writing import METADATA
 
 _EMA: Final = "model_ema."
 _NEEDED: Final = ("unet", "vae", "text_encoder", "scheduler", "settings")

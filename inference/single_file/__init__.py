@@ -1,0 +1,1 @@
+"""Stable Diffusion as one file with the original names: read, recognised and written."""
