@@ -172,12 +172,9 @@ def _random_figure(rng: random.Random) -> FigureDescription:
 
 def _change(edit: Edit, before: Description) -> Description:
     match edit.kind:
-        case "background":
-            assert edit.value is not None
-            return replace(before, background=edit.value)
-        case "style":
-            assert edit.value is not None
-            return replace(before, style=edit.value)
+        case "background" | "style":
+            whole: dict[str, Any] = {edit.kind: edit.value}
+            return replace(before, **whole)
         case "add":
             assert edit.figure is not None
             if len(before.figures) == 2:
@@ -197,12 +194,9 @@ def _change(edit: Edit, before: Description) -> Description:
 
 def _change_scene(edit: Edit, before: Scene) -> Scene:
     match edit.kind:
-        case "background":
-            assert edit.value is not None
-            return replace(before, background=edit.value)
-        case "style":
-            assert edit.value is not None
-            return replace(before, style=edit.value)
+        case "background" | "style":
+            whole: dict[str, Any] = {edit.kind: edit.value}
+            return replace(before, **whole)
         case "add":
             assert edit.figure is not None
             return replace(
