@@ -1,20 +1,14 @@
-"""What each choice of training is worth, on the world of shapes: one change a row, two seeds.
+"""What each choice of training is worth, on the quickstart's world: one change a row, two seeds.
 
-    python scripts/bench/ablations.py --data out/shapes/data --unfiltered out/shapes/unfiltered
+    python scripts/bench/ablations.py            # two hours on 2 cores; again after an interruption
 
-`--data` is the set of `data_gen/recipes/shapes.yaml`. The unfiltered one has the first candidate of
-the same triplets, whatever it came to: copy `captions.jsonl`, `instructions.jsonl` and
-`triplets.jsonl` into its folder and let that recipe's pair stage make it with
-
-    --pairs.render.seeds 1 --pairs.render.branches 1 --pairs.filter.max_surprise null
-    --pairs.filter.thresholds '{image_image: -1, text_source: -1, text_edited: -1,
-    directional: -1}'
-
-Every run begins at the base and trains by `training/recipes/shapes.yaml` for `--steps`; both seeds
-of all rows take turns. "Right" is the share of other held-out edits, of the types that leave the
-layout as it is, that read back as asked; "size" how far the pixels to be edited went on their way
-(1: all of it), "elsewhere" the mean absolute error on [-1, 1] where nothing was to change. Prints a
-Markdown table for `RESULTS.md`; a quarter of an hour a run on one core.
+Two data sets are made of the same triplets: that of `data_gen/recipes/shapes-quickstart.yaml` with
+more captions, and one with the first candidate of each triplet, whatever it came to. Every run
+begins at the base and trains by `training/recipes/shapes-quickstart.yaml`, several runs side by
+side. "Right" is the share of held-out edits of one figure or its background that read back as
+asked; "size" how far the pixels to be edited went on their way (1: all of it), "elsewhere" the mean
+absolute error on [-1, 1] where nothing was to change, both as medians. Prints a Markdown table for
+`RESULTS.md`.
 """
 
 import inference  # noqa: F401  # isort: skip  the torchvision guard, before diffusers
@@ -25,7 +19,8 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,17 +32,23 @@ import torch
 import yaml
 from jsonargparse import auto_cli
 from tables import header, row, share
+from tqdm import tqdm
 
 from data_gen.shards import INDEX_FILE
 from inference.backbone import Backbone, load_backbone
 from inference.editors.instruct import Instruct
 from inference.shapes.evaluation import Trial, carried_out, draw_trials, measure
 from inference.shapes.render import Field, render
-from training.shapes.layout import KEEPING_LAYOUT
 
 SEED: Final = 26_000_000
-RECIPE: Final = Path("training/recipes/shapes.yaml")
-PLAIN: Final = {"focus": 0.0, "changed_share": None, "detail_share": None}
+DATA_RECIPE: Final = Path("data_gen/recipes/shapes-quickstart.yaml")
+RECIPE: Final = Path("training/recipes/shapes-quickstart.yaml")
+UNFILTERED: Final = {
+    "pairs.render.branches": "1",
+    "pairs.filter.thresholds": (
+        "{image_image: -1, text_source: -1, text_edited: -1, directional: -1}"
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,20 +58,25 @@ class Row:
     Attributes:
         objective: Knobs of `model.objective` in place of the recipe's.
         data: `filtered`, `unfiltered` or `tenth`.
-        raw: Whether the weights themselves are measured, of the recipe's own run.
+        raw: Whether the weights themselves are measured, not their average.
     """
 
-    objective: Mapping[str, Any] = {}
+    objective: Mapping[str, Any] = field(default_factory=dict)
     data: str = "filtered"
     raw: bool = False
+
+    def folder(self, output: Path, seed: int) -> Path:
+        """Of the run; rows that change nothing of the run share it."""
+        changes = "-".join(f"{name}={value}" for name, value in self.objective.items())
+        return output / f"{self.data}-{changes or 'recipe'}-{seed}"
 
 
 ROWS: Final[Mapping[str, Row]] = {
     "as the recipe has it": Row(),
     "the weights, not their average": Row(raw=True),
-    "every error counts alike": Row(objective=PLAIN),
-    "min-SNR": Row(objective={**PLAIN, "weighting": "min_snr"}),
-    "clamped 1 / alpha-bar": Row(objective={**PLAIN, "weighting": "clamped_inverse_alpha"}),
+    "min-SNR": Row(objective={"weighting": "min_snr"}),
+    "clamped 1 / alpha-bar": Row(objective={"weighting": "clamped_inverse_alpha"}),
+    "half the loss on what changes": Row(objective={"changed_share": 0.5}),
     "images never dropped": Row(objective={"drop_image": False}),
     "no filter": Row(data="unfiltered"),
     "a tenth of the data": Row(data="tenth"),
@@ -87,60 +93,114 @@ class Measured:
 
 
 def main(
-    data: Path,
-    unfiltered: Path,
+    captions: int = 700,
     output: Path = Path("out/ablations"),
-    steps: int = 1000,
+    steps: int = 300,
     seeds: tuple[int, ...] = (0, 1),
-    per_kind: int = 40,
+    per_kind: int = 50,
     only: str = "",
+    side_by_side: int = 2,
 ) -> None:
-    """Train, measure, print the table.
+    """Make the data, train, measure, print the table.
 
     Args:
-        data: Folder of the filtered data set.
-        unfiltered: Folder of the unfiltered one.
-        output: Folder of the runs; those that have ended are not run again.
+        captions: Of each data set.
+        output: Folder of data sets and runs; those that have ended are not made again.
         steps: Of each run.
         seeds: Of the runs.
         per_kind: Edits of each type to measure by.
         only: Rows, with semicolons between; empty takes all.
+        side_by_side: Runs at a time.
     """
-    names = only.split(";") if only else list(ROWS)
-    both = groups(data) & groups(unfiltered)
-    sets = {
-        "filtered": subset(data, output / "data" / "filtered", both),
-        "unfiltered": subset(unfiltered, output / "data" / "unfiltered", both),
-        "tenth": subset(data, output / "data" / "tenth", set(sorted(both)[: len(both) // 10])),
+    rows = {name: ROWS[name] for name in only.split(";")} if only else ROWS
+    sets, pairs = data_sets(output / "data", captions)
+    runs = {
+        choice.folder(output, seed): (choice, seed) for seed in seeds for choice in rows.values()
     }
-    trials = draw_trials(sorted(KEEPING_LAYOUT), per_kind, seed=SEED)
+    threads = max(1, (os.cpu_count() or 1) // side_by_side)
+    with ThreadPoolExecutor(side_by_side) as pool:
+        todo = [
+            pool.submit(train, choice, sets[choice.data], folder, steps, seed, threads)
+            for folder, (choice, seed) in runs.items()
+        ]
+        for each in tqdm(todo, desc="training", unit="run"):
+            each.result()
+    trials = one_figure_trials(per_kind)
     found: dict[str, list[Measured]] = defaultdict(list)
     for seed in seeds:
-        for name in names:
-            choice = ROWS[name]
-            run = trained(replace(choice, raw=False), sets[choice.data], output, steps, seed)
+        for name, choice in rows.items():
+            run = choice.folder(output, seed)
             editor = raw_weights(run) if choice.raw else load_backbone(run / "model")
             found[name].append(measured(editor, trials))
             print(f"seed {seed}, {name}: {np.mean(found[name][-1].right):.0%}", file=sys.stderr)
-    print(f"{steps} steps, {len(both)} pairs, {len(trials)} edits a seed\n")
+    print(f"{steps} steps, {pairs} pairs, {len(trials)} edits a seed\n")
     header("what is other", "right", "by seed", "size", "elsewhere")
-    for name, runs in found.items():
+    for name, ended in found.items():
         row(
             name,
-            share([hit for run in runs for hit in run.right]),
-            ", ".join(f"{np.mean(run.right):.0%}" for run in runs),
-            spread(run.sizes for run in runs),
-            spread(run.elsewhere for run in runs),
+            share([hit for run in ended for hit in run.right]),
+            ", ".join(f"{np.mean(run.right):.0%}" for run in ended),
+            spread(run.sizes for run in ended),
+            spread(run.elsewhere for run in ended),
         )
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def data_sets(folder: Path, captions: int) -> tuple[dict[str, Path], int]:
+    """The sets by name, of the same triplets; and how many pairs the full ones have."""
+    filtered, unfiltered = folder / "all-filtered", folder / "all-unfiltered"
+    generate(filtered, captions, {})
+    unfiltered.mkdir(parents=True, exist_ok=True)
+    for name in ("captions.jsonl", "instructions.jsonl", "triplets.jsonl"):
+        shutil.copy(filtered / name, unfiltered / name)
+    generate(unfiltered, captions, UNFILTERED)
+    both = sorted(groups(filtered) & groups(unfiltered))
+    return {
+        "filtered": subset(filtered, folder / "filtered", both),
+        "unfiltered": subset(unfiltered, folder / "unfiltered", both),
+        "tenth": subset(filtered, folder / "tenth", both[: len(both) // 10]),
+    }, len(both)
+
+
+def generate(folder: Path, captions: int, changes: Mapping[str, str]) -> None:
+    """Make a data set by the recipe, with a few knobs changed."""
+    knobs = {"output": str(folder), "captions.count": str(captions), **changes}
+    options = [part for name, value in knobs.items() for part in (f"--{name}", value)]
+    command("data_gen", "run", "--config", str(DATA_RECIPE), *options)
+
+
+def groups(data: Path) -> set[str]:
+    """The triplets of a data set."""
+    return set(pq.read_table(data / INDEX_FILE, columns=["group"])["group"].to_pylist())
+
+
+def subset(data: Path, target: Path, wanted: Sequence[str]) -> Path:
+    """The same shards behind an index of some triplets only."""
+    if not (target / INDEX_FILE).is_file():
+        shutil.copytree(data / "shards", target / "shards", dirs_exist_ok=True)
+        table = pq.read_table(data / INDEX_FILE)
+        chosen = pc.is_in(table["group"], value_set=pa.array(wanted))
+        pq.write_table(table.filter(chosen), target / INDEX_FILE)
+    return target
+
+
+def command(*line: str, threads: int | None = None) -> None:
+    """Run one of the packages as a user would."""
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "HF_HUB_OFFLINE": "1"}
+    if threads:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    subprocess.run([sys.executable, "-m", *line], check=True, env=environment)
 
 
 # --- training ------------------------------------------------------------------------------------
 
 
-def trained(choice: Row, data: Path, output: Path, steps: int, seed: int) -> Path:
-    """The folder of a finished run; rows that change nothing of the run share it."""
-    changes = "-".join(f"{name}={value}" for name, value in choice.objective.items())
-    folder = output / f"{choice.data}-{changes or 'recipe'}-{seed}"
+def train(choice: Row, data: Path, folder: Path, steps: int, seed: int, threads: int) -> None:
+    """Train to the end; a run that has ended is left alone."""
+    if (folder / "model").is_dir():
+        return
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     recipe |= {"seed_everything": seed, "output": str(folder)}
     recipe["model"]["objective"] |= choice.objective
@@ -151,10 +211,7 @@ def trained(choice: Row, data: Path, output: Path, steps: int, seed: int) -> Pat
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    line = [sys.executable, "-m", "training", "fit", "--config", str(path)]
-    environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "HF_HUB_OFFLINE": "1"}
-    subprocess.run(line, check=True, env=environment)
-    return folder
+    command("training", "fit", "--config", str(path), threads=threads)
 
 
 def raw_weights(run: Path) -> Backbone:
@@ -173,10 +230,22 @@ def raw_weights(run: Path) -> Backbone:
 # --- measuring -----------------------------------------------------------------------------------
 
 
+def one_figure_trials(per_kind: int) -> list[Trial]:
+    """Held-out edits of the quickstart's two types, of scenes with one figure."""
+    return [
+        trial
+        for kind in ("background", "recolour")
+        for trial in [
+            drawn
+            for drawn in draw_trials([kind], 4 * per_kind, seed=SEED)
+            if len(drawn.before.figures) == 1
+        ][:per_kind]
+    ]
+
+
 def measured(editor: Backbone, trials: Sequence[Trial]) -> Measured:
     """Let an editor carry out the trials."""
-    backbone = replace(editor, unet=editor.unet.to(torch.bfloat16))
-    outputs = carried_out(Instruct(backbone=backbone, batch_size=64, progress=True), trials)
+    outputs = carried_out(Instruct(backbone=editor, batch_size=50, progress=True), trials)
     outcomes = [measure(trial, output) for trial, output in zip(trials, outputs, strict=True)]
     return Measured(
         right=[one.right for one in outcomes],
@@ -194,27 +263,9 @@ def size(trial: Trial, output: Field) -> float:
 
 
 def spread(values: Iterable[Sequence[float]]) -> str:
-    """Median over all edits, and that of each seed."""
+    """The mean of the seeds' medians, and each of them."""
     runs = [np.median(run) for run in values]
     return f"{np.mean(runs):.3f} ({', '.join(f'{one:.3f}' for one in runs)})"
-
-
-# --- data ----------------------------------------------------------------------------------------
-
-
-def groups(data: Path) -> set[str]:
-    """The triplets of a data set."""
-    return set(pq.read_table(data / INDEX_FILE, columns=["group"])["group"].to_pylist())
-
-
-def subset(data: Path, target: Path, wanted: set[str]) -> Path:
-    """The same shards behind an index of some triplets only."""
-    if not (target / INDEX_FILE).is_file():
-        shutil.copytree(data / "shards", target / "shards", dirs_exist_ok=True)
-        table = pq.read_table(data / INDEX_FILE)
-        chosen = pc.is_in(table["group"], value_set=pa.array(sorted(wanted)))
-        pq.write_table(table.filter(chosen), target / INDEX_FILE)
-    return target
 
 
 if __name__ == "__main__":

@@ -107,6 +107,7 @@ def main(
     setting: Literal["reference", "recommended"] = "recommended",
     count: int = 8,
     branches: int = 8,
+    precision: Literal["float32", "bfloat16"] = "float32",
     model: Path = MODELS / "stable-diffusion",
     clip: Path = MODELS / "clip",
 ) -> None:
@@ -116,10 +117,12 @@ def main(
         setting: Sampler, steps, guidance and sharing.
         count: Triplets.
         branches: Values of p a tree.
+        precision: Of the weights; bfloat16 is the faster one where the CPU computes in it (AMX).
         model: Diffusers folder of a text-to-image model.
         clip: The CLIP that judges.
     """
-    backbone, scorer = load_backbone(model, dtype=torch.bfloat16), load_clip(clip)
+    backbone = load_backbone(model, dtype=getattr(torch, precision))
+    scorer = load_clip(clip)
     knobs = FilterKnobs(keep=KEEP)
     thresholds = thresholds_of(knobs, scorer)
     compared = ways(SETTINGS[setting], branches)
