@@ -169,8 +169,8 @@ def main(per_kind: int = 40, only: str = "", picture: Path = Path("out/editors.p
     row(*header, *sorted(KEEPING_LAYOUT))
     row(*("---" for _ in (*header, *KEEPING_LAYOUT)))
     shown = {
-        "before": [render(trial.before) for trial in trials],
-        "wanted": [render(trial.expected) for trial in trials],
+        "before": [framed(render(trial.before)) for trial in trials],
+        "wanted": [framed(render(trial.expected)) for trial in trials],
     }
     for name in names:
         backbone = editor if name == "the trained editor" else base
@@ -195,7 +195,9 @@ def main(per_kind: int = 40, only: str = "", picture: Path = Path("out/editors.p
             f"{seconds:.2f}",
             *(f"{np.mean(rights):.0%}" for rights in by_kind),
         )
-        shown[name] = outputs
+        shown[name] = [
+            framed(output, right=one.right) for output, one in zip(outputs, outcomes, strict=True)
+        ]
     save_picture(shown, [trial.instruction for trial in trials], picture)
 
 
@@ -230,6 +232,14 @@ def layout_kept(wanted: Scene, output: Field) -> bool:
 def elsewhere(outcomes: Sequence[Outcome]) -> float:
     """Mean error over what the edits leave as it was."""
     return float(np.mean([one.error_elsewhere for one in outcomes]))
+
+
+def framed(picture: Field, *, right: bool = False) -> Field:
+    """A picture in a frame, green where it reads back as asked."""
+    colour = (0.13, 0.64, 0.29) if right else (1.0, 1.0, 1.0)
+    frame = np.full((picture.shape[0] + 6, picture.shape[1] + 6, 3), colour, picture.dtype)
+    frame[3:-3, 3:-3] = picture
+    return frame
 
 
 def save_picture(rows: Mapping[str, Sequence[Field]], asked: Sequence[str], path: Path) -> None:
