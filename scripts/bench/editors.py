@@ -1,7 +1,10 @@
 """What do the editors make of real pictures? All of them on the same edits, read back.
 
     python scripts/bench/editors.py              # 200 edits; two hours on one core
-    python scripts/bench/editors.py --per_kind 4 --only "Direct + P2P;SDEdit 0.6"
+    python scripts/bench/editors.py --per_kind 2 --only "Direct + P2P;SDEdit 0.6"
+
+What they make of ten of the edits is drawn too (`--picture`); nine rows of it, with `--per_kind 2`,
+are the README's `docs/methods.png`.
 
 Rendered scenes of the shapes world, real pictures to the model, with captions that say all of them.
 "Did it" is the share of outputs that read back as the scene asked for; "layout kept" those whose
