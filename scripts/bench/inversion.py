@@ -1,6 +1,6 @@
 """How well is a real picture drawn again? Every inversion and the ablations of Null-text inversion.
 
-    python scripts/bench/inversion.py            # 100 pictures; three hours on one core
+    python scripts/bench/inversion.py            # 100 pictures; five hours on one core
     python scripts/bench/inversion.py --count 8 --only "DDIM;Null-text"
 
 Pictures of the shapes world that nothing was trained on, real ones to the model: rendered, not
