@@ -113,15 +113,16 @@ def main(
         side_by_side: Runs at a time.
     """
     rows = {name: ROWS[name] for name in only.split(";")} if only else ROWS
-    sets, pairs = data_sets(output / "data", captions)
+    sets, pairs = data_sets(output / f"data-of-{captions}-captions", captions)
+    folder = output / f"runs-of-{captions}-captions-and-{steps}-steps"
     runs = {
-        choice.folder(output, seed): (choice, seed) for seed in seeds for choice in rows.values()
+        choice.folder(folder, seed): (choice, seed) for seed in seeds for choice in rows.values()
     }
     threads = max(1, (os.cpu_count() or 1) // side_by_side)
     with ThreadPoolExecutor(side_by_side) as pool:
         todo = [
-            pool.submit(train, choice, sets[choice.data], folder, steps, seed, threads)
-            for folder, (choice, seed) in runs.items()
+            pool.submit(train, choice, sets[choice.data], run, steps, seed, threads)
+            for run, (choice, seed) in runs.items()
         ]
         for each in tqdm(todo, desc="training", unit="run"):
             each.result()
@@ -129,7 +130,7 @@ def main(
     found: dict[str, list[Measured]] = defaultdict(list)
     for seed in seeds:
         for name, choice in rows.items():
-            run = choice.folder(output, seed)
+            run = choice.folder(folder, seed)
             editor = raw_weights(run) if choice.raw else load_backbone(run / "model")
             found[name].append(measured(editor, trials))
             print(f"seed {seed}, {name}: {np.mean(found[name][-1].right):.0%}", file=sys.stderr)
