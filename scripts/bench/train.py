@@ -98,7 +98,7 @@ def report(found: dict[str, list[Turn]], job: Job) -> None:
     threads = torch.get_num_threads()
     print(f"batch {job.batch}, {job.resolution} px, {job.precision}, {threads} threads\n")
     known = found.get("diffusers")
-    header("who", "s a step", "pairs a second", "beside diffusers", "loss", "GiB")
+    header("who", "s a step", "pairs a second", "beside diffusers", "loss, by thirds", "GiB")
     for who, turns in found.items():
         seconds = median(turn.seconds for turn in turns)
         beside = "" if known is None else ratio(known, turns)
@@ -107,7 +107,7 @@ def report(found: dict[str, list[Turn]], job: Job) -> None:
             f"{seconds:.3f}",
             f"{job.batch / seconds:.2f}",
             beside,
-            mean_loss(turns),
+            losses_by_thirds(turns),
             f"{max(turn.memory for turn in turns):.1f}",
         )
     print()
@@ -125,12 +125,13 @@ def ratio(slow: list[Turn], fast: list[Turn]) -> str:
     return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def mean_loss(turns: list[Turn]) -> str:
-    """Mean loss of the steps measured, with its standard error."""
-    losses = np.array([loss for turn in turns for loss in turn.losses])
-    if not len(losses):
-        return ""
-    return f"{losses.mean():.4f} ± {losses.std() / np.sqrt(len(losses)):.4f}"
+def losses_by_thirds(turns: list[Turn]) -> str:
+    """Mean loss of each third of the steps measured, with its standard error."""
+    losses = np.array([turn.losses for turn in turns])
+    thirds = np.array_split(losses, 3, axis=1) if losses.size else []
+    return ", ".join(
+        f"{third.mean():.4f} ± {third.std() / np.sqrt(third.size):.4f}" for third in thirds
+    )
 
 
 if __name__ == "__main__":

@@ -17,10 +17,24 @@ from training.unet import widen
 LEARNING_RATE: Final = 1e-4
 
 
-def ceiling(base: Path, resolution: int, batch: int, steps: int, skip: int, encode: bool) -> None:
+def ceiling(
+    base: Path,
+    resolution: int,
+    batch: int,
+    steps: int,
+    skip: int,
+    encode: bool,
+    precision: str = "32-true",
+) -> None:
     """Train on nothing, as fast as the network goes; prints seconds a step as JSON.
 
     Args:
+        base: Diffusers folder of the text-to-image model.
+        resolution: Side of the images, in pixels.
+        batch: Pairs a step.
+        steps: Steps in all.
+        skip: Of those, steps at the start that are not counted.
+        precision: `32-true` or `bf16-mixed`.
         encode: Let the VAE encode both images of each pair and the text encoder a prompt each.
     """
     torch.manual_seed(0)
@@ -31,9 +45,10 @@ def ceiling(base: Path, resolution: int, batch: int, steps: int, skip: int, enco
         module.to(device)
     images = torch.rand(batch, 3, resolution, resolution, device=device) * 2 - 1
     optimizer = adamw(unet, OptimizerKnobs(learning_rate=LEARNING_RATE))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
 
     def encoded() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), autocast:
             edited, source = backbone.encode_image(images), backbone.encode_condition(images)
             return edited, source, backbone.encode_text(["turn it upside down"] * batch).states
 
@@ -45,8 +60,9 @@ def ceiling(base: Path, resolution: int, batch: int, steps: int, skip: int, enco
             edited, source, text = encoded()
         noise = torch.randn_like(edited)
         timesteps = torch.randint(0, 1000, (batch,), device=device)
-        predicted = unet(torch.cat((edited + noise, source), 1), timesteps, text).sample
-        torch.nn.functional.mse_loss(predicted, noise).backward()
+        with autocast:
+            predicted = unet(torch.cat((edited + noise, source), 1), timesteps, text).sample
+        torch.nn.functional.mse_loss(predicted.float(), noise.float()).backward()
         optimizer.step()
         optimizer.zero_grad()
     if device.type == "cuda":

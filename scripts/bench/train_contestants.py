@@ -115,6 +115,7 @@ def bare(job: Job, *, encode: bool) -> Turn:
         "steps": job.steps,
         "skip": job.skip,
         "encode": str(encode).lower(),
+        "precision": job.precision,
     }
     line = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     output, memory = finished(
