@@ -49,7 +49,6 @@ SEED = 4_300_000
 REFERENCE = RenderKnobs(
     share="self",
     steps=50,
-    seeds=16,
     branches=1,
     p_range=(0.1, 0.9),
     guidance_range=(7.5, 15.0),
@@ -121,6 +120,7 @@ def main(
     setting: Literal["reference", "recommended"] = "recommended",
     count: int = 8,
     chunk: int = 4,
+    seeds: int = 16,
     branches: int = 8,
     precision: Literal["float32", "bfloat16"] = "float32",
     model: Path = MODELS / "stable-diffusion",
@@ -132,6 +132,7 @@ def main(
         setting: Sampler, steps, guidance and sharing.
         count: Triplets.
         chunk: Triplets a turn: their trees fill calls together.
+        seeds: Noises a triplet, at most.
         branches: Values of p a tree.
         precision: Of the weights; bfloat16 is the faster one where the CPU computes in it (AMX).
         model: Diffusers folder of a text-to-image model.
@@ -142,7 +143,7 @@ def main(
     scorer = load_clip(clip)
     knobs = FilterKnobs(keep=KEEP)
     thresholds = thresholds_of(knobs, scorer)
-    compared = ways(SETTINGS[setting], branches)
+    compared = ways(replace(SETTINGS[setting], seeds=seeds), branches)
     triplets = draw_triplets(count, seed=SEED)
     starts = range(0, count, chunk)
     for turn, start in enumerate(tqdm(starts, desc=setting)):
