@@ -36,6 +36,10 @@ from data_gen.records import Caption, EditTriplet, content_id, triplet_from_json
 from inference.files import folder_digest, write_lines
 
 
+class Unanswered(ServerError):
+    """Some questions got no answer in this run; what the others brought is written."""
+
+
 class Way(Protocol):
     """A way to answers."""
 
@@ -59,7 +63,8 @@ def write_triplets(
 
     Raises:
         BudgetMet: The budget is met and questions are left. What has been answered is written.
-        ServerError: The server is down, refuses, or left questions unanswered. What had been
+        Unanswered: Some questions got no answer. What the others brought is written.
+        ServerError: The server is down or refuses, or there is no triplet at all. What had been
             answered is in the journal; the same call goes on from there.
         ValueError: Not one answer was usable.
     """
@@ -77,7 +82,8 @@ def write_triplets(
     if met:
         raise BudgetMet(_budget_met(found, knobs))
     if stage.failures:
-        raise ServerError(
+        kind = Unanswered if found.triplets else ServerError
+        raise kind(
             f"{len(stage.failures)} of {stage.questions} questions got no answer (the last: "
             f"{list(stage.failures.values())[-1]}): run again to ask them again"
         )
@@ -218,7 +224,9 @@ class _Stage:
     def _way(self, asker: Asker, bar: "tqdm[Any]") -> Way:
         if self._knobs.batch:
             return InBatches(asker, self._wording, self._knobs, self._history, bar)
-        return OneByOne(asker, self._wording, concurrency=self._knobs.concurrency, bar=bar)
+        return OneByOne(
+            asker, self._wording, self._history, concurrency=self._knobs.concurrency, bar=bar
+        )
 
     async def _screen(self, line: Line, texts: Sequence[str]) -> None:
         if self._moderator and self._moderator.unknown(texts):

@@ -143,7 +143,8 @@ class VisionJudge:
         except BadRequest as why:
             if not asker.answered:  # it takes no question of this kind, so none will be answered
                 raise ServerError(asker.refusal(str(why))) from why
-            raise
+            # Of this pair it takes none, in the next run as little.
+            self._history.record(_entry(request, shown, why.reply) | {"dollars": "0"})
 
     def _request_id(self, shown: _Shown) -> str:
         decides = json.dumps([SYSTEM, self._knobs.decides()], sort_keys=True)

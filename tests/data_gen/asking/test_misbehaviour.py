@@ -130,18 +130,50 @@ def test_an_empty_purse_is_not_a_busy_server(
     assert len(provider.requests) == 1
 
 
-def test_one_question_that_is_refused_does_not_stop_the_others(
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("place", [0, 5, 11])
+def test_a_question_that_is_not_taken_is_rejected_once_others_are_answered(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any], place: int, batch: bool
+) -> None:
+    bad = CAPTIONS[place].text
+    provider.behave = lambda asked, nth: "400" if asked["caption"] == bad else "good"
+    knobs = knobs_for(prices=Prices(input=1, output=1), budget=1.0, batch=batch, batch_poll_s=0.01)
+    assert len(write(tmp_path, knobs, CAPTIONS[:12])) == 11
+    entries = [json.loads(line) for line in (tmp_path / "journal.jsonl").open()]
+    [rejected] = [entry for entry in entries if entry.get("rejected")]
+    assert rejected["caption"] == bad
+    assert rejected["rejected"] == "refused by the endpoint, HTTP 400"
+    assert "status 400" in rejected["answer"]
+    assert rejected["dollars"] == "0"
+    # It is not asked again.
+    before = len(provider.requests)
+    assert len(write(tmp_path, knobs, CAPTIONS[:12])) == 11
+    assert len(provider.requests) == before
+
+
+def test_questions_that_are_all_not_taken_are_asked_again_when_that_is_put_right(
     tmp_path: Path, provider: Any, knobs_for: Callable[..., Any]
 ) -> None:
-    provider.behave = lambda asked, nth: "400" if asked["caption"].endswith(" 7") else "good"
-    captions = sorted(CAPTIONS[:12], key=lambda caption: caption.text.endswith(" 7"))
-    with pytest.raises(ServerError, match="1 of 12 questions got no answer.*400"):
-        write(tmp_path, knobs_for(), captions)
-    assert len((tmp_path / "triplets.jsonl").read_text().splitlines()) == 11
-    # Nor does it when it comes first in the next run.
-    with pytest.raises(ServerError, match="1 of 13 questions got no answer.*400"):
-        write(tmp_path, knobs_for(), [captions[-1], *captions[:-1], CAPTIONS[20]])
-    assert len((tmp_path / "triplets.jsonl").read_text().splitlines()) == 12
+    write(tmp_path, knobs_for(), CAPTIONS[:12])
+    # Such as more tokens than the model has; earlier answers say nothing of that.
+    provider.behave = lambda asked, nth: "400"
+    with pytest.raises(ServerError, match="refuses: HTTP 400"):
+        write(tmp_path, knobs_for(max_tokens=512), CAPTIONS[:20])
+    with pytest.raises(ServerError, match=r"none of the last 20 questions \(it said: HTTP 400.*\)"):
+        write(tmp_path, knobs_for(max_tokens=512))
+    provider.behave = lambda asked, nth: "good"
+    assert len(write(tmp_path, knobs_for())) == len(CAPTIONS)
+
+
+def test_the_last_question_left_is_rejected_if_another_would_be_answered(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any]
+) -> None:
+    bad = CAPTIONS[0].text
+    provider.behave = lambda asked, nth: "400" if asked["caption"] == bad else "good"
+    with pytest.raises(ValueError, match="none of 1 answers was usable.*HTTP 400"):
+        write(tmp_path, knobs_for(), CAPTIONS[:1])
+    assert len(provider.seeds) == 1
+    assert len(write(tmp_path, knobs_for(), CAPTIONS[:2])) == 1
 
 
 def test_a_server_that_stops_answering_ends_the_run(
