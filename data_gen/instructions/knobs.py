@@ -78,7 +78,7 @@ class InstructionKnobs:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     timeout_s: float = 120.0
-    max_retries: int = 2
+    max_retries: int = 5
     prices: Prices = field(default_factory=Prices)
     budget: float | None = None
     moderation: str | None = None
