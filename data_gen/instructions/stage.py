@@ -7,7 +7,8 @@ money.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
@@ -140,6 +141,32 @@ def plain_wording(knobs: InstructionKnobs) -> Wording:
     )
 
 
+def endpoint_id(knobs: InstructionKnobs) -> str:
+    """The name under which a journal keeps the form of an endpoint's answers."""
+    return content_id(str(knobs.base_url), knobs.model)
+
+
+def count_answers(
+    captions: Sequence[Caption], knobs: InstructionKnobs, entries: Iterable[Mapping[str, Any]]
+) -> Counter[str]:
+    """Count the answers that a run of these knobs would find: text of the caption -> how many.
+
+    Args:
+        captions: The captions.
+        knobs: How they are asked for.
+        entries: A journal's entries; a run may be writing more.
+    """
+    wording, texts = plain_wording(knobs), {caption.text for caption in captions}
+    answers: Counter[str] = Counter()
+    for entry in entries:
+        if knobs.form == "auto" and entry.get("endpoint") == endpoint_id(knobs):
+            wording = wording.held_to(entry["form"])
+        elif "answer" in entry and entry["caption"] in texts:
+            asked = Question(caption=entry["caption"], edit_type=entry["edit_type"])
+            answers[asked.caption] += entry["request"] == wording.request_id(asked)
+    return answers
+
+
 class _Stage:
     """One run of the stage over its journal."""
 
@@ -184,7 +211,7 @@ class _Stage:
 
     async def _choose_form(self, line: Line, captions: Sequence[Caption]) -> None:
         if self._knobs.form == "auto" and self._knobs.base_url is not None:
-            place = content_id(self._knobs.base_url, self._knobs.model)
+            place = endpoint_id(self._knobs)
             form = self._history.form(place) or self._form_before(captions)
             if form is None:
                 kinds = sorted(self._knobs.edit_types)
