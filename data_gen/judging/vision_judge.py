@@ -3,7 +3,8 @@
 What is asked and answered goes into one journal of the data set, ``judge.jsonl``, which all workers
 share: a pair, known by the bytes of its pictures, is never asked about again, whichever recipe
 renders it. An answer that cannot be used makes a pair's score not a number, which no filter lets
-pass. No answer at all is an error, so that the unit is made again.
+pass; so does a pair that the endpoint does not take. No answer at all is an error, so that
+the unit is made again.
 """
 
 import asyncio
