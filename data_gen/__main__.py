@@ -17,6 +17,7 @@ from data_gen.asking.server import ServerError
 from data_gen.estimate.report import report
 from data_gen.imports.pairs import import_pairs
 from data_gen.instructions.fine_tune import FineTuneKnobs, run_fine_tuning
+from data_gen.instructions.stage import Unanswered
 from data_gen.publishing.push import push
 from data_gen.runs.workers import WorkerError
 from data_gen.stages import Recipe, Unfinished, make_captions, make_instructions, make_pairs
@@ -27,11 +28,22 @@ from inference import command_line
 
 
 def run(**recipe: Any) -> None:
-    """Run all stages, each from where it was left."""
+    """Run all stages, each from where it was left.
+
+    Questions that the language model left unanswered do not hold up the pairs of the others; the
+    command fails for them in the end, and the next one asks them again.
+    """
     made = Recipe(**recipe)
     make_captions(made)
-    make_instructions(made)
+    unanswered: Unanswered | None = None
+    try:
+        make_instructions(made)
+    except Unanswered as error:
+        print(f"warning: {error}; the pairs of the others are made", file=sys.stderr, flush=True)
+        unanswered = error
     make_pairs(made)
+    if unanswered is not None:
+        raise unanswered
 
 
 def captions(**recipe: Any) -> None:

@@ -23,6 +23,18 @@ def content_id(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
+def same_text(one: str, other: str) -> bool:
+    """Whether two captions differ at most in case, white space and the mark at their end.
+
+    An edit between such captions is none. Source: InstructPix2Pix's ``generate_txt_dataset.py``.
+    """
+    return _folded(one) == _folded(other)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(".!? ")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Caption:
     """A caption of a source image."""

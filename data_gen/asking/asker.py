@@ -45,7 +45,13 @@ class Failed(Exception):
 
 
 class BadRequest(Failed):
-    """The endpoint does not take a request of this kind."""
+    """The endpoint does not take a request of this kind; the message holds its words."""
+
+    @property
+    def reply(self) -> "Reply":
+        """The same as an answer that cannot be used, for the journal; it cost nothing."""
+        status = str(self).partition(",")[0]
+        return Reply(text=str(self), usage=NOTHING, flaw=f"refused by the endpoint, {status}")
 
 
 class Stopped(Failed):
@@ -91,6 +97,16 @@ class Reply:
     usage: Usage | None = None
     cut: bool = False
     flaw: str | None = None
+
+
+NOTHING: Final = Usage(prompt=0, cached=0, answer=0)
+"""What the endpoint does not let its model see."""
+
+
+def is_bad_request(status: object) -> bool:
+    """Whether an HTTP status says that something is wrong with one request, and with it alone."""
+    others = _FATAL_STATUSES | _PASSING_STATUSES
+    return isinstance(status, int) and 400 <= status < 500 and status not in others
 
 
 def read_reply(body: Any) -> Reply | None:
@@ -179,7 +195,7 @@ class Asker:
                 await self._once(request, body, entry)
             except _Trouble as trouble:
                 if not trouble.passing or attempt >= self._knobs.max_retries:
-                    self._count_failure()
+                    self._count_failure(str(trouble))
                     raise trouble.kind(str(trouble)) from trouble
                 wait = backoff(attempt, self._rng)
                 if trouble.wait_s is not None:
@@ -288,7 +304,7 @@ class Asker:
         """What an HTTP status other than 200 means."""
         status, said = error.status_code, f"HTTP {error.status_code}, {self._words(error)}"
         if error.code in _FILTER_CODES:
-            return Reply(text="", usage=Usage(prompt=0, cached=0, answer=0), flaw=FILTERED)
+            return Reply(text="", usage=NOTHING, flaw=FILTERED)
         if status >= 500 or (status in _PASSING_STATUSES and error.code != "insufficient_quota"):
             wait = retry_after(error.response.headers)
             patient = wait is None or wait <= LONGEST_WAIT_S
@@ -318,13 +334,13 @@ class Asker:
         )
         return _Trouble(said, billed=False, kind=ServerError)
 
-    def _count_failure(self) -> None:
+    def _count_failure(self, said: str) -> None:
         self._failures_in_a_row += 1
         limit = max(_ANSWERLESS_IN_A_ROW, 2 * self._knobs.concurrency)
         if self._failures_in_a_row >= limit:
             raise ServerError(
                 f"the language-model server at {self.endpoint.base_url} answered none of the last "
-                f"{self._failures_in_a_row} questions: run again when it does"
+                f"{self._failures_in_a_row} questions (it said: {said}): run again when it does"
             )
 
     async def _sleep(self, seconds: float) -> None:

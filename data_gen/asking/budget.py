@@ -102,7 +102,11 @@ class Usage:
         known = [count for count in counts if isinstance(count, int) and count >= 0]
         if len(known) < len(counts) or known[1] > known[0]:
             return None
-        return cls(prompt=known[0], cached=known[1], answer=known[2])
+        prompt, cached, answer = known
+        # Some count hidden reasoning, which is paid for, in the total alone.
+        total = said.get("total_tokens")
+        hidden = total - prompt - answer if isinstance(total, int) else 0
+        return cls(prompt=prompt, cached=cached, answer=answer + max(0, hidden))
 
 
 def prompt_bound(body: Mapping[str, Any]) -> int:

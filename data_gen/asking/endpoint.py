@@ -62,24 +62,28 @@ class Line:
 def _connected(knobs: Terms) -> Iterator[tuple[Endpoint, openai.AsyncOpenAI]]:
     if knobs.base_url is not None:
         endpoint = Endpoint(base_url=knobs.base_url, model=knobs.model)
-        yield endpoint, new_client(knobs.base_url, timeout_s=knobs.timeout_s)
+        key = api_key(knobs.key_env)
+        yield endpoint, new_client(knobs.base_url, key, timeout_s=knobs.timeout_s)
         return
     with serving(knobs.model) as endpoint:
-        yield endpoint, new_client(endpoint.base_url, timeout_s=knobs.timeout_s, ours=True)
+        client = new_client(endpoint.base_url, NO_KEY, timeout_s=knobs.timeout_s, ours=True)
+        yield endpoint, client
 
 
-def new_client(base_url: str, *, timeout_s: float, ours: bool = False) -> openai.AsyncOpenAI:
+def new_client(
+    base_url: str, key: str, *, timeout_s: float, ours: bool = False
+) -> openai.AsyncOpenAI:
     """Make a client without retries of its own.
 
     Args:
         base_url: Root of the API.
+        key: The user's key there.
         timeout_s: Longest wait for a piece of an answer, in seconds.
-        ours: Whether it is our own server, which gets neither the user's key nor, by way of a
-            proxy, an outside line.
+        ours: Whether it is our own server, which is not reached by way of a proxy.
     """
     return openai.AsyncOpenAI(
         base_url=base_url,
-        api_key=NO_KEY if ours else api_key(),
+        api_key=key,
         timeout=timeout_s,
         max_retries=0,
         http_client=openai.DefaultAsyncHttpxClient(trust_env=not ours),

@@ -10,6 +10,7 @@ here by the same code whether it is new or read again after a restart. Entries a
     {"form": name, "endpoint": id}    how this endpoint's answers are written down
     {"moderated": id, "flagged"}      what moderation said of a text
     {"batch": id, "requests": {id: dollars}}    reserved together, sent next
+    {"batch": id, "starting": file}   started next; it may run from here on
     {"batch": id, "remote": id}       what the endpoint calls it
     {"batch": id, "ended": status, "lost"}      those without an answer are spent if lost
 """

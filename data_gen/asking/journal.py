@@ -138,6 +138,18 @@ class SharedJournal:
         return [_entry(line, where) for line in content[:whole].splitlines()]
 
 
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the entries of a journal that others may be writing, oldest first, without waiting.
+
+    Raises:
+        ValueError: A line is not a JSON object.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):  # the last may be on its way, or torn
+                yield _entry(line, f"{path}, line {number}")
+
+
 def _entry(line: bytes, where: str) -> dict[str, Any]:
     try:
         return dict(json.loads(line))

@@ -26,6 +26,10 @@ class Terms(Protocol):
         """Root of an OpenAI-compatible API; None serves ``model`` on loopback."""
 
     @property
+    def key_env(self) -> str | None:
+        """The environment variable that holds the key for ``base_url``; None sends no key."""
+
+    @property
     def max_tokens(self) -> int:
         """Longest answer, in tokens."""
 

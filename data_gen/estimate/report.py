@@ -5,6 +5,7 @@ measured, and a report that is printed.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from data_gen.asking.journal import Journal
+from data_gen.asking.journal import read_journal
 from data_gen.estimate.forecast import (
     Forecast,
     Work,
@@ -23,7 +24,7 @@ from data_gen.estimate.forecast import (
     stand_ins,
 )
 from data_gen.instructions.cost import estimate_asking
-from data_gen.instructions.stage import plan_questions, read_triplets
+from data_gen.instructions.stage import count_answers, read_triplets
 from data_gen.judging.filter import score
 from data_gen.judging.vision_judge import dearest
 from data_gen.records import EditTriplet
@@ -119,15 +120,14 @@ def request_lines(recipe: Recipe) -> Iterator[str]:
         yield "requests:  none to the language model, triplets.jsonl is there"
         return
     captions, count, _ = planned_captions(recipe)
-    asked, knobs = plan_questions(captions, recipe.instructions), recipe.instructions
-    journal = recipe.output / "instructions.jsonl"
-    answered = 0
+    knobs, journal = recipe.instructions, recipe.output / "instructions.jsonl"
+    answers: Counter[str] = Counter()
     if journal.is_file():
-        with Journal(journal) as answers:
-            known = {str(entry.get("request")) for entry in answers.entries()}
-            answered = len(asked.keys() & known)
-    requests = len(asked) * count / len(captions) - answered
-    yield f"requests:  {requests:,.0f} to the language model, {answered:,} are answered"
+        answers = count_answers(captions, knobs, read_journal(journal))
+    each = knobs.edits_per_caption
+    requests = count * each - sum(min(each, found) for found in answers.values())
+    answered = answers.total()
+    yield f"requests:  {requests:,} to the language model, {answered:,} are answered"
     cost = estimate_asking(captions, knobs)
     share = requests / max(1, cost.questions)
     prompts, texts = share * cost.prompt_tokens, share * cost.answer_tokens

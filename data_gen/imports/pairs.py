@@ -25,7 +25,7 @@ from data_gen.hostile_text import text_fault
 from data_gen.imports.layouts import TEXTS, Columns, Layout, Refused, Said
 from data_gen.imports.opening import LayoutName, completed, opened
 from data_gen.imports.pictures import BadPicture, as_jpeg
-from data_gen.records import EditTriplet, ImageArray, ImagePair, content_id
+from data_gen.records import EditTriplet, ImageArray, ImagePair, content_id, same_text
 from data_gen.runs.receipts import Outcome, Receipt, Unit, done_receipt, plan, write_receipt
 from data_gen.runs.units import CANDIDATE_SCHEMA, publish
 from data_gen.shards import scan_shard, shard_writer, write_index
@@ -164,7 +164,7 @@ def checked(said: Said) -> Said:
         fault = text_fault(text, most=MAX_CHARACTERS)
         if fault and (text or name == "instruction"):
             raise Refused(f"its {name.replace('_', ' ')} {fault}")
-    if texts["caption"] and texts["caption"] == texts["edited_caption"]:
+    if texts["caption"] and same_text(texts["caption"], texts["edited_caption"]):
         raise Refused("its captions are equal")
     if len(_extra(said)) > MAX_EXTRA:
         raise Refused(f"its other fields have more than {MAX_EXTRA} characters")

@@ -7,7 +7,8 @@ Source: https://platform.openai.com/docs/guides/batch
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -16,12 +17,12 @@ import openai
 from openai.types import Batch
 from tqdm import tqdm
 
-from data_gen.asking.asker import Asker, bill, read_reply, seed_of
+from data_gen.asking.asker import Asker, BadRequest, bill, is_bad_request, read_reply, seed_of
 from data_gen.asking.budget import BudgetMet, prompt_bound
 from data_gen.asking.history import History
 from data_gen.asking.server import ServerError
+from data_gen.instructions.answers import NotTaken, answer_entry
 from data_gen.instructions.knobs import InstructionKnobs
-from data_gen.instructions.one_by_one import answer_entry
 from data_gen.instructions.prompts import Question
 from data_gen.instructions.wording import Wording
 from data_gen.records import content_id
@@ -93,19 +94,23 @@ class InBatches:
                 collects them.
         """
         try:
-            await self._collect(await self._still_out(questions), questions)
-            todo = self._history.unanswered(questions)
-            chunks, met = self._chunks(todo, questions)
-            names = [await self._send(chunk) for chunk in chunks]
-            failures |= await self._collect(names, questions)
+            # What these do not bring is sent again.
+            await self._collect(await self._still_out(questions), questions, {})
+            left = deque(self._history.unanswered(questions))
+            while left:
+                # Batches turn out cheaper than what is set aside for them, which makes room.
+                names = []
+                while lines := self._next_batch(left, questions):
+                    names.append(await self._send(lines))
+                if not names:
+                    raise BudgetMet
+                await self._collect(names, questions, failures)
         except openai.OpenAIError as error:
             said = self._asker.redacted(str(error))[:300]
             raise ServerError(
                 f"the Batch API at {self._asker.endpoint.base_url} failed: {said}. "
                 "Run again; batches that are out are collected then"
             ) from error
-        if met:
-            raise BudgetMet
 
     async def _still_out(self, questions: Mapping[str, Question]) -> list[str]:
         """Batches of an earlier run, found again at the endpoint where they had been sent."""
@@ -114,7 +119,10 @@ class InBatches:
             if "ended" in batch or not questions.keys() & batch["requests"].keys():
                 continue
             if "remote" not in batch and not await self._found(name):
-                self._history.record({"batch": name, "ended": "never sent", "lost": False})
+                # Once it was to start it may run all the same, and only not be listed yet.
+                lost = "starting" in batch
+                ended = "not found" if lost else "never sent"
+                self._history.record({"batch": name, "ended": ended, "lost": lost})
             else:
                 out.append(name)
         return out
@@ -126,30 +134,26 @@ class InBatches:
                 return True
         return False
 
-    def _chunks(
-        self, requests: Sequence[str], questions: Mapping[str, Question]
-    ) -> tuple[list[list[_Line]], bool]:
-        """Cut requests into batches, as far as the budget goes; and whether it ended there."""
-        chunks: list[list[_Line]] = []
-        size, total = MAX_BYTES + 1, Decimal()
-        for line in self._lines(requests, questions):
-            if not self._history.ledger.fits(total + line.worst):
-                return chunks, True
-            if size + len(line.text) > MAX_BYTES or len(chunks[-1]) == MAX_REQUESTS:
-                chunks.append([])
-                size = 0
-            chunks[-1].append(line)
+    def _next_batch(self, left: deque[str], questions: Mapping[str, Question]) -> list[_Line]:
+        """Take as many requests as go into one batch and into the budget."""
+        lines: list[_Line] = []
+        size, total = 0, Decimal()
+        while left and len(lines) < MAX_REQUESTS:
+            line = self._line(left[0], questions[left[0]])
             size += len(line.text) + 1
             total += line.worst
-        return chunks, False
+            if (lines and size > MAX_BYTES) or not self._history.ledger.fits(total):
+                break
+            lines.append(line)
+            left.popleft()
+        return lines
 
-    def _lines(self, requests: Sequence[str], questions: Mapping[str, Question]) -> Iterator[_Line]:
-        for request in requests:
-            body = self._wording.body(questions[request])
-            sent = body | {"model": self._asker.endpoint.model, "seed": seed_of(request)}
-            line = {"custom_id": request, "method": "POST", "url": _URL, "body": sent}
-            worst = self._prices.worst(prompt_bound(body), self._knobs.max_tokens)
-            yield _Line(request=request, text=json.dumps(line), worst=worst)
+    def _line(self, request: str, asked: Question) -> _Line:
+        body = self._wording.body(asked)
+        sent = body | {"model": self._asker.endpoint.model, "seed": seed_of(request)}
+        line = {"custom_id": request, "method": "POST", "url": _URL, "body": sent}
+        worst = self._prices.worst(prompt_bound(body), self._knobs.max_tokens)
+        return _Line(request=request, text=json.dumps(line), worst=worst)
 
     async def _send(self, lines: Sequence[_Line]) -> str:
         """Write a batch down, upload it and start it; return its name."""
@@ -162,6 +166,7 @@ class InBatches:
             file = await self._patient.files.create(
                 file=(f"{name}.jsonl", content), purpose="batch"
             )
+            self._history.record({"batch": name, "starting": file.id})
             # Not repeated on errors: it would run, and cost, twice.
             remote = await self._asker.client.batches.create(
                 input_file_id=file.id,
@@ -177,21 +182,22 @@ class InBatches:
         return name
 
     async def _collect(
-        self, names: Sequence[str], questions: Mapping[str, Question]
-    ) -> dict[str, str]:
-        """Wait for batches and journal their answers; return those without one -> why."""
-        failures: dict[str, str] = {}
+        self, names: Sequence[str], questions: Mapping[str, Question], failures: dict[str, str]
+    ) -> None:
+        """Wait for batches and journal their answers; ``failures`` gets those without one."""
+        not_taken = NotTaken(self._asker, self._wording, self._history, failures)
         waiting = list(names)
         while waiting:
             for name in list(waiting):
                 remote = await self._look(name)
                 if remote is None or remote.status in _ENDED:
                     waiting.remove(name)
-                    failures |= await self._fetch(name, remote, questions) if remote else {}
+                    if remote is not None:
+                        failures |= await self._fetch(name, remote, questions, not_taken)
             if waiting:
                 self._bar.set_postfix(batches=len(waiting))
                 await asyncio.sleep(self._knobs.batch_poll_s)
-        return failures
+        await not_taken.settle()
 
     async def _look(self, name: str) -> Batch | None:
         """How a batch is doing; None where the endpoint does not know it any more."""
@@ -202,19 +208,26 @@ class InBatches:
             return None
 
     async def _fetch(
-        self, name: str, remote: Batch, questions: Mapping[str, Question]
+        self,
+        name: str,
+        remote: Batch,
+        questions: Mapping[str, Question],
+        not_taken: NotTaken,
     ) -> dict[str, str]:
-        """Journal what a batch that has ended brought."""
+        """Journal what a batch that has ended brought; return what failed -> why."""
         requests: Mapping[str, str] = self._history.batches[name]["requests"]
         said = dict.fromkeys(requests, f"its batch is {remote.status}, without it")
         if remote.errors and remote.errors.data:
             said = dict.fromkeys(requests, f"its batch failed: {remote.errors.data[0].message}")
         # Where nothing went wrong the first file is missing if nothing was answered, and either
         # may be missing where something did.
+        answered = False
         for file in (remote.output_file_id, remote.error_file_id):
             if file is not None:
                 content = await self._patient.files.content(file)
-                self._take(content.content, requests, questions, said)
+                answered |= self._take(content.content, requests, questions, said, not_taken)
+        if answered:
+            not_taken.reject()
         # What a batch does not come to in time is not charged; what it lost may have been.
         lost = remote.status == "completed"
         self._history.record({"batch": name, "ended": remote.status, "lost": lost})
@@ -226,8 +239,13 @@ class InBatches:
         requests: Mapping[str, str],
         questions: Mapping[str, Question],
         said: dict[str, str],
-    ) -> None:
-        """Journal the answers in a file of results; drop them from ``said``, or say what failed."""
+        not_taken: NotTaken,
+    ) -> bool:
+        """Journal the answers in a file of results; whether there are any.
+
+        What is answered or not taken is dropped from ``said``; of the rest it says what failed.
+        """
+        answered = False
         for line in self._asker.redacted(content.decode(errors="replace")).split("\n"):
             request, response = _result(line)
             if request not in said or self._history.answer(request) is not None:
@@ -236,14 +254,18 @@ class InBatches:
             reply = read_reply(response.get("body")) if status == 200 else None
             asked = questions.get(request)
             if reply is None or asked is None:
-                said[request] = f"HTTP {status} in its batch, {str(response.get('body'))[:300]}"
+                said[request] = f"HTTP {status}, in its batch: {str(response.get('body'))[:300]}"
                 cost = requests[request] if status == 200 else "0"
                 self._history.record({"freed": request, "dollars": cost})
+                if asked is not None and is_bad_request(status):
+                    not_taken.hold(request, asked, BadRequest(said.pop(request)))
                 continue
             entry = answer_entry(request, asked, reply, self._wording)
             self._history.record(entry | bill(reply, Decimal(requests[request]), self._prices))
             del said[request]
+            answered = True
             self._bar.update()
+        return answered
 
 
 def _result(line: str) -> tuple[str, Mapping[str, Any]]:

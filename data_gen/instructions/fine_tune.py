@@ -17,7 +17,7 @@ import openai
 from openai.types.fine_tuning import FineTuningJob
 
 from data_gen.asking.journal import Journal
-from data_gen.asking.keys import api_key, redacted
+from data_gen.asking.keys import DEFAULT_KEY_ENV, api_key, check_key_env, redacted
 from data_gen.asking.server import ServerError
 from data_gen.instructions.examples import Example, read_examples
 from data_gen.instructions.prompts import ANSWER_FIELDS, Question, Rejected
@@ -44,8 +44,8 @@ class FineTuneKnobs:
             ``inverse_instruction`` and ``edit_type``.
         output: Folder for the training file and the journal of the job.
         model: The model to start from, as the endpoint calls it.
-        base_url: Root of an API with OpenAI's fine-tuning. The key comes from the environment
-            variable OPENAI_API_KEY.
+        base_url: Root of an API with OpenAI's fine-tuning.
+        key_env: The environment variable that holds the key for ``base_url``; null sends no key.
         epochs: How often the edits are gone through; null leaves it to the endpoint.
         suffix: Part of the new model's name.
         seed: Of the endpoint's training.
@@ -56,12 +56,14 @@ class FineTuneKnobs:
     output: Path
     model: str
     base_url: str = "https://api.openai.com/v1"
+    key_env: str | None = DEFAULT_KEY_ENV
     epochs: int | None = 1
     suffix: str = "emend"
     seed: int = 0
     poll_s: float = 30.0
 
     def __post_init__(self) -> None:
+        check_key_env(self.key_env, "key_env")
         if self.epochs is not None and self.epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {self.epochs}")
         if not self.poll_s > 0:
@@ -95,7 +97,7 @@ def run_fine_tuning(knobs: FineTuneKnobs) -> str:
     """
     file = write_training_file(read_examples(knobs.triplets), knobs.output / "training.jsonl")
     print(f"fine-tune: {file.edit_types.total()} examples in {file.path}")
-    key = api_key()
+    key = api_key(knobs.key_env)
     with (
         Journal(knobs.output / "fine-tune.jsonl") as journal,
         openai.OpenAI(base_url=knobs.base_url, api_key=key) as client,
@@ -248,6 +250,7 @@ def _recipe(name: str, knobs: FineTuneKnobs, file: TrainingFile) -> str:
         "instructions:",
         f"  model: {json.dumps(name)}",
         f"  base_url: {json.dumps(knobs.base_url)}",
+        f"  key_env: {json.dumps(knobs.key_env)}",
         "  form: plain",
         f"  inverse: {json.dumps(file.inverse)}",
         f"  edit_types: {json.dumps(mix)}",

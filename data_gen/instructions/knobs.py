@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_gen.asking.budget import Prices
+from data_gen.asking.keys import DEFAULT_KEY_ENV, check_key_env
 from data_gen.asking.terms import OURS
 
 DEFAULT_MIX = {
@@ -28,8 +29,8 @@ class InstructionKnobs:
 
     Attributes:
         model: A local transformers folder, or the model's name on the server at ``base_url``.
-        base_url: Root of an OpenAI-compatible API; null serves ``model`` on loopback. The key
-            comes from the environment variable OPENAI_API_KEY.
+        base_url: Root of an OpenAI-compatible API; null serves ``model`` on loopback.
+        key_env: The environment variable that holds the key for ``base_url``; null sends no key.
         edit_types: Edit type -> its weight in the mix, > 0.
         edits_per_caption: How many edits, of different types, each caption gets.
         rounds: In how many rounds the captions are gone through. After each one the types that
@@ -60,6 +61,7 @@ class InstructionKnobs:
 
     model: str = "inference/shapes/models/writer"
     base_url: str | None = None
+    key_env: str | None = DEFAULT_KEY_ENV
     edit_types: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
     edits_per_caption: int = 1
     rounds: int = 8
@@ -76,7 +78,7 @@ class InstructionKnobs:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     timeout_s: float = 120.0
-    max_retries: int = 2
+    max_retries: int = 5
     prices: Prices = field(default_factory=Prices)
     budget: float | None = None
     moderation: str | None = None
@@ -113,6 +115,7 @@ class InstructionKnobs:
             raise ValueError("a budget needs prices: give prices.input and prices.output")
 
     def _check_endpoint(self) -> None:
+        check_key_env(self.key_env, "instructions.key_env")
         taken = sorted(set(self.extra) & OURS)
         if taken:
             raise ValueError(f"extra must not hold {taken}: they are not yours to choose there")

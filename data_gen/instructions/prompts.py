@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from data_gen.asking.terms import Form
 from data_gen.hostile_text import text_fault
-from data_gen.records import EditTriplet, content_id
+from data_gen.records import EditTriplet, content_id, same_text
 
 MAX_CHARACTERS = 400
 
@@ -141,7 +141,7 @@ def parse_answer(
     if not any(fields.values()):
         raise Rejected("no such edit suits the caption")
     values = dict.fromkeys(ANSWER_FIELDS, "") | {name: _text(fields[name]) for name in names}
-    if _folded(values["edited_caption"]) == _folded(asked.caption):
+    if same_text(values["edited_caption"], asked.caption):
         raise Rejected("edited caption equals the caption")
     return EditTriplet.of(caption=asked.caption, edit_type=asked.edit_type, **values)
 
@@ -184,10 +184,6 @@ def _text(value: object) -> str:
     if fault := text_fault(value, most=MAX_CHARACTERS):
         raise Rejected(f"a text {fault}")
     return value
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def edit_types_for(caption_id: str, mix: Mapping[str, float], count: int) -> list[str]:

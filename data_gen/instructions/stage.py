@@ -7,7 +7,8 @@ money.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +37,10 @@ from data_gen.records import Caption, EditTriplet, content_id, triplet_from_json
 from inference.files import folder_digest, write_lines
 
 
+class Unanswered(ServerError):
+    """Some questions got no answer in this run; what the others brought is written."""
+
+
 class Way(Protocol):
     """A way to answers."""
 
@@ -59,7 +64,8 @@ def write_triplets(
 
     Raises:
         BudgetMet: The budget is met and questions are left. What has been answered is written.
-        ServerError: The server is down, refuses, or left questions unanswered. What had been
+        Unanswered: Some questions got no answer. What the others brought is written.
+        ServerError: The server is down or refuses, or there is no triplet at all. What had been
             answered is in the journal; the same call goes on from there.
         ValueError: Not one answer was usable.
     """
@@ -77,7 +83,8 @@ def write_triplets(
     if met:
         raise BudgetMet(_budget_met(found, knobs))
     if stage.failures:
-        raise ServerError(
+        kind = Unanswered if found.triplets else ServerError
+        raise kind(
             f"{len(stage.failures)} of {stage.questions} questions got no answer (the last: "
             f"{list(stage.failures.values())[-1]}): run again to ask them again"
         )
@@ -134,6 +141,32 @@ def plain_wording(knobs: InstructionKnobs) -> Wording:
     )
 
 
+def endpoint_id(knobs: InstructionKnobs) -> str:
+    """The name under which a journal keeps the form of an endpoint's answers."""
+    return content_id(str(knobs.base_url), knobs.model)
+
+
+def count_answers(
+    captions: Sequence[Caption], knobs: InstructionKnobs, entries: Iterable[Mapping[str, Any]]
+) -> Counter[str]:
+    """Count the answers that a run of these knobs would find: text of the caption -> how many.
+
+    Args:
+        captions: The captions.
+        knobs: How they are asked for.
+        entries: A journal's entries; a run may be writing more.
+    """
+    wording, texts = plain_wording(knobs), {caption.text for caption in captions}
+    answers: Counter[str] = Counter()
+    for entry in entries:
+        if knobs.form == "auto" and entry.get("endpoint") == endpoint_id(knobs):
+            wording = wording.held_to(entry["form"])
+        elif "answer" in entry and entry["caption"] in texts:
+            asked = Question(caption=entry["caption"], edit_type=entry["edit_type"])
+            answers[asked.caption] += entry["request"] == wording.request_id(asked)
+    return answers
+
+
 class _Stage:
     """One run of the stage over its journal."""
 
@@ -178,7 +211,7 @@ class _Stage:
 
     async def _choose_form(self, line: Line, captions: Sequence[Caption]) -> None:
         if self._knobs.form == "auto" and self._knobs.base_url is not None:
-            place = content_id(self._knobs.base_url, self._knobs.model)
+            place = endpoint_id(self._knobs)
             form = self._history.form(place) or self._form_before(captions)
             if form is None:
                 kinds = sorted(self._knobs.edit_types)
@@ -218,7 +251,9 @@ class _Stage:
     def _way(self, asker: Asker, bar: "tqdm[Any]") -> Way:
         if self._knobs.batch:
             return InBatches(asker, self._wording, self._knobs, self._history, bar)
-        return OneByOne(asker, self._wording, concurrency=self._knobs.concurrency, bar=bar)
+        return OneByOne(
+            asker, self._wording, self._history, concurrency=self._knobs.concurrency, bar=bar
+        )
 
     async def _screen(self, line: Line, texts: Sequence[str]) -> None:
         if self._moderator and self._moderator.unknown(texts):

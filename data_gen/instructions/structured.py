@@ -48,7 +48,7 @@ async def _keeps_to(asker: Asker, wording: Wording, asked: Question) -> bool:
     for attempt in range(TRIES):
         request = content_id("probe", wording.form, str(attempt))
         try:
-            reply = await _heard(asker, request, wording.body(asked))
+            reply = await heard(asker, request, wording.body(asked))
         except BadRequest:
             return False
         except Failed:
@@ -58,8 +58,14 @@ async def _keeps_to(asker: Asker, wording: Wording, asked: Question) -> bool:
     return False
 
 
-async def _heard(asker: Asker, request: str, body: Mapping[str, Any]) -> Reply:
-    """Ask without keeping the answer; only its cost goes to the journal."""
+async def heard(asker: Asker, request: str, body: Mapping[str, Any]) -> Reply:
+    """Ask without keeping the answer; only its cost goes to the journal.
+
+    Raises:
+        Failed: There is none.
+        BudgetMet: It does not fit into the budget.
+        ServerError: The endpoint is down or refuses.
+    """
     heard: list[Reply] = []
 
     def entry(reply: Reply) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from data_gen.asking.budget import Prices
+from data_gen.asking.keys import DEFAULT_KEY_ENV, check_key_env
 from data_gen.asking.terms import OURS
 
 
@@ -15,8 +16,8 @@ class JudgeKnobs:
 
     Attributes:
         model: The model's name on the server.
-        base_url: Root of an OpenAI-compatible API. The key comes from the environment variable
-            OPENAI_API_KEY.
+        base_url: Root of an OpenAI-compatible API.
+        key_env: The environment variable that holds the key for ``base_url``; null sends no key.
         form: What the endpoint holds answers to; ``plain`` only asks for JSON. They are checked
             here in any case.
         temperature: Sampling temperature; null leaves it to the endpoint.
@@ -37,6 +38,7 @@ class JudgeKnobs:
 
     model: str
     base_url: str
+    key_env: str | None = DEFAULT_KEY_ENV
     form: Literal["json_schema", "json_object", "plain"] = "json_schema"
     temperature: float | None = 0.0
     max_tokens: int = 128
@@ -51,6 +53,7 @@ class JudgeKnobs:
     budget: float | None = None
 
     def __post_init__(self) -> None:
+        check_key_env(self.key_env, "pairs.scorers.judge.key_env")
         least = {"max_tokens": 1, "picture_tokens": 1, "concurrency": 1, "max_retries": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:

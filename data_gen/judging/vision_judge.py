@@ -3,7 +3,8 @@
 What is asked and answered goes into one journal of the data set, ``judge.jsonl``, which all workers
 share: a pair, known by the bytes of its pictures, is never asked about again, whichever recipe
 renders it. An answer that cannot be used makes a pair's score not a number, which no filter lets
-pass. No answer at all is an error, so that the unit is made again.
+pass; so does a pair that the endpoint does not take. No answer at all is an error, so that
+the unit is made again.
 """
 
 import asyncio
@@ -143,7 +144,8 @@ class VisionJudge:
         except BadRequest as why:
             if not asker.answered:  # it takes no question of this kind, so none will be answered
                 raise ServerError(asker.refusal(str(why))) from why
-            raise
+            # Of this pair it takes none, in the next run as little.
+            self._history.record(_entry(request, shown, why.reply) | {"dollars": "0"})
 
     def _request_id(self, shown: _Shown) -> str:
         decides = json.dumps([SYSTEM, self._knobs.decides()], sort_keys=True)

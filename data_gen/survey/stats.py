@@ -100,10 +100,11 @@ def survey(root: Path) -> Survey:
         raise FileNotFoundError(f"{root} holds neither receipts nor captions.jsonl: no data set")
     if (root / "captions.jsonl").is_file():
         found.captions = sum(1 for _ in _lines(root / "captions.jsonl"))
-    for answer in _lines(root / "instructions.jsonl"):
-        found.stages["asked"][_kind(answer)] += 1
-        if answer.get("rejected"):
-            found.refusals[str(answer["rejected"])] += 1
+    for entry in _lines(root / "instructions.jsonl"):
+        if "answer" in entry:  # the rest of the journal is about money, rounds and the endpoint
+            found.stages["asked"][_kind(entry)] += 1
+            if entry.get("rejected"):
+                found.refusals[str(entry["rejected"])] += 1
     for triplet in _lines(root / "triplets.jsonl"):
         found.stages["triplets"][_kind(triplet)] += 1
     _count_candidates(found, root, receipts)

@@ -41,6 +41,21 @@ def test_money_is_exact() -> None:
     assert (half.input, half.output) == (0.075, 0.3)
 
 
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ({"total_tokens": 500}, 490),  # hidden reasoning is in the total alone
+        ({"total_tokens": 15}, 5),
+        ({"total_tokens": 3}, 5),
+        ({"total_tokens": "many"}, 5),
+        ({}, 5),
+    ],
+)
+def test_all_that_an_answer_took_is_counted(said: dict[str, Any], answer: int) -> None:
+    usage = Usage.of({"prompt_tokens": 10, "completion_tokens": 5, **said})
+    assert usage == Usage(prompt=10, cached=0, answer=answer)
+
+
 def test_what_was_reserved_and_never_answered_stays_spent() -> None:
     ledger = Ledger(PRICES, Decimal(1))
     for entry in [

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -10,8 +11,11 @@ import pytest
 from torch import nn
 
 from data_gen import __main__, stages
+from data_gen.asking.journal import Journal
+from data_gen.asking.server import ServerError
 from data_gen.estimate.forecast import forecast, stand_ins, work_of_all
-from data_gen.estimate.report import report
+from data_gen.estimate.report import report, request_lines
+from data_gen.instructions.stage import write_triplets
 from data_gen.judging.filter import Thresholds
 from data_gen.records import Caption, EditTriplet, triplet_to_json
 from data_gen.rendering.trees import RenderKnobs
@@ -20,6 +24,7 @@ from data_gen.stages import PairKnobs, Recipe, make_captions, make_instructions,
 from inference.backbone import Backbone, load_backbone
 from inference.files import write_lines
 from inference.shapes.edits import EditType
+from tests.data_gen.provider import good
 
 ROOT = Path(__file__).parents[3]
 
@@ -153,6 +158,37 @@ def test_the_command_tells_before_and_after_the_text(
     assert list(recipe.output.iterdir()) == []
     assert __main__.main([*line[:3], "--rates", '{"H200": 0}']) == 1
     assert "above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["auto", "tagged", "plain"])
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_while_a_run_asks_its_answers_are_counted(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any], form: str, rounds: int
+) -> None:
+    captions = [Caption.of(f"a red circle number {number}") for number in range(12)]
+    write_lines(tmp_path / "captions.jsonl", (json.dumps(vars(one)) for one in captions))
+    # Some have no answer yet, and quotas turn from what the first round asks.
+    provider.behave = lambda asked, nth: "503" if asked["caption"][-1] in "37" else "good"
+    if form == "tagged":
+        provider.say = lambda asked: "<none/>"
+    else:
+        provider.say = lambda asked: "{}" if asked["edit_type"] == "move" else good("a red circle")
+    mix = {"recolour": 1.0, "move": 1.0, "add": 1.0}
+    knobs = knobs_for(form=form, rounds=rounds, edit_types=mix, max_retries=0)
+    journal = tmp_path / "instructions.jsonl"
+    with pytest.raises(ServerError):
+        write_triplets(captions, knobs, journal=journal, triplets=tmp_path / "elsewhere")
+    entries = list(map(json.loads, journal.read_text().splitlines()))
+    answers = [entry for entry in entries if "answer" in entry]
+    left = len(captions) - len({entry["caption"] for entry in answers})
+    assert left == 2
+    recipe = Recipe(output=tmp_path, instructions=knobs)
+    with Journal(journal):  # as the run has it
+        said = next(request_lines(recipe))
+    assert said == f"requests:  {left} to the language model, {len(answers)} are answered"
+    # Of another model's answers none counts.
+    other = replace(recipe, instructions=replace(knobs, model="large"))
+    assert "12 to the language model, 0 are answered" in next(request_lines(other))
 
 
 def test_what_is_done_says_how_fast_it_was(recipe: Recipe) -> None:

@@ -245,6 +245,7 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
     "a novel": (line(instruction="x" * 2001), "its instruction is longer than 2000 characters"),
     "a caption with markup": (line(caption="<i>x</i>"), "its caption has markup"),
     "an empty edit": (line(caption="a", edited_caption="a"), "its captions are equal"),
+    "an edit of a mark": (line(caption="a cat", edited_caption="A cat."), "its captions are equal"),
     "a heap of other fields": (
         line(heap="x" * 2**17),
         "its other fields have more than 65536 characters",

@@ -117,6 +117,18 @@ def test_the_budget_bounds_batches(
     assert "'left'" in capsys.readouterr().out
 
 
+def test_what_batches_did_not_cost_pays_for_more(tmp_path: Path, provider: Any, knobs: Any) -> None:
+    # Four requests are set aside for at most, and cost a fifth of that.
+    assert len(write(tmp_path, replace(knobs, budget=0.004))) == 10
+    sizes = [
+        provider.files[batch["input_file_id"]].count(b"custom_id")
+        for batch in provider.batches.values()
+    ]
+    assert len(sizes) > 1
+    assert sum(sizes) == len(provider.seeds) == 10
+    assert spent(tmp_path) == provider.billed <= Decimal("0.004")
+
+
 def test_large_sets_are_cut_into_several_batches(
     tmp_path: Path, provider: Any, knobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +141,7 @@ def test_large_sets_are_cut_into_several_batches(
     assert sorted(sizes) == [2, 4, 4]
 
 
-@pytest.mark.parametrize("moment", ["created", "running", "unsent"])
+@pytest.mark.parametrize("moment", ["created", "running", "not listed", "unsent"])
 def test_a_killed_run_finds_its_batch_again(
     tmp_path: Path, provider: Any, knobs: Any, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,10 +156,11 @@ def test_a_killed_run_finds_its_batch_again(
     os.kill(child.pid, signal.SIGKILL)
     child.join()
     if moment != "running":  # as if the kill had come before the batch's own name was written
-        kept = [entry for entry in journal(tmp_path) if "remote" not in entry]
+        gone = {"remote"} | ({"starting"} if moment == "unsent" else set())
+        kept = [entry for entry in journal(tmp_path) if not gone & entry.keys()]
         text = "".join(f"{json.dumps(entry)}\n" for entry in kept)
         (tmp_path / "journal.jsonl").write_text(text)
-    if moment == "unsent":
+    if moment in ("not listed", "unsent"):
         provider.batches.clear()
     for batch in provider.batches.values():
         batch["looks"] = 0
@@ -155,7 +168,10 @@ def test_a_killed_run_finds_its_batch_again(
     assert len(write(tmp_path, knobs)) == 10
     assert len(provider.batches) == 1
     assert len(provider.seeds) == 10
-    assert spent(tmp_path) == provider.billed
+    # What was started and is not listed may run, and cost, all the same.
+    reserved = next(entry["requests"] for entry in journal(tmp_path) if "requests" in entry)
+    lost = sum(map(Decimal, reserved.values())) if moment == "not listed" else Decimal()
+    assert spent(tmp_path) == provider.billed + lost
 
 
 def test_a_batch_whose_start_was_answered_with_an_error_is_not_started_twice(

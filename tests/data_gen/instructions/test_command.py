@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from data_gen import __main__
-from data_gen.instructions.stage import write_triplets
+from data_gen.instructions.stage import read_triplets, write_triplets
 from data_gen.records import Caption
+from data_gen.stages import Recipe
 from tests.data_gen.provider import CHILDREN
 
 
@@ -51,6 +52,34 @@ def test_a_budget_without_prices_is_one_sentence(
 ) -> None:
     assert __main__.main([*line, "--instructions.budget", "1"]) == 1
     assert "a budget needs prices" in capsys.readouterr().err
+
+
+def test_a_run_makes_the_pairs_of_what_was_answered_and_fails_for_the_rest(
+    tmp_path: Path,
+    provider: Any,
+    line: Sequence[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made: list[int] = []
+
+    def make_pairs(recipe: Recipe) -> None:
+        made.append(len(read_triplets(recipe.output / "triplets.jsonl")))
+
+    monkeypatch.setattr(__main__, "make_pairs", make_pairs)
+    run = ["run", *line[1:], "--instructions.max_retries", "0"]
+    provider.behave = lambda asked, nth: "503" if asked["caption"].endswith(" 7") else "good"
+    assert __main__.main(run) == 1
+    said = capsys.readouterr().err
+    assert "warning: 1 of 15 questions got no answer (the last: HTTP 503" in said
+    assert "error: 1 of 15 questions got no answer" in said
+    provider.behave = lambda asked, nth: "good"
+    assert __main__.main(run) == 0
+    assert made == [14, 15]
+    # Nothing is made of what an earlier run left when this one gets no answers at all.
+    provider.behave = lambda asked, nth: "401"
+    assert __main__.main([*run, "--instructions.temperature", "0.1"]) == 1
+    assert made == [14, 15]
 
 
 def test_requests_keep_to_the_limits(

@@ -58,6 +58,19 @@ def test_the_command_prints_a_recipe_that_asks_as_it_was_taught(
     assert job["asked"]["method"]["supervised"]["hyperparameters"] == {"n_epochs": 1}
 
 
+def test_the_papers_recipe_asks_as_fine_tuning_taught(
+    line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert __main__.main(line) == 0
+    said = capsys.readouterr().out
+    taught = yaml.safe_load(said[said.index("instructions:") :])["instructions"]
+    path = Path(__main__.__file__).with_name("recipes") / "paper-sd15.yaml"
+    shipped = yaml.safe_load(path.read_text())["instructions"]
+    for name in ("form", "inverse"):
+        assert shipped[name] == taught[name]
+    assert shipped["edit_types"].keys() == taught["edit_types"].keys()
+
+
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_killed_command_goes_on_with_its_job(
     tmp_path: Path, provider: Any, line: list[str], lost: int

@@ -65,6 +65,7 @@ def test_a_good_answer_becomes_a_triplet(text: str) -> None:
         (answer(**GOOD | {"instruction": "see https://example.org"}), "a link"),
         (answer(**GOOD | {"instruction": "<b>make</b> it blue"}), "markup"),
         (answer(**GOOD | {"edited_caption": "A  red Circle"}), "equals the caption"),
+        (answer(**GOOD | {"edited_caption": "a red circle."}), "equals the caption"),
     ],
 )
 def test_a_bad_answer_leaves_its_reason(text: str, reason: str) -> None:

@@ -129,9 +129,26 @@ def test_no_answer_is_an_error_and_what_was_answered_is_not_asked_again(
     eyes.behave = lambda asked, nth: "401"
     with pytest.raises(ServerError, match="refuses: HTTP 401"):
         judge_of()([judged_pair(4, 5)])
+
+
+def test_a_pair_that_the_endpoint_does_not_take_is_no_score_and_stands(
+    judged_pair: Callable[..., ImagePair],
+    eyes: Eyes,
+    judge_of: Callable[..., VisionJudge],
+    tmp_path: Path,
+) -> None:
     eyes.behave = lambda asked, nth: "400"
-    with pytest.raises(JudgeError, match="HTTP 400"):
-        judge_of()([judged_pair(4, 5)])
+    with pytest.raises(ServerError, match="refuses: HTTP 400"):
+        judge_of()([judged_pair(4, 5)])  # it may take none
+    eyes.behave = lambda asked, nth: "400" if "waves 3" in asked["instruction"] else "good"
+    pairs = [judged_pair(0, 1), judged_pair(2, 3)]
+    good, bad = judge_of(concurrency=1, prices=PRICES, budget=1.0)(pairs)
+    assert good >= 0
+    assert math.isnan(bad)
+    assert journal(tmp_path)[-1]["rejected"] == "refused by the endpoint, HTTP 400"
+    before = len(eyes.requests)
+    assert math.isnan(judge_of()(pairs)[1])
+    assert len(eyes.requests) == before
 
 
 def _judge(folder: Path, knobs: JudgeKnobs, pairs: list[ImagePair]) -> None:

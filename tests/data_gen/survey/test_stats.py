@@ -2,16 +2,21 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from data_gen import __main__
-from data_gen.records import EditTriplet, triplet_to_json
+from data_gen.asking.budget import Prices
+from data_gen.instructions.stage import write_triplets
+from data_gen.records import Caption, EditTriplet, triplet_to_json
 from data_gen.shards import ShardIndex
 from data_gen.survey.stats import survey
 from inference.files import write_lines
+from tests.data_gen.provider import good
 
 PICTURES = ["survival.png", "reasons.png", "scores.png", "p.png"]
 
@@ -25,8 +30,8 @@ def test_the_table_counts_what_is_there(
     published: Path, triplets: list[EditTriplet], tmp_path: Path
 ) -> None:
     write_lines(published / "triplets.jsonl", map(triplet_to_json, triplets))
-    answers = [{"edit_type": "recolour", "rejected": None}] * 10
-    answers += [{"edit_type": "move", "rejected": "a text has markup"}]
+    answers = [{"edit_type": "recolour", "answer": "{}", "rejected": None}] * 10
+    answers += [{"edit_type": "move", "answer": "<b>", "rejected": "a text has markup"}]
     write_lines(published / "instructions.jsonl", map(json.dumps, answers))
     out = tmp_path / "out"
     assert __main__.main(["stats", "--data", str(published), "--output", str(out)]) == 0
@@ -45,11 +50,39 @@ def test_the_table_counts_what_is_there(
 
 def test_a_run_in_its_first_stage_has_a_table(tmp_path: Path) -> None:
     write_lines(tmp_path / "captions.jsonl", ["{}", "{}"])
-    (tmp_path / "instructions.jsonl").write_text('{"edit_type": "add"}\n{"edit_ty')  # torn
+    answer = '{"edit_type": "add", "answer": "{}"}'
+    (tmp_path / "instructions.jsonl").write_text(f"{answer}\n{answer[:9]}")  # torn
     found = survey(tmp_path)
     assert (found.captions, dict(found.stages["asked"])) == (2, {"add": 1})
     line = ["stats", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
     assert __main__.main(line) == 0
+
+
+def test_only_the_answers_of_a_journal_are_counted(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any]
+) -> None:
+    """One with money, rounds, a form and moderation in it, and an answer that came late."""
+    provider.behave = lambda asked, nth: (
+        "503" if asked["caption"][-1] == "3" and not nth else "good"
+    )
+    provider.say = lambda asked: "no" if asked["caption"][-1] in "12" else good(asked["caption"])
+    captions = [Caption.of(f"a red circle number {number}") for number in range(8)]
+    write_lines(tmp_path / "captions.jsonl", ["{}"] * 8)
+    knobs = knobs_for(
+        form="auto",
+        rounds=2,
+        prices=Prices(input=1, output=1),
+        budget=1.0,
+        moderation="m",
+    )
+    journal = tmp_path / "instructions.jsonl"
+    write_triplets(captions, knobs, journal=journal, triplets=tmp_path / "triplets.jsonl")
+    kinds = {key for line in journal.read_text().splitlines() for key in json.loads(line)}
+    assert {"reserved", "freed", "round", "form", "moderated"} <= kinds
+    found = survey(tmp_path)
+    assert found.stages["asked"] == {"recolour": 8}
+    assert found.stages["triplets"] == {"recolour": 6}
+    assert found.refusals == {"not one JSON object": 2}
 
 
 def test_units_without_a_receipt_do_not_count(published: Path) -> None:
