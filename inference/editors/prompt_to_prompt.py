@@ -191,6 +191,7 @@ class PromptToPrompt:
                     prompts=prompts,
                     steps=self.steps,
                     guidance_scale=self.guidance_scale,
+                    progress=self.progress,
                 )
             )
         sampler, factor = ddim(self.backbone.scheduler, self.steps), self.backbone.latent_factor

@@ -157,6 +157,7 @@ class SdEdit:
                 prompts=tuple(required(one, "source", "SdEdit's inversion") for one in requests),
                 steps=self.steps,
                 guidance_scale=self.guidance_scale,
+                progress=self.progress,
             )
         )
         _check_of_use(inverted)

@@ -33,6 +33,7 @@ class InversionRequest:
         prompts: What each shows.
         steps: Of the sampler that is to draw them again.
         guidance_scale: The guidance that edits of them will use.
+        progress: Show a progress bar where it takes long.
 
     Raises:
         ValueError: There are more or fewer prompts than images, or their size does not fit.
@@ -43,6 +44,7 @@ class InversionRequest:
     prompts: tuple[str, ...]
     steps: int
     guidance_scale: float
+    progress: bool = False
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.prompts):
