@@ -77,6 +77,7 @@ class NullText:
         if self.pivot == "random":
             inverted = way.inverted = replace(inverted, trajectory=way.random_trajectory())
         found = self._per_step(way) if self.per_step else self._shared(way)
+        inverted = replace(inverted, optimised=True)
         if self.embedding == "null":
             return replace(inverted, null=found, null_for_targets=self.for_targets)
         return replace(inverted, source=found)
