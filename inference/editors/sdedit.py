@@ -56,6 +56,7 @@ class SdEdit:
     progress: bool = False
 
     def __post_init__(self) -> None:
+        self.backbone.check_text_to_image("SdEdit")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength is {self.strength}; expected 0 to 1")
         if self.repeats < 1:
@@ -69,6 +70,13 @@ class SdEdit:
             )
         if self.mask is not None and self.mask.ndim != 2:
             raise ValueError(f"mask has shape {tuple(self.mask.shape)}; expected (H, W)")
+        if self.mask is None and self.space == "pixel":
+            raise ValueError("space is 'pixel' without a mask; expected a mask, or space 'latent'")
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Editor`: an inversion needs a source prompt, and draws no noise."""
+        return frozenset({"target", "seed" if self.inversion is None else "source"})
 
     @property
     def first_step(self) -> int:

@@ -168,6 +168,8 @@ def test_an_inversion_of_which_a_part_would_be_lost_is_refused(
             {"sampler": "euler_ancestral", "inversion": Ddim()},
             "sampler is 'euler_ancestral' and there is an inversion; expected 'ddim'",
         ),
+        ({"space": "pixel"}, "space is 'pixel' without a mask"),
+        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
         ({"mask": torch.ones(1, 32, 32)}, r"mask has shape \(1, 32, 32\)"),
         ({"mask": torch.ones(16, 32)}, r"the mask is \(16, 32\), but an image is \(32, 32\)"),
     ],
