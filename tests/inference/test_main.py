@@ -16,6 +16,7 @@ from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
 from inference.editors.prompt_to_prompt import PromptToPrompt
 from inference.images import load_image, save_image
+from inference.inversion.ddim import Direct
 from inference.inversion.inverted import InversionRequest, Inverted
 from inference.inversion.null_text import NullText
 
@@ -291,6 +292,25 @@ def test_a_mask_is_a_picture(base: Path, photos: list[Path], tmp_path: Path) -> 
     assert not torch.equal(found[..., 16:], given[..., 16:])
 
 
+def test_a_recipe_may_name_the_editor_or_the_inversion(
+    base: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("editor: sdedit\nstrength: 0.5\nsteps: 2\n")
+    named = ["--model", base, "--images", photos[0], "--target", "a red dog"]
+    line = [*named, "--output", tmp_path / "out.png"]
+    assert call("--config", recipe, *line) == 0
+    with pytest.raises(SystemExit):  # the option after the recipe counts, and knows no strength
+        call("--config", recipe, "--editor", "plug_and_play", *line)
+    assert "strength" in capsys.readouterr().err
+    recipe.write_text("editor: photoshop\n")
+    assert call(f"--config={recipe}", *line) == 2
+    assert "editor is 'photoshop'; expected one of" in capsys.readouterr().err
+    recipe.write_text("inversion: edit_friendly\nskip: 0.5\nsteps: 2\nsource: [a cat]\n")
+    line = ["--model", base, "--images", photos[0], "--output", tmp_path / "one.safetensors"]
+    assert main(["invert", "--config", str(recipe), *map(str, line)]) == 0
+
+
 def test_lost_control_is_told_in_one_sentence(
     base: Path,
     tmp_path: Path,
@@ -327,3 +347,37 @@ def test_a_grid_is_a_picture_of_seeds_and_windows(base: Path, tmp_path: Path) ->
     assert main([*line, "--fractions", "0", "1.0", "--vary", "self_attention"]) == 0
     _, height, width = load_image(tmp_path / "grid.png").shape
     assert (width, height) == (495, 374)
+
+
+def test_a_grid_inverts_its_image_once(
+    base: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    invert = Direct.invert
+
+    def counted(self: Direct, request: InversionRequest) -> Inverted:
+        calls.append(1)
+        return invert(self, request)
+
+    monkeypatch.setattr(Direct, "invert", counted)
+    line = ["grid", "--model", base, "--image", photos[0], *PROMPTS, "--inversion", "direct"]
+    line += ["--fractions", 0, 0.5, 1.0, "--output", tmp_path / "grid.png"]
+    assert main([str(word) for word in line]) == 0
+    assert calls == [1]
+
+
+def test_options_that_a_grid_would_not_look_at_are_named(
+    photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["grid", "--source", "a red cat", "--target", "a red dog"]
+    for options, sentence in (
+        (["--cross", "[0, 0.5]"], "cross is (0.0, 0.5), but it is what varies"),
+        (
+            ["--vary", "self_attention", "--self_attention", "[0, 0.5]"],
+            "self_attention is (0.0, 0.5), but it is what varies",
+        ),
+        (["--image", str(photos[0]), "--seeds", "1", "2"], "seeds is [1, 2], but an inverted"),
+        (["--fractions", "[]"], "fractions is empty"),
+    ):
+        assert main([*line, *options]) == 1
+        assert sentence in capsys.readouterr().err
