@@ -85,7 +85,8 @@ def flattened(
     parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own + knobs]
     run_it.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     texts = [docstring_parser.parse(inspect.getdoc(one) or "") for one in (command, kind)]
-    said = {p.arg_name: " ".join((p.description or "").split()) for d in texts for p in d.params}
+    told = [p for docstring in reversed(texts) for p in docstring.params]  # its own words last
+    said = {p.arg_name: " ".join((p.description or "").split()) for p in told}
     lines = [f"    {p.name}: {said[p.name]}" for p in parameters if p.name in said]
     about = f"{texts[0].short_description}\n\n{texts[0].long_description or ''}"
     run_it.__doc__ = "\n".join([about, "", "Args:", *lines])

@@ -97,11 +97,12 @@ def edit(
 
 def _check_read(method: Editor, name: str, given: Mapping[str, object]) -> None:
     """What the user says is to make a difference."""
-    for option in given.keys() - method.reads:
-        raise ValueError(
-            f"{option} is {given[option]!r}, which {name} with these options does not look at; "
-            f"expected {' and '.join(sorted(method.reads))} alone"
-        )
+    for option, value in given.items():
+        if option not in method.reads:
+            raise ValueError(
+                f"{option} is {value!r}, which {name} with these options does not look at; "
+                f"expected {' and '.join(sorted(method.reads))} alone"
+            )
 
 
 def _read_mask(path: str) -> Tensor:

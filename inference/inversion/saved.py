@@ -85,8 +85,9 @@ def load_inversion(path: Path, backbone: Backbone, image: Tensor, prompt: str) -
         trajectory=found["trajectory"],
         noise=found.get("noise"),
         proximal=ProximalGuidance(**about["proximal"]) if about["proximal"] else None,
+        null=texts.get("null"),
+        source=texts.get("source"),
         **{name: about[name] for name in _TOLD},
-        **texts,
     )
 
 

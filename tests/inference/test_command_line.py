@@ -138,6 +138,20 @@ def test_the_help_of_both_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--wet" not in shown
 
 
+def test_an_option_in_place_of_a_fixed_field_has_its_own_help() -> None:
+    def dab(knobs: Mapping[str, object], wet: str = "no") -> None:
+        """Dab.
+
+        Args:
+            knobs: Those of the brush.
+            wet: How wet it is, in words.
+        """
+
+    shown = flattened(dab, Brush, fixed=("wet",)).__doc__ or ""
+    assert "wet: How wet it is, in words." in shown
+    assert "Whether it is." not in shown
+
+
 def test_an_option_is_not_had_twice() -> None:
     def both(knobs: Mapping[str, object], width: int = 1) -> None:
         """Both."""

@@ -250,7 +250,7 @@ def test_bad_choices_are_named(
         (["--editor", "sdedit", "--strength", 2], 1, "strength is 2.0; expected 0 to 1"),
         (["--editor", "sdedit"], 1, "source is ['a cat'], which sdedit with these options does"),
         (["--editor", "plug_and_play"], 1, "source is ['a cat'], which plug_and_play with these"),
-        (["--model", model], 1, "is ['a "),  # the editor by instruction, asked by two prompts
+        (["--model", model], 1, "source is ['a cat'], which instruct with these options does not"),
         (
             ["--editor", "prompt_to_prompt", "--instruction", "make it red"],
             1,
