@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from inference.attention import LostHook
 from inference.command_line import USAGE_ERROR, Commands, chosen, flattened, run, spelled_out
 from inference.commands.caption import caption
 from inference.commands.convert import convert
@@ -22,7 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return USAGE_ERROR
-    return run(commands, prog="python -m inference", args=line)
+    return run(
+        commands,
+        prog="python -m inference",
+        args=line,
+        expected=(ValueError, OSError, LostHook),
+    )
 
 
 def commands_of(line: Sequence[str]) -> Commands:
@@ -37,8 +43,10 @@ def commands_of(line: Sequence[str]) -> Commands:
     if line[:1] == ["invert"]:
         inversion = chosen(line, "inversion", INVERSIONS)
     return {
-        "edit": flattened(edit, EDITORS[editor or "instruct"], fixed=("backbone", "progress")),
-        "invert": flattened(invert, INVERSIONS[inversion or "null_text"], fixed=("progress",)),
+        "edit": flattened(
+            edit, EDITORS[editor or "instruct"], fixed=("backbone", "mask", "progress")
+        ),
+        "invert": flattened(invert, INVERSIONS[inversion or "null_text"]),
         "caption": caption,
         "convert": convert,
         "grid": flattened(grid, PromptToPrompt, fixed=("backbone", "progress")),

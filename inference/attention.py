@@ -16,7 +16,7 @@ Shapes: B rows of the UNet's batch, L positions, H heads, D channels a head.
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -79,12 +79,15 @@ class MapRecorder:
     Attributes:
         rows: R rows whose maps to take, as they are after any rewriting.
         positions: Latent positions h·w of the sites that count, such as 16·16.
+        scaled: Whether they are taken as the factors of `CrossMaps.scale` leave them, or as they
+            are before those.
         total: (R, positions, L), the sum over sites of the mean over heads.
     """
 
-    def __init__(self, rows: Sequence[int], positions: int) -> None:
+    def __init__(self, rows: Sequence[int], positions: int, *, scaled: bool = True) -> None:
         self.rows = tuple(rows)
         self.positions = positions
+        self.scaled = scaled
         self.total: Tensor | None = None
 
     def add(self, maps: Tensor) -> None:
@@ -307,21 +310,23 @@ class _SharingProcessor:
             out[targets] = (maps.to(v) @ v[targets]).transpose(1, 2).flatten(2)
         recorder = self._hooks.recorder
         if recorder is not None and recorder.positions == q.shape[2]:
-            recorder.add(self._final_maps(attn, q, k, mask, recorder.rows))
+            recorder.add(self._recorded(attn, q, k, mask, recorder))
         return out
 
-    def _final_maps(
-        self, attn: Attention, q: Tensor, k: Tensor, mask: Tensor | None, rows: Sequence[int]
+    def _recorded(
+        self, attn: Attention, q: Tensor, k: Tensor, mask: Tensor | None, recorder: MapRecorder
     ) -> Tensor:
-        """(R, H, L, L of the text), the maps by which some rows of cross-attention attended."""
-        sharing = self._hooks.sharing or RowSharing()
+        """(R, H, L, L of the text), the maps by which the rows of a recorder attended."""
+        sharing, rows = self._hooks.sharing or RowSharing(), recorder.rows
         attended_as = {target: source for source, target in sharing.cross_attention}
         maps = _map(attn, q, k, mask, [attended_as.get(row, row) for row in rows])
         if sharing.cross_maps is not None:
-            edited = edited_maps(sharing.cross_maps, lambda some: _map(attn, q, k, mask, some))
-            for number, (_, target) in enumerate(sharing.cross_maps.rows):
+            edits = sharing.cross_maps
+            edits = edits if recorder.scaled else replace(edits, scale=None)
+            edited = edited_maps(edits, lambda some: _map(attn, q, k, mask, some))
+            for number, (_, target) in enumerate(edits.rows):
                 if target in rows:
-                    maps[list(rows).index(target)] = edited[number]
+                    maps[rows.index(target)] = edited[number]
         return maps
 
 

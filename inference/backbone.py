@@ -99,6 +99,15 @@ class Backbone:
         found = {name: getattr(self, name) for name in names}
         return {name: module for name, module in found.items() if module is not None}
 
+    def check_text_to_image(self, user: str) -> None:
+        """Raise `ValueError` where the UNet takes more than latents, as an instruction editor's."""
+        expected, found = self.vae.config.latent_channels, self.unet.config.in_channels
+        if found != expected:
+            raise ValueError(
+                f"backbone: its UNet takes {found} input channels, but {user} needs {expected} "
+                "(latents alone), as in a text-to-image model"
+            )
+
     def encode_text(self, prompts: Sequence[str]) -> Text:
         """Embed N prompts; the empty prompt is the null text of classifier-free guidance.
 

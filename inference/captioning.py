@@ -60,15 +60,18 @@ class TransformersCaptioner:
     Attributes:
         model: Its folder, or its name on the hub; safetensors only.
         device: Where it runs.
+        dtype: Of its weights.
     """
 
     model: str
     device: str = "cpu"
+    dtype: torch.dtype = torch.float32
 
     def caption(self, image: Tensor) -> str:
         """See `Captioner`."""
         processor, model = self._parts
-        inputs = processor(images=to_pil(image), return_tensors="pt").to(self.device)
+        inputs = processor(images=to_pil(image), return_tensors="pt")
+        inputs = inputs.to(self.device, self.dtype)  # whole numbers stay whole
         with torch.no_grad():
             ids = model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
         return _one_line(processor.batch_decode(ids, skip_special_tokens=True)[0])
@@ -77,7 +80,9 @@ class TransformersCaptioner:
     def _parts(self) -> tuple[Any, Any]:
         try:
             processor = AutoProcessor.from_pretrained(self.model)
-            model = AutoModelForImageTextToText.from_pretrained(self.model, use_safetensors=True)
+            model = AutoModelForImageTextToText.from_pretrained(
+                self.model, use_safetensors=True, dtype=self.dtype
+            )
         except (ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"{self.model} cannot be loaded as a captioner: {reason}") from error
@@ -123,6 +128,8 @@ class EndpointCaptioner:
             )
         except openai.OpenAIError as error:
             raise ValueError(f"{self.model} at {self.base_url or 'OpenAI'}: {error}") from error
+        if not answer.choices:
+            raise NoCaption(f"{self.model} answered without a choice")
         return _one_line(answer.choices[0].message.content or "")
 
     @cached_property
@@ -132,22 +139,34 @@ class EndpointCaptioner:
         return openai.OpenAI(base_url=self.base_url, api_key=key)
 
 
-def captioner_of(model: str, base_url: str | None, device: str) -> Captioner:
+def captioner_of(
+    model: str, base_url: str | None, device: str, dtype: torch.dtype = torch.float32
+) -> Captioner:
     """The captioner that a name stands for.
 
     Args:
         model: `shapes` for the shapes world's own; with `base_url` the name of a model there; else
             a transformers folder or hub name.
-        base_url: Root of an OpenAI-compatible API.
+        base_url: Root of an OpenAI-compatible API; `openai` for OpenAI's own.
         device: Where a transformers model runs.
+        dtype: Of its weights.
+
+    Raises:
+        ValueError: The model of an endpoint is not named.
+        FileNotFoundError: There is no such folder.
     """
     if base_url is not None:
-        return EndpointCaptioner(model=model, base_url=base_url)
+        if model == "shapes":
+            raise ValueError(
+                f"captioner is 'shapes', which runs here and not at {base_url}; expected the name "
+                "of a vision model there"
+            )
+        return EndpointCaptioner(model=model, base_url=None if base_url == "openai" else base_url)
     if model == "shapes":
         return Reader()
     if Path(model).suffix and not Path(model).exists():
         raise FileNotFoundError(f"there is no captioner at {model}")
-    return TransformersCaptioner(model=model, device=device)
+    return TransformersCaptioner(model=model, device=device, dtype=dtype)
 
 
 def _one_line(text: str) -> str:

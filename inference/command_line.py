@@ -9,9 +9,11 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any, NoReturn, get_origin
 
 import docstring_parser
+import yaml
 from jsonargparse import ArgumentParser, auto_cli
 
 USAGE_ERROR = 2
@@ -83,7 +85,8 @@ def flattened(
     parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own + knobs]
     run_it.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     texts = [docstring_parser.parse(inspect.getdoc(one) or "") for one in (command, kind)]
-    said = {p.arg_name: " ".join((p.description or "").split()) for d in texts for p in d.params}
+    told = [p for docstring in reversed(texts) for p in docstring.params]  # its own words last
+    said = {p.arg_name: " ".join((p.description or "").split()) for p in told}
     lines = [f"    {p.name}: {said[p.name]}" for p in parameters if p.name in said]
     about = f"{texts[0].short_description}\n\n{texts[0].long_description or ''}"
     run_it.__doc__ = "\n".join([about, "", "Args:", *lines])
@@ -91,20 +94,34 @@ def flattened(
 
 
 def chosen(line: Sequence[str], option: str, names: Mapping[str, object]) -> str | None:
-    """The name that a command line gives for an option; None where it gives none.
+    """The name that a command line, or a recipe it names, gives for an option; None if none does.
+
+    The last one counts, as jsonargparse has it.
 
     Raises:
         ValueError: It is not one of `names`.
     """
     name = None
     for place, word in enumerate(line):
-        if word == f"--{option}" and place + 1 < len(line):
-            name = line[place + 1]
-        elif word.startswith(f"--{option}="):
-            name = word.partition("=")[2]
+        key, equals, value = word.partition("=")
+        value = value if equals else "".join(line[place + 1 : place + 2])
+        if key == f"--{option}" and value:
+            name = value
+        elif key == "--config":
+            name = _named_in(value, option) or name
     if name is not None and name not in names:
         raise ValueError(f"{option} is {name!r}; expected one of {', '.join(names)}")
     return name
+
+
+def _named_in(recipe: str, option: str) -> str | None:
+    """The name that a YAML file gives for an option; what is wrong with it jsonargparse says."""
+    try:
+        content = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    name = content.get(option) if isinstance(content, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def spelled_out(line: Sequence[str], option: str, classes: Mapping[str, type]) -> list[str]:
@@ -113,16 +130,17 @@ def spelled_out(line: Sequence[str], option: str, classes: Mapping[str, type]) -
     Raises:
         ValueError: The line gives a name that is not one of `classes`.
     """
-    name = chosen(line, option, classes)
-    if name is None:
-        return list(line)
-    path = f"{classes[name].__module__}.{classes[name].__qualname__}"
+    chosen(line, option, classes)
+    paths = {name: f"{of.__module__}.{of.__qualname__}" for name, of in classes.items()}
     found: list[str] = []
     for word in line:
-        if word == name and found[-1:] == [f"--{option}"]:
-            found.append(path)
+        key, _, name = word.partition("=")
+        if found[-1:] == [f"--{option}"]:
+            found.append(paths.get(word, word))
+        elif key == f"--{option}" and name in paths:
+            found.append(f"{key}={paths[name]}")
         else:
-            found.append(f"--{option}={path}" if word == f"--{option}={name}" else word)
+            found.append(word)
     return found
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -34,10 +35,22 @@ def read_tensors(path: Path, device: str) -> tuple[dict[str, str], dict[str, Ten
         ValueError: It is none.
         FileNotFoundError: There is no such file.
     """
+    with _opened(path, device) as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return file.metadata() or {}, found
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file, whose tensors are left alone; errors as `read_tensors`."""
+    with _opened(path, "cpu") as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path, device: str) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt", device=device) as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return file.metadata() or {}, found
+            yield file
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
 

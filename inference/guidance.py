@@ -18,7 +18,7 @@ class ProximalGuidance:
     """Guidance only where it matters (Han et al. 2024, ProxEdit, section 3.2).
 
     Of e_c - e_u only what exceeds a quantile of it counts; elsewhere the picture is not led away,
-    and late in the way it is put back to what it was.
+    and late in the way it is put back onto the trajectory of its inversion.
 
     Attributes:
         quantile: Share of the values, smallest first, that do not count.

@@ -24,7 +24,9 @@ class Text:
         """N."""
         return len(self.states)
 
-    def __getitem__(self, rows: int | slice | Tensor | Sequence[int]) -> "Text":
+    def __getitem__(
+        self, rows: int | slice | Tensor | Sequence[int] | tuple[slice, slice]
+    ) -> "Text":
         """Some of the prompts."""
         return self._each(lambda part: part[rows])
 
@@ -40,9 +42,9 @@ class Text:
         return Text(change(self.states), None if self.pooled is None else change(self.pooled))
 
     @staticmethod
-    def cat(parts: "Sequence[Text]") -> "Text":
+    def cat(parts: "Sequence[Text]", dim: int = 0) -> "Text":
         """One after the other."""
-        return Text._together(torch.cat, parts)
+        return Text._together(lambda tensors: torch.cat(tensors, dim), parts)
 
     @staticmethod
     def stack(parts: "Sequence[Text]") -> "Text":

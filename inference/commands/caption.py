@@ -4,10 +4,11 @@ import json
 import sys
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from inference.captioning import NoCaption, captioner_of
-from inference.commands.common import Device, place
+from inference.commands.common import Device, Dtype, place
 from inference.files import write_lines
 from inference.images import load_image
 
@@ -18,6 +19,7 @@ def caption(
     base_url: str | None = None,
     output: str | None = None,
     device: Device = "auto",
+    dtype: Dtype = "float32",
 ) -> None:
     """Say what images show: a JSON object a line, `{"image": …, "caption": …}`.
 
@@ -27,14 +29,16 @@ def caption(
         images: PNG, JPEG or WebP files, one or more.
         captioner: `shapes` reads pictures of the shapes world; else the folder or the hub name of a
             transformers model such as BLIP-2, or with `base_url` the name of a vision model there.
-        base_url: Root of an OpenAI-compatible API; the key comes from `OPENAI_API_KEY`.
+        base_url: Root of an OpenAI-compatible API, `openai` for OpenAI's own; the key comes from
+            `OPENAI_API_KEY`.
         output: A file for the lines; by default they are printed.
         device: Where a transformers model runs; auto takes the GPU if there is one.
+        dtype: Of its weights.
 
     Raises:
         ValueError: No image has a caption.
     """
-    one = captioner_of(captioner, base_url, place(device))
+    one = captioner_of(captioner, base_url, place(device), getattr(torch, dtype))
     lines = []
     for path in tqdm(images, desc="captions", unit="image", disable=len(images) < 2):
         try:

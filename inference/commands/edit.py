@@ -5,6 +5,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from torch import Tensor
+
 from inference.commands.common import Device, Dtype, load_model, one_each, output_paths
 from inference.editors.editor import Editor, EditRequest
 from inference.editors.instruct import Instruct
@@ -32,8 +34,9 @@ def edit(
     source: list[str] = [],  # noqa: B006
     target: list[str] = [],  # noqa: B006
     model: str | None = None,
+    mask: str | None = None,
     output: str = "edited",
-    seed: int = 0,
+    seed: int | None = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
 ) -> None:
@@ -51,13 +54,19 @@ def edit(
         target: What the edited images are to show: one text for all, or one each.
         model: A diffusers folder: of an InstructPix2Pix model for instruct, of a text-to-image
             model for the others; by default those of the shapes world.
+        mask: For sdedit, a picture of the images' size that is bright where they may change.
         output: For one image, a file to write if it ends in .png, .jpg or .webp; else a folder
             that gets <name>.png for every image.
-        seed: Of the noise; another one gives another edit.
+        seed: Of the noise, 0 by default; another one gives another edit. An inverted image brings
+            its own noise.
         device: Where to run; auto takes the GPU if there is one.
         dtype: Of the model's weights.
     """
     kind = EDITORS[editor]
+    if mask is not None:
+        if kind is not SdEdit:
+            raise ValueError(f"mask is {mask!r}, but {editor} has no mask; expected editor sdedit")
+        knobs = {**knobs, "mask": _read_mask(mask)}
     # Without an image, that of the source prompt is drawn and edited.
     paths = [Path(image) for image in images] or [Path("drawn")]
     outputs = output_paths(paths, Path(output))
@@ -70,15 +79,32 @@ def edit(
             instruction=instruction,
             source=before,
             target=after,
-            seed=seed,
+            seed=seed or 0,
         )
         for path, before, after in zip(paths, sources, targets, strict=True)
     ]
     default = MODELS / ("instruct-pix2pix" if kind is Instruct else "stable-diffusion")
     backbone = load_model(model or default, device, dtype)
     method: Editor = kind(backbone=backbone, progress=True, **knobs)
+    given = {"instruction": instruction, "source": source, "target": target, "seed": seed}
+    _check_read(method, editor, {n: value for n, value in given.items() if value not in (None, [])})
     results = method.edit(requests)
     for path, image in zip(outputs, results, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_image(path, image)
         print(path)
+
+
+def _check_read(method: Editor, name: str, given: Mapping[str, object]) -> None:
+    """What the user says is to make a difference."""
+    for option, value in given.items():
+        if option not in method.reads:
+            raise ValueError(
+                f"{option} is {value!r}, which {name} with these options does not look at; "
+                f"expected {' and '.join(sorted(method.reads))} alone"
+            )
+
+
+def _read_mask(path: str) -> Tensor:
+    """(H, W) of 0 and 1: which pixels of a picture are bright."""
+    return (load_image(path).mean(dim=0) > 0).float()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from torch import Tensor
 
@@ -12,7 +12,23 @@ from inference.editors.editor import EditRequest
 from inference.editors.prompt_to_prompt import PromptToPrompt
 from inference.grids import save_grid
 from inference.images import load_image
+from inference.inversion.inverted import Inversion, InversionRequest, Inverted
 from inference.shapes import MODELS
+
+_SEEDS: Final = (0, 1, 2, 3)
+
+
+class _Once:
+    """An inversion of one picture, made when it is first asked for: no window changes it."""
+
+    def __init__(self, inversion: Inversion) -> None:
+        self.inversion = inversion
+        self.found: Inverted | None = None
+
+    def invert(self, request: InversionRequest) -> Inverted:
+        """See `Inversion`."""
+        self.found = self.found or self.inversion.invert(request)
+        return self.found
 
 
 def grid(
@@ -21,7 +37,7 @@ def grid(
     target: str,
     vary: Literal["cross", "self_attention"] = "cross",
     fractions: list[float] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],  # noqa: B006  (only read)
-    seeds: list[int] = [0, 1, 2, 3],  # noqa: B006
+    seeds: list[int] = [],  # noqa: B006
     image: str | None = None,
     model: str = str(MODELS / "stable-diffusion"),
     output: str = "grid.png",
@@ -38,7 +54,7 @@ def grid(
         target: What the edited image is to show.
         vary: Which window grows: that of cross-attention or that of self-attention.
         fractions: Where it ends, a column each.
-        seeds: A row each; with an image one row.
+        seeds: A row each, by default 0 to 3; none with an image, whose one row draws no noise.
         image: A file to edit, through an inversion; without it the source is drawn.
         model: A diffusers folder of a text-to-image model.
         output: The picture to write, .png, .jpg or .webp.
@@ -46,14 +62,22 @@ def grid(
         dtype: Of the model's weights.
     """
     [path] = output_paths([Path(image or "drawn")], Path(output))
-    if not fractions or not seeds:
-        raise ValueError("fractions and seeds must have one value each at least")
+    if not fractions:
+        raise ValueError("fractions is empty; expected one value at least")
+    if image is not None and seeds:
+        raise ValueError(f"seeds is {seeds}, but an inverted image draws no noise; expected none")
+    if knobs[vary] != getattr(PromptToPrompt, vary):
+        raise ValueError(
+            f"{vary} is {knobs[vary]}, but it is what varies; expected fractions alone"
+        )
     pixels = None if image is None else load_image(image)
     requests = [
         EditRequest(image=pixels, source=source, target=target, seed=seed)
-        for seed in (seeds if image is None else seeds[:1])
+        for seed in (seeds or _SEEDS if image is None else [0])
     ]
     method = PromptToPrompt(backbone=load_model(model, device, dtype), progress=True, **knobs)
+    if method.inversion is not None:
+        method = replace(method, inversion=_Once(method.inversion))
     rows: list[list[Tensor]] = [[] for _ in requests]
     for fraction in fractions:
         # The source is the same whatever the window.

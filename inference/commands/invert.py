@@ -1,14 +1,16 @@
 """`python -m inference invert`: find out how a model draws given pictures, and keep it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from inference.commands.common import Device, Dtype, load_model, one_each, output_paths
-from inference.editors.sizes import Sizes, resize
+from inference.editors.sizes import Sizes, in_batches
 from inference.images import load_image, save_image
 from inference.inversion.ddim import Ddim, Direct, NegativePrompt, Proximal
 from inference.inversion.edit_friendly import EditFriendly
@@ -39,13 +41,15 @@ def invert(
     output: str = "inverted",
     steps: int = 50,
     guidance_scale: float = 7.5,
+    batch_size: int = 8,
     device: Device = "auto",
     dtype: Dtype = "float32",
 ) -> None:
     """Invert images, once for many edits, and show how well they are drawn again.
 
-    Writes <name>.safetensors for `edit --inversion saved`, and <name>.drawn.png, the image as the
-    model draws it from there. `--inversion NAME --help` shows the options of that inversion.
+    Writes <name>.safetensors for `edit --inversion saved`, which takes such a file or a folder of
+    them, and <name>.drawn.png, the image as the model draws it from there. `--inversion NAME
+    --help` shows the options of that inversion.
 
     Args:
         knobs: Those of the inversion.
@@ -56,6 +60,7 @@ def invert(
         output: For one image, a .safetensors file; else a folder.
         steps: Number of denoising steps, as the edits are to have.
         guidance_scale: Of classifier-free guidance, as the edits are to have.
+        batch_size: Most images inverted at once.
         device: Where to run; auto takes the GPU if there is one.
         dtype: Of the model's weights.
     """
@@ -63,23 +68,35 @@ def invert(
     outputs = output_paths(paths, Path(output), ".safetensors")
     prompts = one_each("source", source, len(paths))
     backbone, method = load_model(model, device, dtype), INVERSIONS[inversion](**knobs)
-    sizes = Sizes.of(backbone, None)
-    for path, prompt, place in zip(paths, prompts, outputs, strict=True):
-        image = load_image(path)
-        resized = resize(image, sizes.of_image(image))[None]
-        inverted = method.invert(
-            InversionRequest(
-                backbone=backbone,
-                images=resized,
-                prompts=(prompt,),
-                steps=steps,
-                guidance_scale=guidance_scale,
+    pictures, decibels = [load_image(path) for path in paths], dict[int, float]()
+    with tqdm(total=len(paths), desc="inverting", unit="image") as bar:
+
+        def drawn_again(rows: Sequence[int], resized: Tensor) -> Tensor:
+            inverted = method.invert(
+                InversionRequest(
+                    backbone=backbone,
+                    images=resized,
+                    prompts=tuple(prompts[row] for row in rows),
+                    steps=steps,
+                    guidance_scale=guidance_scale,
+                    progress=True,
+                )
             )
-        )
-        place.parent.mkdir(parents=True, exist_ok=True)
-        save_inversion(place, inverted, backbone, resized)
-        with torch.no_grad():
-            again = backbone.decode(reconstruct(backbone, inverted))[0].cpu().float()
-        save_image(place.with_suffix(".drawn.png"), resize(again, (image.shape[1], image.shape[2])))
-        error = (again - resized[0]).square().mean().clamp_min(1e-10)
-        print(f"{place}: drawn again at {10 * torch.log10(4 / error):.1f} dB")
+            with torch.no_grad():
+                again = backbone.decode(reconstruct(backbone, inverted)).cpu().float()
+            for number, row in enumerate(rows):
+                save_inversion(outputs[row], inverted.picture(number), backbone, resized[number])
+                decibels[row] = _psnr(again[number], resized[number])
+            bar.update(len(rows))
+            return again
+
+        drawn = in_batches(pictures, drawn_again, Sizes.of(backbone, None), batch_size)
+    for row, (place, picture) in enumerate(zip(outputs, drawn, strict=True)):
+        save_image(place.with_suffix(".drawn.png"), picture)
+        print(f"{place}: drawn again at {decibels[row]:.1f} dB")
+
+
+def _psnr(one: Tensor, other: Tensor) -> float:
+    """Of two images in [-1, 1], in dB; 100 at most."""
+    error = (one - other).square().mean().clamp_min(4e-10)
+    return float(10 * torch.log10(4 / error))

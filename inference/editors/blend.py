@@ -29,6 +29,9 @@ class Blend:
         subtract: Words of either prompt whose place is to stay, of those two.
         threshold: Share of the highest attention from which on a place counts.
         start: Fraction of the steps before which nothing is blended.
+        weighted: Whether words are looked for in the maps that their weights leave (as the authors'
+            code does), or in those before; a word whose weight is 0 or less is not seen in the
+            former.
     """
 
     source: tuple[str, ...] = ()
@@ -36,6 +39,7 @@ class Blend:
     subtract: tuple[str, ...] = ()
     threshold: float = 0.3
     start: float = 0.2
+    weighted: bool = True
 
     def __post_init__(self) -> None:
         if not self.source and not self.target:
@@ -117,7 +121,8 @@ class BlendMasks:
     def recorder(self) -> MapRecorder:
         """What records the maps of the conditional rows, the last 2B of 4B, in a UNet call."""
         count = len(self.words)
-        return MapRecorder(range(2 * count, 4 * count), self.grid[0] * self.grid[1])
+        positions = self.grid[0] * self.grid[1]
+        return MapRecorder(range(2 * count, 4 * count), positions, scaled=self.blend.weighted)
 
     def record(self, recorder: MapRecorder) -> None:
         """Add what a UNet call left in its recorder.

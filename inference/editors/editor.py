@@ -52,6 +52,11 @@ def required(request: EditRequest, field: str, editor: str) -> Any:
 class Editor(Protocol):
     """Whatever edits images; its fields are its knobs."""
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """Fields of a request, beside its image, that make a difference to the edit."""
+        ...
+
     def edit(self, requests: Sequence[EditRequest]) -> list[Tensor]:
         """The edited images, `(3, H, W)` in [-1, 1], each of the size of its request's image."""
         ...

@@ -62,9 +62,12 @@ class Instruct:
                 raise ValueError(f"{name} is {value}; expected a finite number")
         if self.resolution is not None and self.resolution < 1:
             raise ValueError(f"resolution is {self.resolution}; expected at least 1 pixel")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}; expected at least 1")
         self.make_sampler()  # an impossible number of steps is an error here, not in mid-run
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Editor`."""
+        return frozenset({"instruction", "seed"})
 
     def make_sampler(self) -> Sampler:
         """The tables of the chosen sampler."""

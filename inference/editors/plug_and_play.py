@@ -66,14 +66,20 @@ class PlugAndPlay:
     progress: bool = False
 
     def __post_init__(self) -> None:
+        self.backbone.check_text_to_image("PlugAndPlay")
         for name in ("features", "attention"):
             fraction = getattr(self, name)
             if not 0 <= fraction <= 1:
                 raise ValueError(f"{name} is {fraction}; expected 0 to 1")
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Editor`: its noise is the inverted picture's, and that is inverted without words."""
+        return frozenset({"target"})
+
     @torch.no_grad()
     def edit(self, requests: Sequence[EditRequest]) -> list[Tensor]:
-        """The edited images; see `Editor`. A source prompt is not looked at.
+        """The edited images; see `Editor`.
 
         Raises:
             ValueError: A request lacks its image or its target prompt.

@@ -7,7 +7,7 @@ Rows of a UNet call for B requests: unconditional sources, unconditional targets
 sources, conditional targets, B each. Attention is controlled in the conditional ones alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -71,6 +71,7 @@ class PromptToPrompt:
     progress: bool = False
 
     def __post_init__(self) -> None:
+        self.backbone.check_text_to_image("PromptToPrompt")
         windows = {"cross": self.cross, "self_attention": self.self_attention}
         windows |= {f"cross_of {word!r}": window for word, window in self.cross_of.items()}
         for name, (start, stop) in windows.items():
@@ -79,6 +80,12 @@ class PromptToPrompt:
         for word, factor in self.weights.items():
             if not -2 <= factor <= 2:
                 raise ValueError(f"the weight of {word!r} is {factor}; expected -2 to 2")
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Editor`: noise is drawn where there is no inversion."""
+        prompts = frozenset({"source", "target"})
+        return prompts | {"seed"} if self.inversion is None else prompts
 
     @torch.no_grad()
     def edit(self, requests: Sequence[EditRequest]) -> list[Tensor]:
@@ -153,7 +160,8 @@ class PromptToPrompt:
             source, target = x.chunk(2)
             source = start.correct(i, source)
             if start.proximal:
-                target = start.proximal.put_back(start.sampler.timesteps[i], target, source, led)
+                timestep, original = start.sampler.timesteps[i], start.trajectory[i + 1].to(target)
+                target = start.proximal.put_back(timestep, target, original, led)
             if masks and i >= masks.blend.start * self.steps:
                 target = source + masks.mask() * (target - source)
             return torch.cat([source, target])
@@ -191,6 +199,7 @@ class PromptToPrompt:
                     prompts=prompts,
                     steps=self.steps,
                     guidance_scale=self.guidance_scale,
+                    progress=self.progress,
                 )
             )
         sampler, factor = ddim(self.backbone.scheduler, self.steps), self.backbone.latent_factor
@@ -220,18 +229,30 @@ class PromptToPrompt:
         scale = torch.ones(target.length)
         for word, factor in self.weights.items():
             scale[list(target.find(word))] = factor
-        windows = torch.tensor([self.cross] * target.length)
+        windows = torch.tensor([self.cross] * target.length, dtype=torch.float32)
         for word, window in self.cross_of.items():
-            windows[list(target.find(word))] = torch.tensor(window)
+            windows[list(target.find(word))] = torch.tensor(window, dtype=torch.float32)
+        blended = blend_positions(self.blend, source, target) if self.blend else None
+        if self.blend and self.blend.weighted and blended:
+            self._check_seen(target, {*blended.target, *blended.kept_target})
         return _PromptControl(
             source=source,
             target=target,
             alignment=align(source, target, substitute=self.substitute),
-            blended=blend_positions(self.blend, source, target) if self.blend else None,
+            blended=blended,
             scale=scale,
             opens=_step(windows[:, 0], self.steps),
             closes=_step(windows[:, 1], self.steps),
         )
+
+    def _check_seen(self, target: Prompt, looked_for: Set[int]) -> None:
+        """Words without attention are seen nowhere, so that nothing, or all, would be blended."""
+        for word, factor in self.weights.items():
+            if factor <= 0 and looked_for & set(target.find(word)):
+                raise ValueError(
+                    f"the weight of {word!r} is {factor}, so that blend cannot see where it is; "
+                    "expected a weight above 0, or blend.weighted false"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

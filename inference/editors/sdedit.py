@@ -18,6 +18,9 @@ from inference.samplers import SAMPLERS, SamplerName
 from inference.sampling import Predict, Sampler, denoise
 from inference.text import Text
 
+_Noiser = Callable[[int, Tensor], Tensor]
+"""The state before a step of clean latents."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SdEdit:
@@ -30,10 +33,12 @@ class SdEdit:
         mask: Where the picture may change, (H, W) of its own size, 1 or 0; None is everywhere.
         space: Where what may not change is put back: in the latents after every step, or also in
             the pixels after every repeat, where it then is exactly as it was.
-        inversion: Takes the noisy state from the picture's inversion instead of fresh noise.
+        inversion: Takes the noisy state, and what may not change of the states after it, from the
+            picture's inversion instead of fresh noise.
         steps: Number of denoising steps at strength 1.
         guidance_scale: Of classifier-free guidance.
-        sampler: Name of the sampler; inversion needs `ddim`.
+        sampler: Name of the sampler; None is the inversion's own, `ddim`, where there is one, else
+            `euler_ancestral`.
         batch_size: Most pictures edited at once.
         progress: Show a progress bar.
     """
@@ -46,19 +51,32 @@ class SdEdit:
     inversion: Inversion | None = None
     steps: int = 50
     guidance_scale: float = 7.5
-    sampler: SamplerName = "euler_ancestral"
+    sampler: SamplerName | None = None
     batch_size: int = 8
     progress: bool = False
 
     def __post_init__(self) -> None:
+        self.backbone.check_text_to_image("SdEdit")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength is {self.strength}; expected 0 to 1")
         if self.repeats < 1:
             raise ValueError(f"repeats is {self.repeats}; expected at least 1")
         if self.inversion is not None and self.repeats > 1:
             raise ValueError("an inversion gives one noisy state; expected repeats to be 1")
+        if self.inversion is not None and self.sampler not in (None, "ddim"):
+            raise ValueError(
+                f"sampler is {self.sampler!r} and there is an inversion; expected 'ddim', whose "
+                "states an inversion finds, or None"
+            )
         if self.mask is not None and self.mask.ndim != 2:
             raise ValueError(f"mask has shape {tuple(self.mask.shape)}; expected (H, W)")
+        if self.mask is None and self.space == "pixel":
+            raise ValueError("space is 'pixel' without a mask; expected a mask, or space 'latent'")
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Editor`: an inversion needs a source prompt, and draws no noise."""
+        return frozenset({"target", "seed" if self.inversion is None else "source"})
 
     @property
     def first_step(self) -> int:
@@ -78,13 +96,12 @@ class SdEdit:
         prompts: list[str] = [required(one, "target", "SdEdit") for one in requests]
         self.backbone.check_lengths(prompts)
         self._check_mask(images)
-        sampler = SAMPLERS[self.sampler](self.backbone.scheduler, self.steps)
         total = len(requests) * self.repeats * (self.steps - self.first_step)
         with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
 
             def edited(rows: Sequence[int], resized: Tensor) -> Tensor:
                 batch = [requests[row] for row in rows]
-                return self._edited(batch, resized, sampler, bar.update)
+                return self._edited(batch, resized, bar.update)
 
             sizes = Sizes.of(self.backbone, None)
             results = in_batches(images, edited, sizes, self.batch_size)
@@ -107,32 +124,28 @@ class SdEdit:
         self,
         requests: Sequence[EditRequest],
         images: Tensor,
-        sampler: Sampler,
         advance: Callable[[int], object],
     ) -> Tensor:
         """The edited images, (B, 3, h, w)."""
         inverted = self._inverted(requests, images)
+        sampler = self._sampler(inverted)
         predict = self._predictor(requests, inverted, sampler)
         known = clean = self.backbone.encode_image(images)
         change = self._mask_at(clean)
         for repeat in range(self.repeats):
             noise = self._noise(requests, clean, repeat)
-            start = clean
-            if self.first_step < self.steps:
-                start = self._noised(sampler, self.first_step, clean, noise)
-            if inverted is not None:
-                start = inverted.trajectory[self.first_step]
+            noised = self._noiser(sampler, noise, inverted)
 
             def fresh(i: int, repeat: int = repeat) -> Tensor:
                 return self._noise(requests, known, repeat, i)
 
-            def adjust(i: int, x: Tensor, noise: Tensor = noise) -> Tensor:
-                return torch.where(change, x, self._noised(sampler, i + 1, known, noise))
+            def adjust(i: int, x: Tensor, noised: _Noiser = noised) -> Tensor:
+                return torch.where(change, x, noised(i + 1, known))
 
             clean = denoise(
                 predict,
                 sampler,
-                start,
+                noised(self.first_step, clean),
                 start=self.first_step,
                 noise=fresh,
                 adjust=None if self.mask is None else adjust,
@@ -152,14 +165,16 @@ class SdEdit:
                 prompts=tuple(required(one, "source", "SdEdit's inversion") for one in requests),
                 steps=self.steps,
                 guidance_scale=self.guidance_scale,
+                progress=self.progress,
             )
         )
-        if inverted.proximal is not None:
-            raise ValueError(
-                "SdEdit has no source beside its target to put it back to; expected an inversion "
-                "without proximal guidance"
-            )
+        _check_of_use(inverted)
         return inverted
+
+    def _sampler(self, inverted: Inverted | None) -> Sampler:
+        if inverted is not None:
+            return inverted.sampler
+        return SAMPLERS[self.sampler or "euler_ancestral"](self.backbone.scheduler, self.steps)
 
     def _predictor(
         self, requests: Sequence[EditRequest], inverted: Inverted | None, sampler: Sampler
@@ -176,11 +191,11 @@ class SdEdit:
         drawn = [keyed_noise("sdedit", one.seed, *what, shape=like.shape[1:]) for one in requests]
         return torch.stack(drawn).to(like)
 
-    def _noised(self, sampler: Sampler, i: int, clean: Tensor, noise: Tensor) -> Tensor:
-        """The state before step i of known clean latents."""
-        if i == sampler.steps:
-            return clean
-        return sampler.noised(i, clean, noise)
+    def _noiser(self, sampler: Sampler, noise: Tensor, inverted: Inverted | None) -> _Noiser:
+        if inverted is not None:
+            # With other noise, what may not change would not fit what is drawn beside it.
+            return lambda i, clean: inverted.trajectory[i].to(clean)
+        return lambda i, clean: clean if i == sampler.steps else sampler.noised(i, clean, noise)
 
     def _mask_at(self, latents: Tensor) -> Tensor:
         """(h, w) bool, the latents that may change: those that any such pixel reaches."""
@@ -196,3 +211,20 @@ class SdEdit:
         size = (images.shape[-2], images.shape[-1])
         change = F.interpolate(self.mask[None, None].float(), size)[0, 0].to(latents.device) > 0.5
         return torch.where(change, self.backbone.decode(latents), images.to(latents))
+
+
+def _check_of_use(inverted: Inverted) -> None:
+    """SDEdit draws no source beside its target, so what is for the source would be lost unseen."""
+    lost = {
+        "proximal guidance": inverted.proximal is not None,
+        "a source that is put back onto its trajectory": inverted.follows,
+        "prompt embeddings for the source": inverted.source is not None,
+        "null embeddings for the source alone": not inverted.null_for_targets,
+        "the noise of a source's steps": inverted.noise is not None,
+    }
+    for what, is_found in lost.items():
+        if is_found:
+            raise ValueError(
+                f"inversion finds {what}, but SdEdit draws no source; expected an inversion that "
+                "finds nothing for it alone, such as Ddim or NullText"
+            )

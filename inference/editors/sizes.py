@@ -55,7 +55,12 @@ def in_batches(
 
     Returns:
         The edited images in order, each of its image's own size, on the CPU.
+
+    Raises:
+        ValueError: `batch_size` is below 1.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
     by_size: dict[tuple[int, int], list[int]] = {}
     for number, image in enumerate(images):
         by_size.setdefault(sizes.of_image(image), []).append(number)

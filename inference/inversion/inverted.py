@@ -8,7 +8,7 @@ Shapes: B pictures, S steps, latents (C, h, w), prompts of L tokens and D channe
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -33,9 +33,11 @@ class InversionRequest:
         prompts: What each shows.
         steps: Of the sampler that is to draw them again.
         guidance_scale: The guidance that edits of them will use.
+        progress: Show a progress bar where it takes long.
 
     Raises:
-        ValueError: There are more or fewer prompts than images, or their size does not fit.
+        ValueError: There are more or fewer prompts than images, their size does not fit, or the
+            model is an instruction editor's.
     """
 
     backbone: Backbone
@@ -43,8 +45,10 @@ class InversionRequest:
     prompts: tuple[str, ...]
     steps: int
     guidance_scale: float
+    progress: bool = False
 
     def __post_init__(self) -> None:
+        self.backbone.check_text_to_image("an inversion")
         if len(self.images) != len(self.prompts):
             raise ValueError(f"there are {len(self.images)} images and {len(self.prompts)} prompts")
         (height, width), multiple = self.images.shape[2:], self.backbone.size_multiple
@@ -62,6 +66,7 @@ class Inverted:
         prompts: What each picture shows.
         sampler: Draws them again.
         source_scale: With this guidance.
+        optimised: Whether `null` or `source` was optimised for that guidance.
         trajectory: (S + 1, B, C, h, w), the states that lead to them: entry i is the state before
             step i, the last entry their latents.
         first_step: The step to begin at.
@@ -77,6 +82,7 @@ class Inverted:
     sampler: Sampler
     source_scale: float
     trajectory: Tensor
+    optimised: bool = False
     first_step: int = 0
     null: Text | None = None
     null_for_targets: bool = True
@@ -114,6 +120,48 @@ class Inverted:
     def correct(self, i: int, source: Tensor) -> Tensor:
         """The state of the sources after step i, (B, C, h, w)."""
         return self.trajectory[i + 1].to(source) if self.follows else source
+
+    def picture(self, number: int) -> "Inverted":
+        """One of the pictures, B = 1."""
+        one = slice(number, number + 1)
+        return replace(
+            self,
+            prompts=self.prompts[one],
+            trajectory=self.trajectory[:, one],
+            null=None if self.null is None else self.null[:, one],
+            source=None if self.source is None else self.source[:, one],
+            noise=None if self.noise is None else self.noise[:, one],
+        )
+
+    @staticmethod
+    def together(parts: "Sequence[Inverted]") -> "Inverted":
+        """The pictures of several as those of one.
+
+        Raises:
+            ValueError: They were not inverted in the same way.
+        """
+        ways = {part._way for part in parts}
+        if len(ways) > 1:
+            raise ValueError(f"the pictures were inverted in {len(ways)} ways; expected one")
+        nulls, sources, noises = (
+            [getattr(part, name) for part in parts if getattr(part, name) is not None]
+            for name in ("null", "source", "noise")
+        )
+        return replace(
+            parts[0],
+            prompts=tuple(prompt for part in parts for prompt in part.prompts),
+            trajectory=torch.cat([part.trajectory for part in parts], dim=1),
+            null=Text.cat(nulls, dim=1) if nulls else None,
+            source=Text.cat(sources, dim=1) if sources else None,
+            noise=torch.cat(noises, dim=1) if noises else None,
+        )
+
+    @property
+    def _way(self) -> tuple[object, ...]:
+        """All that is the same for each of the pictures."""
+        found = (self.null is not None, self.source is not None, self.noise is not None)
+        told = (self.source_scale, self.optimised, self.first_step, self.null_for_targets)
+        return (self.sampler, *told, self.follows, self.proximal, *found)
 
 
 class Inversion(Protocol):

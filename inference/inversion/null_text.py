@@ -46,7 +46,6 @@ class NullText:
         per_step: Whether every step gets an embedding of its own; else all share one, which as many
             optimiser steps go into.
         seed: Of the random noise.
-        progress: Show a progress bar.
     """
 
     inner_steps: int = 10
@@ -58,7 +57,6 @@ class NullText:
     for_targets: bool = True
     per_step: bool = True
     seed: int = 0
-    progress: bool = False
 
     def __post_init__(self) -> None:
         if self.embedding == "prompt" and self.begin != "empty":
@@ -79,13 +77,14 @@ class NullText:
         if self.pivot == "random":
             inverted = way.inverted = replace(inverted, trajectory=way.random_trajectory())
         found = self._per_step(way) if self.per_step else self._shared(way)
+        inverted = replace(inverted, optimised=True)
         if self.embedding == "null":
             return replace(inverted, null=found, null_for_targets=self.for_targets)
         return replace(inverted, source=found)
 
     def _per_step(self, way: "_Way") -> Text:
         states, x, found = way.moving.states, way.inverted.trajectory[0], []
-        for i in tqdm(range(way.steps), desc="null-text", disable=not self.progress):
+        for i in tqdm(range(way.steps), desc="null-text", disable=not way.progress):
             pivot = None if self.pivot == "none" else way.step(i, x, way.inverted.trajectory[i + 1])
             states, arrived = self._optimised(
                 partial(way.random_step, i) if pivot is None else partial(_always, pivot),
@@ -142,7 +141,7 @@ class NullText:
             looked_at = step(n)
             after = looked_at.moved(torch.stack([rows[row] for row in far]), far)
             errors = looked_at.errors(after, far)
-            is_far = errors.detach() >= close
+            is_far = ~(errors.detach() < close)
             arrived |= {
                 row: state
                 for row, state, on in zip(far, after.detach(), is_far, strict=True)
@@ -151,10 +150,13 @@ class NullText:
             far = [row for row in far if row not in arrived]
             if not far:
                 break
-            gradients = torch.autograd.grad(errors[is_far].sum(), [rows[row] for row in far])
+            # Of the sum of squares, not of their mean, which is too small a number for float16.
+            size = after[0].numel()
+            sums = size * errors[is_far].sum()
+            gradients = torch.autograd.grad(sums, [rows[row] for row in far])
             adam.zero_grad()  # Adam passes over those without a gradient
             for row, gradient in zip(far, gradients, strict=True):
-                rows[row].grad = gradient
+                rows[row].grad = gradient / size
             adam.step()
         return torch.stack([row.detach() for row in rows]), arrived
 
@@ -181,6 +183,7 @@ class _Way:
     def __init__(self, request: InversionRequest, inverted: Inverted, knobs: NullText) -> None:
         self.backbone, self.scale = request.backbone, request.guidance_scale
         self.inverted, self.steps, self.seed = inverted, request.steps, knobs.seed
+        self.progress = request.progress
         with torch.no_grad():
             prompts = request.backbone.encode_text(request.prompts)
             null = request.backbone.encode_text([""]).expand(len(prompts))
@@ -244,8 +247,18 @@ class _Step:
         return torch.stack([found[row] for row in range(len(self.x))])
 
     def errors(self, after: Tensor, rows: Sequence[int]) -> Tensor:
-        """(R,) mean squared distances of where some pictures arrive to their goal."""
-        return (after - self.goal[list(rows)]).square().mean(dim=(1, 2, 3))
+        """(R,) mean squared distances of where some pictures arrive to their goal.
+
+        Raises:
+            ValueError: One is not a finite number.
+        """
+        errors = (after - self.goal[list(rows)]).square().mean(dim=(1, 2, 3))
+        if not errors.isfinite().all():
+            raise ValueError(
+                f"null-text inversion is {errors.tolist()} away from its goal at step {self.i}; "
+                "expected finite numbers. In float16 a model may overflow: try bfloat16 or float32"
+            )
+        return errors
 
     def moved(self, states: Tensor, rows: Sequence[int]) -> Tensor:
         """Where some pictures arrive with (R, L, D) embeddings, (R, C, h, w), with gradients."""

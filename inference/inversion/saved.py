@@ -1,12 +1,12 @@
 """Inversions on disk: made once, used for many edits, and only for what they were made of.
 
-A safetensors file whose metadata says of which pictures, prompts and model it is.
+A safetensors file for each picture, whose metadata says of which picture, prompt and model it is.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,15 +15,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inference.backbone import Backbone
-from inference.files import read_tensors, written_atomically
+from inference.files import read_metadata, read_tensors, written_atomically
 from inference.guidance import ProximalGuidance
 from inference.inversion.inverted import InversionRequest, Inverted
 from inference.samplers import ddim, ddpm
 from inference.sampling import Sampler
 from inference.text import Text
 
-FORMAT: Final = "emend inversion 2"
+FORMAT: Final = "emend inversion 3"
 _TEXTS: Final = ("null", "source")
+_TOLD: Final = ("source_scale", "optimised", "first_step", "follows", "null_for_targets")
 _SAMPLED = 64
 """Values of each weight that tell one model from another."""
 
@@ -32,15 +33,16 @@ class AnotherInversion(ValueError):
     """A saved inversion is of other pictures, other prompts or another model."""
 
 
-def save_inversion(path: Path, inverted: Inverted, backbone: Backbone, images: Tensor) -> None:
-    """Write an inversion, atomically.
+def save_inversion(path: Path, inverted: Inverted, backbone: Backbone, image: Tensor) -> None:
+    """Write an inversion of one picture, atomically.
 
     Args:
         path: A `.safetensors` file.
-        inverted: The inversion.
+        inverted: The inversion; see `Inverted.picture`.
         backbone: The model it was made with.
-        images: The (B, 3, H, W) pictures it is of.
+        image: The (3, H, W) picture it is of.
     """
+    [prompt] = inverted.prompts
     tensors = {"trajectory": inverted.trajectory, "noise": inverted.noise}
     for name in _TEXTS:
         text: Text | None = getattr(inverted, name)
@@ -48,23 +50,18 @@ def save_inversion(path: Path, inverted: Inverted, backbone: Backbone, images: T
             tensors |= {name: text.states, f"{name}.pooled": text.pooled}
     present = {name: t.contiguous().cpu() for name, t in tensors.items() if t is not None}
     about = {
-        **identity(backbone, images, inverted.prompts),
+        **identity(backbone, image, prompt),
         "steps": inverted.sampler.steps,
         "stochastic": inverted.sampler.stochastic,
-        "source_scale": inverted.source_scale,
-        "first_step": inverted.first_step,
-        "follows": inverted.follows,
-        "null_for_targets": inverted.null_for_targets,
+        **{name: getattr(inverted, name) for name in _TOLD},
         "proximal": asdict(inverted.proximal) if inverted.proximal else None,
     }
     with written_atomically(path) as temporary:
         save_file(present, temporary, metadata={"format": FORMAT, "about": json.dumps(about)})
 
 
-def load_inversion(
-    path: Path, backbone: Backbone, images: Tensor, prompts: Sequence[str]
-) -> Inverted:
-    """Read an inversion of given pictures and prompts by a given model.
+def load_inversion(path: Path, backbone: Backbone, image: Tensor, prompt: str) -> Inverted:
+    """Read an inversion of a given (3, H, W) picture and its prompt by a given model.
 
     Raises:
         AnotherInversion: It is of others.
@@ -73,32 +70,33 @@ def load_inversion(
     """
     metadata, found = read_tensors(path, str(backbone.device))
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is not an inversion: its format is {metadata.get('format')!r}")
+        raise ValueError(
+            f"{path} is not an inversion: its format is {metadata.get('format')!r}; "
+            f"expected {FORMAT!r}"
+        )
     about: dict[str, Any] = json.loads(metadata["about"])
-    for name, value in identity(backbone, images, prompts).items():
+    for name, value in identity(backbone, image, prompt).items():
         if about[name] != value:
             raise AnotherInversion(f"{path} is an inversion with another {name}: make it anew")
     texts = {n: Text(found[n], found.get(f"{n}.pooled")) for n in _TEXTS if n in found}
     return Inverted(
-        prompts=tuple(prompts),
+        prompts=(prompt,),
         sampler=_sampler(backbone, about),
-        source_scale=about["source_scale"],
-        first_step=about["first_step"],
-        follows=about["follows"],
-        null_for_targets=about.get("null_for_targets", True),  # of a file from before it was known
         trajectory=found["trajectory"],
         noise=found.get("noise"),
         proximal=ProximalGuidance(**about["proximal"]) if about["proximal"] else None,
-        **texts,
+        null=texts.get("null"),
+        source=texts.get("source"),
+        **{name: about[name] for name in _TOLD},
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """An inversion that was made and saved before.
+    """Inversions that were made and saved before.
 
     Attributes:
-        path: The `.safetensors` file.
+        path: The `.safetensors` file of a picture, or a folder with one for each.
     """
 
     path: Path
@@ -107,25 +105,73 @@ class Saved:
         """See `Inversion`.
 
         Raises:
-            AnotherInversion: The file is of other pictures, prompts or steps, or another model's.
-            ValueError: The file is no inversion.
+            AnotherInversion: What is there is of other pictures, prompts, steps or guidance, or
+                another model's.
+            ValueError: The file is no inversion, or a folder holds several of a picture.
             FileNotFoundError: There is no such file.
         """
-        inverted = load_inversion(self.path, request.backbone, request.images, request.prompts)
+        backbone = request.backbone
+        pictures = list(zip(request.images, request.prompts, strict=True))
+        if self.path.is_dir():
+            paths = _found_in(self.path, [identity(backbone, *one) for one in pictures])
+        else:
+            paths = [self.path] * len(pictures)
+        inverted = Inverted.together(
+            [
+                load_inversion(path, backbone, *one)
+                for path, one in zip(paths, pictures, strict=True)
+            ]
+        )
         if inverted.sampler.steps != request.steps:
             raise AnotherInversion(
                 f"{self.path} is an inversion of {inverted.sampler.steps} steps; "
                 f"expected {request.steps}, as the edit has"
             )
-        return inverted
+        return self._guided(inverted, request.guidance_scale)
+
+    def _guided(self, inverted: Inverted, scale: float) -> Inverted:
+        """The inversion for edits of a guidance scale."""
+        if inverted.optimised:
+            guides = inverted.null is not None and inverted.null_for_targets
+            if guides and inverted.source_scale != scale:
+                raise AnotherInversion(
+                    f"{self.path} holds null embeddings for guidance scale "
+                    f"{inverted.source_scale:g}; expected {scale:g}, as the edit has"
+                )
+            return inverted
+        # What an edit-friendly inversion keeps was found with a guidance of its own.
+        return replace(inverted, source_scale=scale) if inverted.noise is None else inverted
 
 
-def identity(backbone: Backbone, images: Tensor, prompts: Sequence[str]) -> dict[str, Any]:
+def _found_in(folder: Path, wanted: Sequence[dict[str, Any]]) -> list[Path]:
+    """The file of each picture that is wanted, by what it belongs to."""
+    there: dict[Path, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        metadata = read_metadata(path)
+        if metadata.get("format") == FORMAT:
+            there[path] = json.loads(metadata["about"])
+    found = []
+    for one in wanted:
+        fitting = [path for path, about in there.items() if about.items() >= one.items()]
+        if not fitting:
+            raise AnotherInversion(
+                f"none of the {len(there)} inversions in {folder} is of this image, model and "
+                f"prompt {one['prompt']!r}: make it"
+            )
+        if len(fitting) > 1:
+            raise ValueError(
+                f"{' and '.join(map(str, fitting))} are inversions of one picture; expected one"
+            )
+        found += fitting
+    return found
+
+
+def identity(backbone: Backbone, image: Tensor, prompt: str) -> dict[str, Any]:
     """What an inversion belongs to: `model`, `image` and `prompt`, JSON-able."""
     return {
         "model": fingerprint(backbone),
-        "image": fingerprint_of_pixels(images),
-        "prompt": list(prompts),
+        "image": fingerprint_of_pixels(image),
+        "prompt": prompt,
     }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from inference.attention import (
     CrossMaps,
     LostHook,
+    MapRecorder,
     NoSites,
     RowPairs,
     RowSharing,
@@ -162,6 +163,24 @@ def test_maps_of_which_nothing_is_taken_are_the_target_s_own(unet: UNet2DConditi
     expected = call(unet, *inputs(4))
     with controlled(unet, RowSharing(cross_maps=maps)):
         torch.testing.assert_close(call(unet, *inputs(4)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_maps_are_recorded_before_or_after_their_factors(unet: UNet2DConditionModel) -> None:
+    eye, every = torch.eye(32).expand(2, -1, -1), torch.ones(2, 32, dtype=torch.bool)
+    factors = torch.ones(2, 32).index_fill(1, torch.tensor([3]), -2.0)
+    maps = CrossMaps(rows=ROWS, matrix=eye, taken=every, scale=factors)
+
+    def recorded(scaled: bool) -> Tensor:
+        with controlled(unet, RowSharing(cross_maps=maps)) as hooks:
+            hooks.recorder = MapRecorder(range(4), 64, scaled=scaled)
+            call(unet, *inputs(4))
+            assert hooks.recorder.total is not None
+            return hooks.recorder.total
+
+    before, after = recorded(False), recorded(True)
+    assert torch.equal(after[[0, 2]], before[[0, 2]])
+    torch.testing.assert_close(after[[1, 3]], before[[1, 3]] * factors[:, None])
+    assert before.min() >= 0
 
 
 def test_a_row_is_not_given_two_maps() -> None:

@@ -84,6 +84,19 @@ def test_a_transformers_captioner_says_what_the_model_generates(blip: Path) -> N
     assert said == processor.decode(ids[0], skip_special_tokens=True)
 
 
+def test_its_weights_may_be_half_as_wide(blip: Path) -> None:
+    found = captioner_of(str(blip), None, "cpu", torch.bfloat16)
+    assert isinstance(found, TransformersCaptioner)
+    assert {p.dtype for p in found._parts[1].parameters()} == {torch.bfloat16}
+    assert set(found.caption(PICTURE).split()) <= {word for word in WORDS if word[0] != "["}
+
+
+def test_an_endpoint_needs_a_model_and_openai_no_address() -> None:
+    with pytest.raises(ValueError, match="captioner is 'shapes', which runs here"):
+        captioner_of("shapes", "http://localhost/v1", "cpu")
+    assert captioner_of("vision", "openai", "cpu") == EndpointCaptioner(model="vision")
+
+
 def test_pickled_weights_and_other_folders_are_refused(blip: Path, tmp_path: Path) -> None:
     for file in blip.iterdir():
         if file.suffix != ".safetensors":
@@ -111,6 +124,7 @@ def test_the_reader_says_all_that_a_scene_is() -> None:
 
 class _Endpoint(BaseHTTPRequestHandler):
     answer = "  A red cat\n on a mat. "
+    choices: list[dict[str, Any]] | None = [{}]  # noqa: RUF012
     status = 200
     asked: list[dict[str, Any]] = []  # noqa: RUF012  (one server, one test)
 
@@ -120,7 +134,8 @@ class _Endpoint(BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": self.answer}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         reply = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
-        text = json.dumps({**reply, "choices": [choice]}).encode()
+        choices = self.choices and [choice for _ in self.choices]
+        text = json.dumps({**reply, "choices": choices}).encode()
         self.send_response(self.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
@@ -163,6 +178,10 @@ def test_an_endpoint_that_says_nothing_or_fails(
     monkeypatch.setattr(_Endpoint, "answer", " \n")
     with pytest.raises(NoCaption, match="said nothing"):
         asks.caption(PICTURE)
+    for none in ([], None):
+        monkeypatch.setattr(_Endpoint, "choices", none)
+        with pytest.raises(NoCaption, match="vision answered without a choice"):
+            asks.caption(PICTURE)
     monkeypatch.setattr(_Endpoint, "status", 400)
     with pytest.raises(ValueError, match="vision at http://127"):
         asks.caption(PICTURE)

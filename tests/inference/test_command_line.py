@@ -138,6 +138,20 @@ def test_the_help_of_both_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--wet" not in shown
 
 
+def test_an_option_in_place_of_a_fixed_field_has_its_own_help() -> None:
+    def dab(knobs: Mapping[str, object], wet: str = "no") -> None:
+        """Dab.
+
+        Args:
+            knobs: Those of the brush.
+            wet: How wet it is, in words.
+        """
+
+    shown = flattened(dab, Brush, fixed=("wet",)).__doc__ or ""
+    assert "wet: How wet it is, in words." in shown
+    assert "Whether it is." not in shown
+
+
 def test_an_option_is_not_had_twice() -> None:
     def both(knobs: Mapping[str, object], width: int = 1) -> None:
         """Both."""
@@ -157,5 +171,20 @@ def test_a_short_name_is_spelled_out(line: list[str]) -> None:
         ["paint", f"--brush={path}", "--tip", "flat"],
     )
     assert spelled_out(["paint"], "brush", {"flat": Brush}) == ["paint"]
+    assert spelled_out([*whole, *line], "brush", {"flat": Brush}) == [*found, *found[1:-2]]
     with pytest.raises(ValueError, match="brush is 'flat'; expected one of round"):
         chosen(whole, "brush", {"round": Brush})
+
+
+def test_a_name_may_stand_in_a_recipe_and_the_last_one_counts(tmp_path: Path) -> None:
+    recipe, names = tmp_path / "recipe.yaml", {"flat": Brush, "round": Brush}
+    recipe.write_text("brush: flat\n")
+    by_recipe = ["--config", str(recipe)]
+    assert chosen(["paint", *by_recipe], "brush", names) == "flat"
+    assert chosen(["paint", f"--config={recipe}"], "brush", names) == "flat"
+    assert chosen(["paint", *by_recipe, "--brush", "round"], "brush", names) == "round"
+    assert chosen(["paint", "--brush", "round", *by_recipe], "brush", names) == "flat"
+    for text in ("brush: {class_path: Brush}", "- brush", "brush: [", ""):
+        recipe.write_text(text)
+        assert chosen(["paint", "--brush=round", *by_recipe], "brush", names) == "round"
+    assert chosen(["paint", "--config", str(tmp_path / "none.yaml")], "brush", names) is None

@@ -10,10 +10,15 @@ import pytest
 import torch
 
 from inference.__main__ import main
+from inference.attention import LostHook
 from inference.backbone import Backbone, load_backbone
 from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
+from inference.editors.prompt_to_prompt import PromptToPrompt
 from inference.images import load_image, save_image
+from inference.inversion.ddim import Direct
+from inference.inversion.inverted import InversionRequest, Inverted
+from inference.inversion.null_text import NullText
 
 
 @pytest.fixture(scope="module")
@@ -137,18 +142,20 @@ def base(
     return folder
 
 
-PROMPTS = ["--source", "a red cat", "--target", "a red dog", "--steps", 2]
+TARGET = ["--target", "a red dog", "--steps", 2]
+PROMPTS = ["--source", "a red cat", *TARGET]
 
 
 @pytest.mark.parametrize(
     ("editor", "options"),
     [
-        ("plug_and_play", ["--features", 0.5, "--negative_prompt", "ugly"]),
-        ("sdedit", ["--strength", 0.5]),
-        ("prompt_to_prompt", ["--inversion", "direct", "--cross", "[0.0, 0.5]"]),
+        ("plug_and_play", [*TARGET, "--features", 0.5, "--negative_prompt", "ugly"]),
+        ("sdedit", [*TARGET, "--strength", 0.5, "--seed", 3]),
+        ("sdedit", [*PROMPTS, "--inversion", "ddim"]),
+        ("prompt_to_prompt", [*PROMPTS, "--inversion", "direct", "--cross", "[0.0, 0.5]"]),
         (
             "prompt_to_prompt",
-            ["--inversion=null_text", "--inversion.inner_steps", 1, "--weights.dog", 2],
+            [*PROMPTS, "--inversion=null_text", "--inversion.inner_steps", 1, "--weights.dog", 2],
         ),
     ],
 )
@@ -156,7 +163,7 @@ def test_every_editor_is_a_command(
     base: Path, photos: list[Path], tmp_path: Path, editor: str, options: list[object]
 ) -> None:
     named = ["--editor", editor, "--model", base, "--output", tmp_path / "out"]
-    assert call("--images", *photos, *named, *PROMPTS, *options) == 0
+    assert call("--images", *photos, *named, *options) == 0
     for photo in photos:
         written = load_image(tmp_path / "out" / f"{photo.stem}.png")
         assert written.shape == load_image(photo).shape
@@ -192,8 +199,44 @@ def test_an_inversion_is_made_once_and_used_for_edits(
         assert sentence in capsys.readouterr().err
 
 
+def test_images_are_inverted_together_and_edited_together(
+    base: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = tmp_path / "twin.png"
+    save_image(twin, torch.zeros(3, 32, 32))
+    paths, rows = [*photos, twin], list[int]()
+    common = ["--model", base, "--images", *paths, "--source", "a cat", "a dog", "a red car"]
+    common += ["--steps", 2]
+    kept = ["--output", tmp_path / "kept", "--inversion", "null_text", "--inner_steps", 1]
+    with pytest.MonkeyPatch.context() as patch:
+        invert = NullText.invert
+
+        def counted(self: NullText, request: InversionRequest) -> Inverted:
+            rows.append(len(request.images))
+            return invert(self, request)
+
+        patch.setattr(NullText, "invert", counted)
+        assert main(["invert", *map(str, [*common, *kept])]) == 0
+    assert sorted(rows) == [1, 2]  # those of one size together
+    shown = capsys.readouterr()
+    assert [line.split(":")[0] for line in shown.out.splitlines()] == [
+        str(tmp_path / "kept" / f"{path.stem}.safetensors") for path in paths
+    ]
+    assert "null-text: " in shown.err
+    named = ["--editor", "prompt_to_prompt", "--target", "a red cat", *common]
+    saved = ["--inversion", "saved", "--inversion.path", tmp_path / "kept"]
+    assert call(*named, *saved, "--output", tmp_path / "saved") == 0
+    anew = ["--inversion", "null_text", "--inversion.inner_steps", 1]
+    assert call(*named, *anew, "--output", tmp_path / "anew") == 0
+    for path in paths:
+        found, wanted = (
+            load_image(tmp_path / name / f"{path.stem}.png") for name in ("saved", "anew")
+        )
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0.02)
+
+
 def test_bad_choices_are_named(
-    base: Path, photos: list[Path], capsys: pytest.CaptureFixture[str]
+    base: Path, model: Path, photos: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     usual = ["--model", base, "--images", *photos, "--source", "a cat", "--target", "a dog"]
     cases: list[tuple[list[object], int, str]] = [
@@ -205,6 +248,21 @@ def test_bad_choices_are_named(
         ),
         (["--editor", "sdedit", "--cross", "[0, 1]"], 2, "cross"),
         (["--editor", "sdedit", "--strength", 2], 1, "strength is 2.0; expected 0 to 1"),
+        (["--editor", "sdedit"], 1, "source is ['a cat'], which sdedit with these options does"),
+        (["--editor", "plug_and_play"], 1, "source is ['a cat'], which plug_and_play with these"),
+        (["--model", model], 1, "source is ['a cat'], which instruct with these options does not"),
+        (
+            ["--editor", "prompt_to_prompt", "--instruction", "make it red"],
+            1,
+            "instruction is 'make it red', which prompt_to_prompt with these options does not look",
+        ),
+        (
+            ["--editor", "prompt_to_prompt", "--inversion", "ddim", "--seed", 0],
+            1,
+            "seed is 0, which prompt_to_prompt with these options does not look at",
+        ),
+        (["--editor", "prompt_to_prompt", "--mask", photos[0]], 1, "prompt_to_prompt has no mask"),
+        (["--editor", "prompt_to_prompt", "--model", model], 1, "its UNet takes 8 input channels"),
         (["--editor", "prompt_to_prompt"], 1, "but inversion is None"),
         (["--editor", "sdedit", "--target", "a", "b", "c"], 1, "target has 3 texts; expected 1 or"),
         (
@@ -220,6 +278,52 @@ def test_bad_choices_are_named(
             found = int(str(ended.code))
         error = capsys.readouterr().err
         assert (found, sentence in error) == (code, True), error
+
+
+def test_a_mask_is_a_picture(base: Path, photos: list[Path], tmp_path: Path) -> None:
+    right = torch.full((3, 32, 32), -1.0)
+    right[..., 16:] = 1
+    save_image(tmp_path / "mask.png", right)
+    line = ["--editor", "sdedit", "--model", base, "--images", photos[0], *TARGET]
+    line += ["--mask", tmp_path / "mask.png", "--space", "pixel", "--output", tmp_path / "out.png"]
+    assert call(*line) == 0
+    found, given = load_image(tmp_path / "out.png"), load_image(photos[0])
+    assert torch.equal(found[..., :16], given[..., :16])
+    assert not torch.equal(found[..., 16:], given[..., 16:])
+
+
+def test_a_recipe_may_name_the_editor_or_the_inversion(
+    base: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("editor: sdedit\nstrength: 0.5\nsteps: 2\n")
+    named = ["--model", base, "--images", photos[0], "--target", "a red dog"]
+    line = [*named, "--output", tmp_path / "out.png"]
+    assert call("--config", recipe, *line) == 0
+    with pytest.raises(SystemExit):  # the option after the recipe counts, and knows no strength
+        call("--config", recipe, "--editor", "plug_and_play", *line)
+    assert "strength" in capsys.readouterr().err
+    recipe.write_text("editor: photoshop\n")
+    assert call(f"--config={recipe}", *line) == 2
+    assert "editor is 'photoshop'; expected one of" in capsys.readouterr().err
+    recipe.write_text("inversion: edit_friendly\nskip: 0.5\nsteps: 2\nsource: [a cat]\n")
+    line = ["--model", base, "--images", photos[0], "--output", tmp_path / "one.safetensors"]
+    assert main(["invert", "--config", str(recipe), *map(str, line)]) == 0
+
+
+def test_lost_control_is_told_in_one_sentence(
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def lose(*_: object) -> None:
+        raise LostHook("attention control was lost")
+
+    monkeypatch.setattr(PromptToPrompt, "edit", lose)
+    named = ["--editor", "prompt_to_prompt", "--model", base, "--output", tmp_path / "dog.png"]
+    assert call(*named, *PROMPTS) == 1
+    assert capsys.readouterr().err == "error: attention control was lost\n"
 
 
 def test_captions_of_shapes_are_read_off_and_others_named(
@@ -243,3 +347,37 @@ def test_a_grid_is_a_picture_of_seeds_and_windows(base: Path, tmp_path: Path) ->
     assert main([*line, "--fractions", "0", "1.0", "--vary", "self_attention"]) == 0
     _, height, width = load_image(tmp_path / "grid.png").shape
     assert (width, height) == (495, 374)
+
+
+def test_a_grid_inverts_its_image_once(
+    base: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    invert = Direct.invert
+
+    def counted(self: Direct, request: InversionRequest) -> Inverted:
+        calls.append(1)
+        return invert(self, request)
+
+    monkeypatch.setattr(Direct, "invert", counted)
+    line = ["grid", "--model", base, "--image", photos[0], *PROMPTS, "--inversion", "direct"]
+    line += ["--fractions", 0, 0.5, 1.0, "--output", tmp_path / "grid.png"]
+    assert main([str(word) for word in line]) == 0
+    assert calls == [1]
+
+
+def test_options_that_a_grid_would_not_look_at_are_named(
+    photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["grid", "--source", "a red cat", "--target", "a red dog"]
+    for options, sentence in (
+        (["--cross", "[0, 0.5]"], "cross is (0.0, 0.5), but it is what varies"),
+        (
+            ["--vary", "self_attention", "--self_attention", "[0, 0.5]"],
+            "self_attention is (0.0, 0.5), but it is what varies",
+        ),
+        (["--image", str(photos[0]), "--seeds", "1", "2"], "seeds is [1, 2], but an inverted"),
+        (["--fractions", "[]"], "fractions is empty"),
+    ):
+        assert main([*line, *options]) == 1
+        assert sentence in capsys.readouterr().err

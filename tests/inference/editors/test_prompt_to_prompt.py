@@ -131,6 +131,32 @@ def test_where_all_may_change_blending_does_nothing(tiny_backbone: Backbone) -> 
     close(blended, expected)
 
 
+@pytest.mark.parametrize("weight", [0.0, -1.0])
+def test_blend_sees_words_of_any_weight_before_their_weights(
+    tiny_backbone: Backbone, weight: float
+) -> None:
+    unseen = Blend(target=("dog",), start=0.0)
+    off = {"cross": (0.0, 1.0), "weights": {"dog": weight}}
+    with pytest.raises(ValueError, match=f"the weight of 'dog' is {weight}, so that blend cannot"):
+        editor(tiny_backbone, blend=unseen, **off).edit([SWAP])
+    subtracting = Blend(target=("red",), subtract=("dog",))
+    with pytest.raises(ValueError, match=f"the weight of 'dog' is {weight}, so that blend cannot"):
+        editor(tiny_backbone, blend=subtracting, **off).edit([SWAP])
+    seen = replace(unseen, weighted=False)
+    [(source, target)] = editor(tiny_backbone, blend=seen, **off).edit_pairs([SWAP])
+    assert (target - source).abs().max() > 1e-3
+
+
+def test_windows_may_be_whole_numbers(tiny_backbone: Backbone) -> None:
+    whole = editor(tiny_backbone, cross=(0, 1), cross_of={"dog": (0, 1)}, self_attention=(0, 1))
+    broken = editor(tiny_backbone, cross=(0.0, 1.0), self_attention=(0.0, 1.0))
+    assert torch.equal(whole.edit([SWAP])[0], broken.edit([SWAP])[0])
+    half = {"dog": (0.0, 0.5)}
+    [mixed] = editor(tiny_backbone, cross=(0, 1), cross_of=half).edit([SWAP])
+    [same] = editor(tiny_backbone, cross=(0.0, 1.0), cross_of=half).edit([SWAP])
+    assert torch.equal(mixed, same)
+
+
 def test_a_picture_does_not_depend_on_its_company(tiny_backbone: Backbone) -> None:
     method = editor(tiny_backbone, blend=Blend(source=("cat",)))
     alone = [method.edit([request])[0] for request in (SWAP, LONGER, SAME)]
@@ -201,9 +227,21 @@ def test_proximal_guidance_of_nearly_all_is_negative_prompt(
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
 
 
-def test_proximal_guidance_of_nothing_is_the_source(tiny_backbone: Backbone) -> None:
-    request = replace(SWAP, image=keyed_noise("picture", shape=(3, 32, 32)).tanh())
+@torch.no_grad()
+def test_proximal_guidance_of_nothing_is_the_picture_itself(tiny_backbone: Backbone) -> None:
+    image = keyed_noise("picture", shape=(3, 32, 32)).tanh()
     nothing = Proximal(guidance=ProximalGuidance(quantile=1.0))
+    [target] = editor(tiny_backbone, inversion=nothing).edit([replace(SWAP, image=image)])
+    # Put back onto its trajectory, which ends at the picture's latents.
+    close(target, tiny_backbone.decode(tiny_backbone.encode_image(image[None]))[0])
+
+
+@torch.no_grad()
+def test_proximal_guidance_of_nothing_that_is_never_put_back_is_the_source(
+    tiny_backbone: Backbone,
+) -> None:
+    request = replace(SWAP, image=keyed_noise("picture", shape=(3, 32, 32)).tanh())
+    nothing = Proximal(guidance=ProximalGuidance(quantile=1.0, back_below=0.0))
     [(source, target)] = editor(tiny_backbone, inversion=nothing).edit_pairs([request])
     close(target, source)
 

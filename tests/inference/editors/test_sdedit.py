@@ -1,5 +1,6 @@
 """SDEdit: what strength, mask and repeats must leave as it is."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from torch import Tensor
 from inference.backbone import Backbone
 from inference.editors.editor import EditRequest
 from inference.editors.sdedit import SdEdit
-from inference.inversion.ddim import Ddim
+from inference.inversion.ddim import Ddim, Direct, Proximal
+from inference.inversion.edit_friendly import EditFriendly
 from inference.inversion.inverted import Inversion, InversionRequest, reconstruct
 from inference.inversion.null_text import NullText
 from inference.noise import keyed_noise
@@ -100,7 +102,7 @@ def test_all_the_way_from_an_inversion_is_its_reconstruction(
     tiny_backbone: Backbone, requests: list[EditRequest], inversion: Inversion
 ) -> None:
     same = [EditRequest(image=r.image, source="a cat", target="a cat") for r in requests]
-    found = edited(tiny_backbone, same, strength=1.0, sampler="ddim", inversion=inversion)
+    found = edited(tiny_backbone, same, strength=1.0, inversion=inversion)
     inverted = inversion.invert(
         InversionRequest(
             backbone=tiny_backbone,
@@ -115,12 +117,59 @@ def test_all_the_way_from_an_inversion_is_its_reconstruction(
         torch.testing.assert_close(found, tiny_backbone.decode(latents), rtol=1e-3, atol=1e-4)
 
 
+def test_with_an_inversion_what_may_not_change_stays_on_its_trajectory(
+    tiny_backbone: Backbone, requests: list[EditRequest]
+) -> None:
+    mask, seen = torch.zeros(32, 32), []
+    mask[:, 16:] = 1
+    inverted = Ddim().invert(
+        InversionRequest(
+            backbone=tiny_backbone,
+            images=pictures(requests),
+            prompts=tuple(str(one.source) for one in requests),
+            steps=STEPS,
+            guidance_scale=7.5,
+        )
+    )
+    knobs = {"inversion": Ddim(), "mask": mask, "strength": 0.5}
+    handle = tiny_backbone.unet.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    found = edited(tiny_backbone, requests, **knobs)
+    handle.remove()
+    for i, rows in enumerate(seen[-STEPS // 2 :], start=STEPS // 2):
+        torch.testing.assert_close(rows[:2, ..., :4], inverted.trajectory[i][..., :4])
+    other = [replace(one, seed=one.seed + 10) for one in requests]
+    assert torch.equal(edited(tiny_backbone, other, **knobs), found)
+
+
+@pytest.mark.parametrize(
+    ("inversion", "text"),
+    [
+        (Direct(), "a source that is put back onto its trajectory"),
+        (Proximal(), "proximal guidance"),
+        (EditFriendly(), "the noise of a source's steps"),
+        (NullText(inner_steps=0, embedding="prompt"), "prompt embeddings for the source"),
+        (NullText(inner_steps=0, for_targets=False), "null embeddings for the source alone"),
+    ],
+)
+def test_an_inversion_of_which_a_part_would_be_lost_is_refused(
+    tiny_backbone: Backbone, requests: list[EditRequest], inversion: Inversion, text: str
+) -> None:
+    with pytest.raises(ValueError, match=f"inversion finds {text}, but SdEdit draws no source"):
+        edited(tiny_backbone, requests, inversion=inversion)
+
+
 @pytest.mark.parametrize(
     ("knobs", "text"),
     [
         ({"strength": 1.5}, "strength is 1.5; expected 0 to 1"),
         ({"repeats": 0}, "repeats is 0"),
         ({"repeats": 2, "inversion": Ddim()}, "expected repeats to be 1"),
+        (
+            {"sampler": "euler_ancestral", "inversion": Ddim()},
+            "sampler is 'euler_ancestral' and there is an inversion; expected 'ddim'",
+        ),
+        ({"space": "pixel"}, "space is 'pixel' without a mask"),
+        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
         ({"mask": torch.ones(1, 32, 32)}, r"mask has shape \(1, 32, 32\)"),
         ({"mask": torch.ones(16, 32)}, r"the mask is \(16, 32\), but an image is \(32, 32\)"),
     ],

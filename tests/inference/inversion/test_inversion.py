@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference.backbone import Backbone
 from inference.inversion.ddim import Ddim, Direct, NegativePrompt
@@ -132,6 +132,38 @@ def test_the_embeddings_are_those_of_the_authors_loop(build_backbone, images: Te
     assert theirs.null is not None
     assert ours.null is not None
     assert (theirs.null.states - ours.null.states).abs().max() < 1e-9
+
+
+def test_what_is_not_a_number_is_not_close(build_backbone, images: Tensor) -> None:
+    backbone = build_backbone("epsilon")
+    asked = request(backbone, images, PROMPTS)
+    calls: list[int] = []
+
+    def spoil(_: object, __: object, output: object) -> None:
+        calls.append(1)
+        if len(calls) > STEPS:  # the inversion itself goes well
+            output.sample[1] = float("nan")  # type: ignore[attr-defined]
+
+    handle = backbone.unet.register_forward_hook(spoil)
+    with pytest.raises(ValueError, match=r"nan\] away from its goal at step 0; expected finite"):
+        NullText().invert(asked)
+    handle.remove()
+
+
+def test_gradients_do_not_vanish_in_float16(build_backbone, images: Tensor) -> None:
+    def moved(dtype: torch.dtype) -> Tensor:
+        backbone = build_backbone("epsilon")
+        with torch.no_grad():
+            backbone.unet.conv_out.weight *= 1e-3  # gradients as small as a large picture's
+        for module in backbone.modules.values():
+            nn.Module.to(module, dtype)
+        asked = replace(request(backbone, images[:1], PROMPTS[:1]), steps=2)
+        found = NullText(inner_steps=1, early_stop=0.0).invert(asked)
+        assert found.null is not None
+        return found.null.states[0].float() - backbone.encode_text([""]).states.float()
+
+    half, single = moved(torch.float16), moved(torch.float32)
+    assert (half.sign() == single.sign()).float().mean() > 0.9
 
 
 def test_null_text_beats_ddim_with_guidance_and_leaves_the_model_alone(
