@@ -79,7 +79,7 @@ class EditorTraining(pl.LightningModule):
             seed: Seed of the run, of which every draw is a function.
 
         Raises:
-            ValueError: The base takes more channels than an editor does, or cannot predict what
+            ValueError: The base takes more channels than an editor does, or does not predict what
                 it is to.
         """
         super().__init__()
@@ -94,11 +94,7 @@ class EditorTraining(pl.LightningModule):
         self.average = ema.average_of(self.unet)
         speed_up(self.unet, speed)
         self._step = StepRecord()
-        scheduler = trained_scheduler(
-            parent.scheduler,
-            prediction_type=objective.prediction_type,
-            zero_terminal_snr=objective.zero_terminal_snr,
-        )
+        scheduler = trained_scheduler(parent.scheduler, objective)
         self.prediction_type: PredictionType = scheduler.config.prediction_type
         self.backbone = replace(
             parent,

@@ -39,8 +39,9 @@ class Objective:
 
     Attributes:
         prediction_type: What the UNet predicts; None keeps what the base model predicts.
-        zero_terminal_snr: Whether the noise ends in pure noise (see `noise_schedule`); None keeps
-            the base model's.
+        change_prediction_type: Whether that may be another than the base model's.
+        zero_terminal_snr: Whether the noise ends in pure noise (see `noise_schedule`), for which
+            `weighting` must be `none`; None keeps the base model's.
         offset_noise: Deviation of a constant that is added to each channel of the noise, so that
             the mean of a picture is learned as well (Guttenberg 2023); 0 adds none, 0.1 is usual.
         weighting: How much an error counts at each noise level, see `loss_weights`.
@@ -65,6 +66,7 @@ class Objective:
     """
 
     prediction_type: PredictionType | None = None
+    change_prediction_type: bool = False
     zero_terminal_snr: bool | None = None
     offset_noise: float = 0.0
     weighting: Weighting = "none"

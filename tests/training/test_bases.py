@@ -19,7 +19,7 @@ from training.data.samples import SCORES, Batch, posterior_noise
 from training.lora import Lora
 from training.module import EditorTraining
 from training.noise_schedule import cumulative_alphas, trained_scheduler
-from training.objective import Objective, draw
+from training.objective import Objective, draw, loss_weights
 
 KINDS = ("epsilon", "v_prediction", "xl")
 
@@ -165,7 +165,8 @@ def test_a_step_equals_the_paper_s(
 
 def test_zero_terminal_snr_is_recorded_with_the_sampler_that_belongs_to_it() -> None:
     parent = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    scheduler = trained_scheduler(parent, prediction_type="v_prediction", zero_terminal_snr=True)
+    to_v = Objective(prediction_type="v_prediction", change_prediction_type=True)
+    scheduler = trained_scheduler(parent, replace(to_v, zero_terminal_snr=True))
     config = scheduler.config
     assert isinstance(scheduler, DDIMScheduler)
     assert (config.rescale_betas_zero_snr, config.timestep_spacing) == (True, "trailing")
@@ -177,13 +178,38 @@ def test_zero_terminal_snr_is_recorded_with_the_sampler_that_belongs_to_it() -> 
         sampler = make(scheduler, 7)
         assert sampler.timesteps[0] == 999
         assert sampler.signal[0] / sampler.level[0] < 1e-3
-    again = trained_scheduler(scheduler, prediction_type=None, zero_terminal_snr=None)
+    again = trained_scheduler(scheduler, Objective())
     assert cumulative_alphas(again).equal(alphas)
-    plain = trained_scheduler(scheduler, prediction_type=None, zero_terminal_snr=False)
+    plain = trained_scheduler(scheduler, Objective(zero_terminal_snr=False))
     torch.testing.assert_close(cumulative_alphas(plain), parent.alphas_cumprod)
 
 
 @pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler])
 def test_epsilon_cannot_be_predicted_of_pure_noise(kind: type) -> None:
     with pytest.raises(ValueError, match="prediction_type is epsilon, expected v_prediction"):
-        trained_scheduler(kind(), prediction_type=None, zero_terminal_snr=True)
+        trained_scheduler(kind(), Objective(zero_terminal_snr=True))
+
+
+@pytest.mark.parametrize("weighting", ["min_snr", "clamped_inverse_alpha"])
+@pytest.mark.parametrize("of_the_base", [False, True])
+def test_pure_noise_is_never_weighted_away(weighting: Any, of_the_base: bool) -> None:
+    parent = DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=of_the_base)
+    knobs = Objective(zero_terminal_snr=None if of_the_base else True)
+    kept = cumulative_alphas(trained_scheduler(parent, knobs))
+    assert loss_weights(kept, "v_prediction", knobs)[-1] == 1
+    with pytest.raises(ValueError, match=f"weighting is {weighting}, expected none"):
+        trained_scheduler(parent, replace(knobs, weighting=weighting))
+
+
+@pytest.mark.parametrize(
+    ("asked", "own"), [("epsilon", "v_prediction"), ("v_prediction", "epsilon")]
+)
+def test_another_prediction_than_the_base_s_must_be_meant(asked: Any, own: str) -> None:
+    parent, knobs = DDIMScheduler(prediction_type=own), Objective(prediction_type=asked)
+    said = f"prediction_type is {asked} and the base model predicts {own}, expected the same"
+    with pytest.raises(ValueError, match=said):
+        trained_scheduler(parent, knobs)
+    meant = trained_scheduler(parent, replace(knobs, change_prediction_type=True))
+    assert meant.config.prediction_type == asked
+    kept = trained_scheduler(parent, Objective(prediction_type=own))  # type: ignore[arg-type]
+    assert kept.config.prediction_type == own
