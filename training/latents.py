@@ -38,10 +38,10 @@ from inference.noise import keyed_seed
 from training.data import latent_shards
 from training.data.framing import Cut, Framing, nearest, plan_cut, survives_a_mirror
 from training.data.inspection import FaultyData, inspect, report
-from training.data.latent_shards import NUMBERS, SCHEMA, About, packed
+from training.data.latent_shards import NUMBERS, SCHEMA, TEXTS, About, packed
 from training.identity import set_digest
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Raised when the same call would give other bytes than before."""
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -251,12 +251,8 @@ def _normalised(image: Any) -> Tensor:
 
 
 def _description(pair: ImagePair) -> dict[str, Any]:
-    return {
-        "key": pair.key,
-        "group": pair.triplet.id,
-        "instruction": pair.triplet.instruction,
-        "inverse_instruction": pair.triplet.inverse_instruction,
-    }
+    texts = {name: getattr(pair.triplet, name) for name in TEXTS}
+    return {"key": pair.key, "group": pair.triplet.id, **texts}
 
 
 # ---------------------------------------------------------------- units
