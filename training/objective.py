@@ -86,10 +86,10 @@ class Objective:
             raise ValueError(
                 f"objective.offset_noise is {self.offset_noise}, expected at least 0 and finite"
             )
-        if not 0 < self.score_beta < math.inf:
-            raise ValueError(
-                f"objective.score_beta is {self.score_beta}, expected above 0 and finite"
-            )
+        for name in ("min_snr_gamma", "ceiling", "score_beta"):
+            found = getattr(self, name)
+            if not 0 < found < math.inf:
+                raise ValueError(f"objective.{name} is {found}, expected above 0 and finite")
         if not 0 <= self.focus <= 1:
             raise ValueError(f"objective.focus is {self.focus}, expected 0 to 1")
         if not 0 < self.focus_at < 1:
