@@ -118,6 +118,82 @@ def _build(
     return backbone
 
 
+def _family(family: str, *, channels: int = 8) -> Backbone:
+    """As small as the families' conventions allow: 32 groups, 8 heads or heads of 64 channels.
+
+    Images 16x16, latents 4x8x8; a 2 predicts v.
+    """
+    torch.manual_seed(0)
+    tokenizer, xl, linear = _tokenizer(), family == "xl", family != "1"
+    tokens = len(tokenizer)
+    text = {
+        "vocab_size": tokens,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_attention_heads": 1,
+        "max_position_embeddings": 32,
+        "bos_token_id": tokens - 2,
+        "eos_token_id": tokens - 1,
+        "num_hidden_layers": 2,
+    }
+    sizes = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 48 + 6 * 256,
+        "transformer_layers_per_block": [1, 2],
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    }
+    crossed = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    }
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=channels,
+        block_out_channels=(64, 128),
+        layers_per_block=2,
+        attention_head_dim=[1, 2] if linear else 8,
+        use_linear_projection=linear,
+        cross_attention_dim=128 if xl else 64,
+        **(sizes if xl else crossed),
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=2,
+        sample_size=16,
+        scaling_factor=0.13025 if xl else 0.18215,
+    )
+    gelu = CLIPTextConfig(**text, hidden_act="gelu", projection_dim=48)
+    quick = CLIPTextConfig(**text, hidden_act="quick_gelu")
+    return Backbone(
+        vae=vae,
+        text_encoder=CLIPTextModel(gelu if family == "2" else quick),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            steps_offset=1,
+            prediction_type="v_prediction" if family == "2" else "epsilon",
+            set_alpha_to_one=False,
+        ),
+        text_encoder_2=CLIPTextModelWithProjection(gelu) if xl else None,
+        tokenizer_2=tokenizer if xl else None,
+        zero_null=xl,
+    )
+
+
+@pytest.fixture(scope="session")
+def build_family() -> BuildBackbone:
+    """`build_family("1" | "2" | "xl", channels=8)`: Stable Diffusion's architectures, seeded."""
+    return _family
+
+
 @pytest.fixture(scope="session")
 def build_backbone() -> BuildBackbone:
     """`build_backbone("epsilon", in_channels=4, dtype=torch.float32, xl=False)`, seeded."""

@@ -10,6 +10,7 @@ A latents folder:
     shards/<unit>-<fingerprint>.parquet    their index
     receipts/<unit>.json                   written last
     index.parquet                          the index of all shards, replaced in one piece
+    faulty.jsonl                           pairs that cannot be encoded, where there are any
 """
 
 import json
@@ -37,11 +38,18 @@ from inference.files import file_digest, folder_digest, written_atomically
 from inference.noise import keyed_seed
 from training.data import latent_shards
 from training.data.framing import Cut, Framing, nearest, plan_cut, survives_a_mirror
-from training.data.inspection import FaultyData, inspect, report
-from training.data.latent_shards import NUMBERS, SCHEMA, About, packed
+from training.data.inspection import (
+    FAULTY_FILE,
+    FaultyData,
+    compare_sizes,
+    inspect,
+    report,
+    write_faults,
+)
+from training.data.latent_shards import NUMBERS, SCHEMA, TEXTS, About, packed
 from training.identity import set_digest
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Raised when the same call would give other bytes than before."""
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -127,8 +135,9 @@ def latents(
             "set framing.enlarge_to or framing.flip, or variations to 1"
         )
     reader = open_pairs(path, layout=layout, columns=columns, split=split)
-    rows = _sound(reader, framing, faulty)
     vae = _loaded(base, _DTYPES[precision], device)
+    side_multiple = 1 << (len(vae.config.block_out_channels) - 1)
+    rows = _sound(reader, framing, faulty, side_multiple, output)
     about = About(
         vae=str(folder_digest(base / "vae")),
         scaling_factor=vae.config.scaling_factor,
@@ -150,13 +159,18 @@ def latents(
     _publish(output, receipts, about)
 
 
-def _sound(reader: Reader, framing: Framing, faulty: str) -> list[int]:
+def _sound(
+    reader: Reader, framing: Framing, faulty: str, side_multiple: int, output: Path
+) -> list[int]:
     """The rows that can be used; raises where others cannot and are not to be left out."""
-    found = inspect(reader, np.arange(len(reader)), framing)
+    found = inspect(reader, np.arange(len(reader)), framing, side_multiple=side_multiple)
+    if framing.resolution is None:
+        compare_sizes([reader], [found])
+    write_faults(output, [found])
     if found.faults:
-        said = report({reader.name: found})
+        said = f"{report([found])}\nlisted in {output / FAULTY_FILE}"
         if faulty == "refuse":
-            raise FaultyData(f"{said}\nmend them, or set faulty to leave_out")
+            raise FaultyData(f"{said}: mend them, or set faulty to leave_out")
         print(said)
     rows = [row for row in range(len(reader)) if row not in found.faults]
     if not rows:
@@ -251,12 +265,8 @@ def _normalised(image: Any) -> Tensor:
 
 
 def _description(pair: ImagePair) -> dict[str, Any]:
-    return {
-        "key": pair.key,
-        "group": pair.triplet.id,
-        "instruction": pair.triplet.instruction,
-        "inverse_instruction": pair.triplet.inverse_instruction,
-    }
+    texts = {name: getattr(pair.triplet, name) for name in TEXTS}
+    return {"key": pair.key, "group": pair.triplet.id, **texts}
 
 
 # ---------------------------------------------------------------- units

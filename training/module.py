@@ -79,10 +79,12 @@ class EditorTraining(pl.LightningModule):
             seed: Seed of the run, of which every draw is a function.
 
         Raises:
-            ValueError: The base takes more channels than an editor does, or cannot predict what
-                it is to.
+            ValueError: A knob is out of its range, or the base takes more channels than an editor
+                does, or does not predict what it is to.
         """
         super().__init__()
+        if not 0 <= ema_decay < 1:
+            raise ValueError(f"model.ema_decay is {ema_decay}, expected at least 0 and below 1")
         self.objective, self.optimizer_knobs, self.lora = objective, optimizer, lora
         self.ema_decay, self.seed = ema_decay, seed
         parent = load_backbone(base)
@@ -94,11 +96,7 @@ class EditorTraining(pl.LightningModule):
         self.average = ema.average_of(self.unet)
         speed_up(self.unet, speed)
         self._step = StepRecord()
-        scheduler = trained_scheduler(
-            parent.scheduler,
-            prediction_type=objective.prediction_type,
-            zero_terminal_snr=objective.zero_terminal_snr,
-        )
+        scheduler = trained_scheduler(parent.scheduler, objective)
         self.prediction_type: PredictionType = scheduler.config.prediction_type
         self.backbone = replace(
             parent,
@@ -221,7 +219,6 @@ class EditorTraining(pl.LightningModule):
                 knobs=self.objective,
             )
         self._step.add(batch.positions, loss)
-        self.log("loss", loss, batch_size=len(batch.positions), sync_dist=True)
         return loss
 
     def _posterior_noise(self, batch: Batch) -> Tensor:
@@ -270,8 +267,9 @@ class EditorTraining(pl.LightningModule):
                 f"one: look at {self._step.suspects(self._data.pairs.where)}, or lower "
                 "optimizer.learning_rate or clip_norm"
             )
-        self._step.clear()
+        self.log("loss", self._step.loss, batch_size=1, sync_dist=True)
         self.log("gradient_norm", norm, batch_size=1)
+        self._step.clear()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then let the average follow."""

@@ -39,8 +39,9 @@ class Objective:
 
     Attributes:
         prediction_type: What the UNet predicts; None keeps what the base model predicts.
-        zero_terminal_snr: Whether the noise ends in pure noise (see `noise_schedule`); None keeps
-            the base model's.
+        change_prediction_type: Whether that may be another than the base model's.
+        zero_terminal_snr: Whether the noise ends in pure noise (see `noise_schedule`), for which
+            `weighting` must be `none`; None keeps the base model's.
         offset_noise: Deviation of a constant that is added to each channel of the noise, so that
             the mean of a picture is learned as well (Guttenberg 2023); 0 adds none, 0.1 is usual.
         weighting: How much an error counts at each noise level, see `loss_weights`.
@@ -65,6 +66,7 @@ class Objective:
     """
 
     prediction_type: PredictionType | None = None
+    change_prediction_type: bool = False
     zero_terminal_snr: bool | None = None
     offset_noise: float = 0.0
     weighting: Weighting = "none"
@@ -84,10 +86,10 @@ class Objective:
             raise ValueError(
                 f"objective.offset_noise is {self.offset_noise}, expected at least 0 and finite"
             )
-        if not 0 < self.score_beta < math.inf:
-            raise ValueError(
-                f"objective.score_beta is {self.score_beta}, expected above 0 and finite"
-            )
+        for name in ("min_snr_gamma", "ceiling", "score_beta"):
+            found = getattr(self, name)
+            if not 0 < found < math.inf:
+                raise ValueError(f"objective.{name} is {found}, expected above 0 and finite")
         if not 0 <= self.focus <= 1:
             raise ValueError(f"objective.focus is {self.focus}, expected 0 to 1")
         if not 0 < self.focus_at < 1:

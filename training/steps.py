@@ -26,6 +26,11 @@ class StepRecord:
         """Note a batch; its loss is not looked at yet, which would wait for the device."""
         self._batches.append((positions, loss.detach()))
 
+    @property
+    def loss(self) -> Tensor:
+        """Mean of the losses of the batches, a scalar: the batches of a step are of one size."""
+        return torch.stack([loss for _, loss in self._batches]).mean()
+
     def clear(self) -> None:
         """Begin the next step."""
         self._batches = []

@@ -3,14 +3,13 @@
 import inference  # noqa: F401  # isort: skip
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -19,7 +18,6 @@ from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 from open_clip import tokenize
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from inference.__main__ import main
 from inference.backbone import Backbone, load_backbone
@@ -27,6 +25,8 @@ from inference.settings import Settings
 from inference.single_file import architecture, original_names
 from inference.single_file.reading import backbone_of, clip_tokenizer, read_original
 from inference.single_file.writing import original_tensors, write_original
+
+BuildBackbone = Callable[..., Backbone]
 
 SD1 = {
     "block_out_channels": (320, 640, 1280, 1280),
@@ -80,64 +80,6 @@ def test_full_size_models_are_known_by_their_names_and_shapes(kind: str) -> None
         assert value == (list(expected) if isinstance(expected, tuple) else expected), name
 
 
-def tiny(family: str, tokens: int, *, channels: int = 8) -> Backbone:
-    """As small as the families' conventions allow: 32 groups, 8 heads or heads of 64 channels."""
-    torch.manual_seed(0)
-    linear = family != "1"
-    text = {
-        "vocab_size": tokens,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_attention_heads": 1,
-        "max_position_embeddings": 32,
-        "bos_token_id": tokens - 2,
-        "eos_token_id": tokens - 1,
-        "num_hidden_layers": 2,
-    }
-    sizes = {
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 48 + 6 * 256,
-        "transformer_layers_per_block": [1, 2],
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    }
-    crossed = {
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-    }
-    xl = family == "xl"
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=channels,
-        block_out_channels=(64, 128),
-        layers_per_block=2,
-        attention_head_dim=[1, 2] if linear else 8,
-        use_linear_projection=linear,
-        cross_attention_dim=128 if xl else 64,
-        **(sizes if xl else crossed),
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        layers_per_block=2,
-        sample_size=16,
-        scaling_factor=0.13025 if xl else 0.18215,
-    )
-    gelu = CLIPTextConfig(**text, hidden_act="gelu", projection_dim=48)
-    quick = CLIPTextConfig(**text, hidden_act="quick_gelu")
-    return Backbone(
-        vae=vae,
-        text_encoder=CLIPTextModel(gelu if family == "2" else quick),
-        tokenizer=None,
-        unet=unet,
-        scheduler=None,
-        text_encoder_2=CLIPTextModelWithProjection(gelu) if xl else None,
-        zero_null=xl,
-    )
-
-
 @pytest.fixture(scope="module")
 def tokenizer_folder(build_backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
@@ -145,14 +87,9 @@ def tokenizer_folder(build_backbone, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-@pytest.fixture(scope="module")
-def tokens(build_backbone) -> int:
-    return len(build_backbone().tokenizer)
-
-
-def published(family: str, tokens: int) -> dict[str, Tensor]:
+def published(family: str, model: Backbone) -> dict[str, Tensor]:
     """What a training with the original code leaves behind, by its names."""
-    found = original_tensors(tiny(family, tokens))
+    found = original_tensors(model)
     noise = {"betas": torch.rand(1000), "alphas_cumprod": torch.rand(1000)}
     others: dict[str, Mapping[str, Tensor]] = {
         "1": {"cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(32)},
@@ -175,9 +112,9 @@ def equal(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize(("family", "half"), [("1", False), ("2", True), ("xl", False)])
 def test_ckpt_to_folder_to_file_keeps_every_tensor(
-    family: str, half: bool, tokens: int, tokenizer_folder: Path, tmp_path: Path
+    family: str, half: bool, build_family: BuildBackbone, tokenizer_folder: Path, tmp_path: Path
 ) -> None:
-    tensors = published(family, tokens)
+    tensors = published(family, build_family(family))
     if half:
         tensors = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
     source = tmp_path / "published.ckpt"
@@ -189,7 +126,7 @@ def test_ckpt_to_folder_to_file_keeps_every_tensor(
     assert main(["convert", f"--source={folder}", f"--output={back}"]) == 0
     assert equal(load_file(back), tensors)
 
-    model, original = load_backbone(folder), tiny(family, tokens)
+    model, original = load_backbone(folder), build_family(family)
     for name, module in original.modules.items():
         loaded = model.modules[name].state_dict()
         for key, weights in module.state_dict().items():
@@ -204,9 +141,9 @@ def test_ckpt_to_folder_to_file_keeps_every_tensor(
 
 
 def test_the_average_is_taken_unless_told_otherwise(
-    tokens: int, tokenizer_folder: Path, tmp_path: Path
+    build_family: BuildBackbone, tokenizer_folder: Path, tmp_path: Path
 ) -> None:
-    raw = published("1", tokens)
+    raw = published("1", build_family("1"))
     averaged = {
         "model_ema." + name.removeprefix("model.").replace(".", ""): tensor + 1
         for name, tensor in raw.items()
@@ -336,25 +273,28 @@ def test_a_file_that_is_none_is_one_sentence(
 
 
 def test_what_a_file_leaves_open_is_asked_for(
-    tokens: int, tokenizer_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    build_family: BuildBackbone,
+    tokenizer_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    save_file(published("2", tokens), tmp_path / "two.safetensors")
+    save_file(published("2", build_family("2")), tmp_path / "two.safetensors")
     line = ["convert", f"--source={tmp_path / 'two.safetensors'}", f"--output={tmp_path / 'out'}"]
     assert main([*line, f"--tokenizer={tokenizer_folder}"]) == 1
     assert "say prediction_type epsilon" in capsys.readouterr().err
     assert main([*line, "--prediction_type=v_prediction"]) == 1
-    assert (
-        f"knows {tokens} tokens and the tokenizer 49408: say tokenizer" in capsys.readouterr().err
-    )
+    tokens = len(build_family("2").tokenizer)
+    expected = f"knows {tokens} tokens and the tokenizer 49408: say tokenizer"
+    assert expected in capsys.readouterr().err
 
 
 def test_stock_pipelines_read_the_folder(
-    tokens: int, tokenizer_folder: Path, tmp_path: Path
+    build_family: BuildBackbone, tokenizer_folder: Path, tmp_path: Path
 ) -> None:
     for family, kind in (("1", StableDiffusionInstructPix2PixPipeline), ("xl", None)):
         channels = 8 if family == "1" else 4
         source, folder = tmp_path / f"{family}.safetensors", tmp_path / family
-        save_file(original_tensors(tiny(family, tokens, channels=channels)), source)
+        save_file(original_tensors(build_family(family, channels=channels)), source)
         line = [f"--source={source}", f"--output={folder}", f"--tokenizer={tokenizer_folder}"]
         assert main(["convert", *line]) == 0
         (kind or StableDiffusionXLPipeline).from_pretrained(folder)

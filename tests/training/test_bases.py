@@ -9,6 +9,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 from torch import Tensor
+from torch.func import functional_call
+from torch.nn import Parameter
 
 from inference.backbone import Backbone, load_backbone
 from inference.noise import keyed_noise
@@ -19,17 +21,18 @@ from training.data.samples import SCORES, Batch, posterior_noise
 from training.lora import Lora
 from training.module import EditorTraining
 from training.noise_schedule import cumulative_alphas, trained_scheduler
-from training.objective import Objective, draw
+from training.objective import Objective, draw, loss_weights
+from training.unet import widen
 
-KINDS = ("epsilon", "v_prediction", "xl")
+KINDS = ("1", "2", "xl")
 
 
 @pytest.fixture(scope="module")
-def folders(build_backbone, save_folder, tmp_path_factory) -> dict[str, Path]:
+def folders(build_family, save_folder, tmp_path_factory) -> dict[str, Path]:
+    """Bases of Stable Diffusion 1's, 2's and XL's architecture."""
     root = tmp_path_factory.mktemp("bases")
     for kind in KINDS:
-        model = build_backbone(xl=True) if kind == "xl" else build_backbone(kind)
-        save_folder(model, root / kind)
+        save_folder(build_family(kind, channels=4), root / kind)
     return {kind: root / kind for kind in KINDS}
 
 
@@ -108,6 +111,47 @@ def reference(batch: Batch, base: Backbone, unet: object, objective: Objective) 
     return (each * torch.cat(losses)).mean()
 
 
+def in_double(
+    base: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any
+) -> tuple[EditorTraining, Backbone]:
+    """A module in float64 that can make a step, and the model it begins with."""
+    settings = Settings(image_latent_scale=0.5)
+    module = EditorTraining(base, settings=settings, seed=7, **knobs)
+    monkeypatch.setattr(EditorTraining, "log", lambda *_, **__: None)
+    data = PairData(Path("nowhere"))
+    module.trainer = SimpleNamespace(datamodule=data, precision="64-true")  # type: ignore[assignment]
+    parent = replace(load_backbone(base), settings=settings)
+    for part in (*module.backbone.modules.values(), module, *parent.modules.values()):
+        torch.nn.Module.double(part)
+    torch.nn.init.normal_(module.unet.conv_in.weight, std=0.2)  # so that the condition counts
+    return module, parent
+
+
+def some_batch() -> Batch:
+    pictures = (keyed_noise("pictures", shape=(2, 6, 3, 16, 16)) * 60 + 128).clamp(0, 255)
+    return Batch(
+        positions=list(range(40, 46)),
+        epochs=[0, 0, 0, 1, 1, 1],
+        instructions=[f"make it {word}" for word in ("red", "a cat", "old", "new", "big", "x")],
+        edited=pictures[0].to(torch.uint8),
+        source=pictures[1].to(torch.uint8),
+        sizes=torch.tensor([[40 + i, 50, i, 2, 16, 16] for i in range(6)]),
+        scores=torch.rand(6, len(SCORES), dtype=torch.float64),
+        passed_over=[],
+    )
+
+
+def require_equal_steps(found: tuple[Tensor, list[Parameter]], expected: Tensor) -> None:
+    """Losses and the gradients of what is trained, to 1e-10."""
+    loss, trained = found
+    gradients = [torch.autograd.grad(one, trained) for one in (loss, expected)]
+    assert loss.dtype == torch.float64
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+    for got, wanted in zip(*gradients, strict=True):
+        assert wanted.any()
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize(
     "knobs",
     [{}, {"weighting": "min_snr", "offset_noise": 0.1, "score": "directional", "score_beta": 0.3}],
@@ -118,26 +162,8 @@ def test_a_step_equals_the_paper_s(
     kind: str, knobs: dict[str, Any], folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     objective = Objective(dropout=0.25, **knobs)
-    settings = Settings(image_latent_scale=0.5)
-    module = EditorTraining(folders[kind], objective=objective, settings=settings, seed=7)
-    monkeypatch.setattr(EditorTraining, "log", lambda *_, **__: None)
-    data = PairData(Path("nowhere"))
-    module.trainer = SimpleNamespace(datamodule=data, precision="64-true")  # type: ignore[assignment]
-    base = replace(load_backbone(folders[kind]), settings=settings)
-    for part in (*module.backbone.modules.values(), module, *base.modules.values()):
-        torch.nn.Module.double(part)
-    torch.nn.init.normal_(module.unet.conv_in.weight, std=0.2)  # so that the condition counts
-    pictures = (keyed_noise("pictures", shape=(2, 6, 3, 32, 32)) * 60 + 128).clamp(0, 255)
-    batch = Batch(
-        positions=list(range(40, 46)),
-        epochs=[0, 0, 0, 1, 1, 1],
-        instructions=[f"make it {word}" for word in ("red", "a cat", "old", "new", "big", "x")],
-        edited=pictures[0].to(torch.uint8),
-        source=pictures[1].to(torch.uint8),
-        sizes=torch.tensor([[40 + i, 50, i, 2, 32, 32] for i in range(6)]),
-        scores=torch.rand(6, len(SCORES), dtype=torch.float64),
-        passed_over=[],
-    )
+    module, base = in_double(folders[kind], monkeypatch, objective=objective)
+    batch = some_batch()
     even = torch.full((6,), 1 / 6, dtype=torch.float64)
     scores = batch.score("directional"), even
     monkeypatch.setattr(PairData, "scores", lambda _, name: scores)
@@ -152,20 +178,67 @@ def test_a_step_equals_the_paper_s(
     )
     lost = {(bool(text), bool(image)) for text, image in zip(*draws[2:], strict=True)}
     assert len(lost) >= 3  # or the drops would go untested
-
     loss = module.training_step(batch, 0)
-    found = torch.autograd.grad(loss, list(module.unet.parameters()))
-    expected_loss = reference(batch, base, module.unet, objective)
-    expected = torch.autograd.grad(expected_loss, list(module.unet.parameters()))
-    assert loss.dtype == torch.float64
-    torch.testing.assert_close(loss, expected_loss, rtol=1e-10, atol=1e-10)
-    for got, wanted in zip(found, expected, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+    expected = reference(batch, base, module.unet, objective)
+    require_equal_steps((loss, list(module.unet.parameters())), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_learn_as_their_paper_says(
+    kind: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W + alpha / rank B A (Hu et al. 2022, section 4.1), in the place of every W that has them."""
+    objective, lora = Objective(dropout=0.25), Lora(rank=2, alpha=6)
+    module, base = in_double(folders[kind], monkeypatch, objective=objective, lora=lora)
+    trained = {name: p for name, p in module.unet.named_parameters() if p.requires_grad}
+    for name, p in trained.items():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(p, std=0.1)  # it begins at 0, where A learns nothing
+    plain = widen(base.unet)
+    weights = dict(plain.named_parameters())
+    weights |= {name: p for name, p in trained.items() if name.startswith("conv_in.")}
+    for name, a in trained.items():
+        layer, is_first, _ = name.partition(".lora_A.")
+        if is_first:
+            b = trained[name.replace(".lora_A.", ".lora_B.")]
+            weights[f"{layer}.weight"] = weights[f"{layer}.weight"] + 6 / 2 * b @ a
+    module.on_fit_start()
+    batch = some_batch()
+    loss = module.training_step(batch, 0)
+    expected = reference(
+        batch, base, lambda *a, **k: functional_call(plain, weights, a, k), objective
+    )
+    require_equal_steps((loss, list(trained.values())), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dropped_instruction_is_the_null_text_of_its_base(
+    kind: str, folders: dict[str, Path]
+) -> None:
+    """Of XL nothing at all, summary included; of the others what their encoder says of ""."""
+    module = EditorTraining(folders[kind])
+    draws = draw(
+        seed=0, epochs=[0], positions=[0], shape=(1, 1, 1), timesteps=1000, knobs=Objective()
+    )
+    draws = draws._replace(keep_text=torch.tensor([True, False]))
+    text = module._encoded(["a cat", "a cat"], draws)
+    if kind == "xl":
+        assert text.states[0].any()
+        assert text.pooled[0].any()
+        assert not text.states[1].any()
+        assert not text.pooled[1].any()
+        return
+    base = load_backbone(folders[kind])
+    tokens = base.tokenizer("", padding="max_length", max_length=32, return_tensors="pt")
+    null = base.text_encoder(tokens.input_ids).last_hidden_state[0]
+    torch.testing.assert_close(text.states[1], null)
+    assert not torch.equal(text.states[0], null)
 
 
 def test_zero_terminal_snr_is_recorded_with_the_sampler_that_belongs_to_it() -> None:
     parent = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    scheduler = trained_scheduler(parent, prediction_type="v_prediction", zero_terminal_snr=True)
+    to_v = Objective(prediction_type="v_prediction", change_prediction_type=True)
+    scheduler = trained_scheduler(parent, replace(to_v, zero_terminal_snr=True))
     config = scheduler.config
     assert isinstance(scheduler, DDIMScheduler)
     assert (config.rescale_betas_zero_snr, config.timestep_spacing) == (True, "trailing")
@@ -177,13 +250,38 @@ def test_zero_terminal_snr_is_recorded_with_the_sampler_that_belongs_to_it() -> 
         sampler = make(scheduler, 7)
         assert sampler.timesteps[0] == 999
         assert sampler.signal[0] / sampler.level[0] < 1e-3
-    again = trained_scheduler(scheduler, prediction_type=None, zero_terminal_snr=None)
+    again = trained_scheduler(scheduler, Objective())
     assert cumulative_alphas(again).equal(alphas)
-    plain = trained_scheduler(scheduler, prediction_type=None, zero_terminal_snr=False)
+    plain = trained_scheduler(scheduler, Objective(zero_terminal_snr=False))
     torch.testing.assert_close(cumulative_alphas(plain), parent.alphas_cumprod)
 
 
 @pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler])
 def test_epsilon_cannot_be_predicted_of_pure_noise(kind: type) -> None:
     with pytest.raises(ValueError, match="prediction_type is epsilon, expected v_prediction"):
-        trained_scheduler(kind(), prediction_type=None, zero_terminal_snr=True)
+        trained_scheduler(kind(), Objective(zero_terminal_snr=True))
+
+
+@pytest.mark.parametrize("weighting", ["min_snr", "clamped_inverse_alpha"])
+@pytest.mark.parametrize("of_the_base", [False, True])
+def test_pure_noise_is_never_weighted_away(weighting: Any, of_the_base: bool) -> None:
+    parent = DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=of_the_base)
+    knobs = Objective(zero_terminal_snr=None if of_the_base else True)
+    kept = cumulative_alphas(trained_scheduler(parent, knobs))
+    assert loss_weights(kept, "v_prediction", knobs)[-1] == 1
+    with pytest.raises(ValueError, match=f"weighting is {weighting}, expected none"):
+        trained_scheduler(parent, replace(knobs, weighting=weighting))
+
+
+@pytest.mark.parametrize(
+    ("asked", "own"), [("epsilon", "v_prediction"), ("v_prediction", "epsilon")]
+)
+def test_another_prediction_than_the_base_s_must_be_meant(asked: Any, own: str) -> None:
+    parent, knobs = DDIMScheduler(prediction_type=own), Objective(prediction_type=asked)
+    said = f"prediction_type is {asked} and the base model predicts {own}, expected the same"
+    with pytest.raises(ValueError, match=said):
+        trained_scheduler(parent, knobs)
+    meant = trained_scheduler(parent, replace(knobs, change_prediction_type=True))
+    assert meant.config.prediction_type == asked
+    kept = trained_scheduler(parent, Objective(prediction_type=own))  # type: ignore[arg-type]
+    assert kept.config.prediction_type == own

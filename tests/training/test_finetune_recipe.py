@@ -1,5 +1,6 @@
 """The recipe for MagicBrush runs on a tiny data set of its columns, as its header says."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -39,7 +40,7 @@ def magicbrush(tmp_path: Path) -> Path:
 
 @pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
 def test_the_recipe_runs_two_steps_on_magicbrush(
-    magicbrush: Path, tiny_folder: Path, tmp_path: Path
+    magicbrush: Path, base_of: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.read_text().replace("osunlp/MagicBrush", str(magicbrush)))
@@ -48,7 +49,7 @@ def test_the_recipe_runs_two_steps_on_magicbrush(
             "fit",
             f"--config={recipe}",
             f"--output={tmp_path / 'run'}",
-            f"--model.base={tiny_folder}",
+            f"--model.base={base_of(RECIPE)}",
             "--model.settings.steps=2",
             "--data.batch_size=4",
             "--data.num_workers=0",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -98,6 +99,25 @@ def test_a_target_is_drawn_anew_at_every_visit_and_alike_after_a_resume(
         assert a[:3] == b[:3]
         assert torch.equal(a.edited, b.edited)
         assert torch.equal(a.source, b.source)
+
+
+def test_captions_and_keys_are_those_of_the_pairs(
+    encoded: Path, shards: Path, tiny_folder: Path
+) -> None:
+    index = ShardIndex(shards)
+    pairs = {pair.key: pair for pair in map(index.read, range(len(index)))}
+    data = reader(encoded, tiny_folder, held_out=0.3)
+    held_out = data.held_out_pairs(12)
+    assert held_out
+    known = {pair.triplet.id: pair.triplet for pair in pairs.values()}
+    for pair in held_out:
+        expected = known[pair.triplet.id]
+        assert pair.triplet.caption == expected.caption
+        assert pair.triplet.edited_caption == expected.edited_caption
+    for position, text in enumerate(first_batches(data, 1)[0].instructions):
+        place, _, key = data.pairs.where(position).rpartition(" of ")
+        assert pairs[key].triplet.instruction == text
+        assert place.startswith(f"{encoded}: shards/")
 
 
 def test_they_lead_backwards_too(encoded: Path, tiny_folder: Path) -> None:
@@ -214,8 +234,12 @@ def test_the_commands_make_them_and_train_on_them(
             "--trainer.accelerator=cpu",
             "--held_out_edits.every=2",
             "--held_out_edits.samples=2",
+            "--held_out_edits.clip=inference/shapes/models/clip",
         ]
     )
+    curve = pd.read_csv(tmp_path / "run" / "logs" / "version_0" / "metrics.csv")
+    (direction,) = curve["held_out/directional_similarity"].dropna()
+    assert direction != 0
     assert (tmp_path / "run" / "held-out" / "step-000002.png").is_file()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["exported_step"] == 2
     with pytest.raises(SystemExit) as ending:

@@ -17,6 +17,8 @@ from PIL import Image
 
 from inference.backbone import load_backbone
 from training.__main__ import main
+from training.data.samples import Batch
+from training.module import EditorTraining
 
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
 
@@ -67,6 +69,30 @@ def test_a_run_leaves_its_curve_its_recipe_and_its_pictures(
     assert yaml.safe_load((logs / "config.yaml").read_text())["data"]["batch_size"] == 4
     with Image.open(tmp_path / "run" / "held-out" / "step-000002.png") as picture:
         assert picture.size == (256 + 3 * 128, 2 * 128)
+
+
+def test_the_loss_of_a_step_is_that_of_all_its_batches(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    losses: list[float] = []
+    original = EditorTraining.training_step
+
+    def noting(self: EditorTraining, batch: Batch, batch_idx: int) -> torch.Tensor:
+        loss = original(self, batch, batch_idx)
+        losses.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(EditorTraining, "training_step", noting)
+    main([*arguments, "--trainer.accumulate_grad_batches=3", "--data.held_out=0"])
+    curve = pd.read_csv(tmp_path / "run" / "logs" / "version_0" / "metrics.csv")
+    steps = np.array(losses).reshape(2, 3)
+    np.testing.assert_allclose(curve["loss"].dropna(), steps.mean(axis=1), rtol=1e-5)
+    # nothing is held out here, and that is said
+    assert "note: data.held_out is 0, which holds out no pair" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "best.ckpt").exists()
 
 
 def test_bf16_and_image_batches_train_as_well(arguments: list[str], tmp_path: Path) -> None:
@@ -123,9 +149,12 @@ def message(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[s
         ("--trainer.max_steps=-1", "error: trainer.max_steps is -1, expected at least 1", 1),
         ("--data.framing.flip=true", "error: data.cache_latents is true, but framing.flip", 1),
         ("--model.objective.dropout=2", "objective.dropout is 2", 1),
+        ("--model.objective.prediction_type=epsilon", "the base model predicts v_prediction", 1),
+        ("--model.ema_decay=1", "model.ema_decay is 1.0, expected at least 0 and below 1", 1),
         ("--model.base=pyproject.toml", "python -m inference convert --source pyproject.toml", 1),
         ("--model.lora.rank=0", "lora.rank is 0, expected at least 1", 1),
         ("--model.lora.targets=[to_z]", "lora.targets are ['to_z']; no layer of the UNet", 1),
+        ("--data.framing.resolution=30", "resolution is 30, expected a multiple of 4", 1),
         ("--model.optimizer.learning_rate=fast", "learning_rate", 2),
         ("--model.objective.weighting=some", "weighting", 2),
         ("--data.bogus=1", "bogus", 2),

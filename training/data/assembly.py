@@ -6,6 +6,7 @@ together.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,16 @@ from data_gen.shards.stores import open_store
 from inference.noise import keyed_seed
 from training.data import order
 from training.data.framing import Framing, nearest
-from training.data.inspection import FaultyData, Findings, TextFault, inspect, report
+from training.data.inspection import (
+    FAULTY_FILE,
+    FaultyData,
+    Findings,
+    TextFault,
+    compare_sizes,
+    inspect,
+    report,
+    write_faults,
+)
 from training.data.latent_shards import LatentPairs, Latents, holds_latents
 from training.data.samples import Images, Source
 from training.data.sets import PairSet, chosen_rows, weights_of
@@ -39,7 +49,9 @@ class Plan:
         faulty: What becomes of pairs that cannot be used.
         cache: Where shards behind a URL are kept.
         text_fault: A test of instructions.
-        quiet: Show no progress and print no notes.
+        side_multiple: What the sides of images must be multiples of.
+        output: Folder of the run, where the pairs that cannot be used are listed.
+        quiet: Show no progress, print no notes and write nothing.
     """
 
     framing: Framing
@@ -51,6 +63,8 @@ class Plan:
     faulty: Faulty
     cache: Cache | None
     text_fault: TextFault
+    side_multiple: int
+    output: Path
     quiet: bool
 
 
@@ -71,6 +85,14 @@ class Assembled:
     left_out: Sequence[tuple[int, int]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """A set, and its rows that are within the recipe's bounds."""
+
+    reader: Reader | LatentPairs
+    rows: NDArray[np.int64]
+
+
 def assemble(sets: Sequence[PairSet], plan: Plan) -> Assembled:
     """Open data sets, look at all their pairs, and deal them into one line.
 
@@ -78,18 +100,23 @@ def assemble(sets: Sequence[PairSet], plan: Plan) -> Assembled:
         FaultyData: Pairs cannot be used, or several sets cannot; the message says all of it.
         FileNotFoundError, ValueError: The only thing that is wrong.
     """
-    opened = _opened(sets, plan)
+    _require_sides(plan)
+    some, unread = _opened(sets, plan)
+    opened = [one.reader for one in some]
     found = [
         inspect(
-            reader,
-            chosen_rows(reader, knobs),
+            one.reader,
+            one.rows,
             plan.framing,
             text_fault=plan.text_fault,
+            side_multiple=plan.side_multiple,
             quiet=plan.quiet,
         )
-        for reader, knobs in zip(opened, sets, strict=True)
+        for one in some
     ]
-    _judge(opened, found, plan)
+    if found and plan.framing.resolution is None:
+        compare_sizes(opened, found)
+    _judge(opened, found, unread, plan)
     sources = [_source(reader, plan.framing) for reader in opened]
     held_out: dict[str, tuple[int, int]] = {}
     parts: list[order.Line] = []
@@ -106,28 +133,29 @@ def assemble(sets: Sequence[PairSet], plan: Plan) -> Assembled:
     return Assembled(line=line, sources=sources, held_out=held_out, left_out=sorted(left_out))
 
 
-def _opened(sets: Sequence[PairSet], plan: Plan) -> list[Reader | LatentPairs]:
-    """Open all sets, and only then complain of those that cannot be."""
-    opened: list[Reader | LatentPairs] = []
-    faults: list[Exception] = []
+def _require_sides(plan: Plan) -> None:
+    name = "resolution" if plan.framing.bucket_multiple is None else "bucket_multiple"
+    if (getattr(plan.framing, name) or 0) % plan.side_multiple:
+        raise ValueError(
+            f"data.framing.{name} is {getattr(plan.framing, name)}, expected a multiple of "
+            f"{plan.side_multiple}: by so much the VAE shrinks images"
+        )
+
+
+def _opened(sets: Sequence[PairSet], plan: Plan) -> tuple[list[_Opened], list[Exception]]:
+    """The sets that can be opened, and what is wrong with the others."""
+    opened: list[_Opened] = []
+    unread: list[Exception] = []
     for knobs in sets:
         try:
             reader = _open(knobs, plan)
-            chosen_rows(reader, knobs)
-            opened.append(reader)
+            opened.append(_Opened(reader=reader, rows=chosen_rows(reader, knobs)))
         except (OSError, ValueError) as error:
-            faults.append(error)
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        said = "\n".join(f"  {fault}" for fault in faults)
-        raise FaultyData(
-            f"{said}\n{len(faults)} of {len(sets)} data sets cannot be read, see above"
-        )
-    kinds = {isinstance(reader, LatentPairs) for reader in opened}
+            unread.append(error)
+    kinds = {isinstance(one.reader, LatentPairs) for one in opened}
     if len(kinds) > 1:
         raise ValueError("some of data.sets hold latents and some images, expected one kind")
-    return opened
+    return opened, unread
 
 
 def _open(knobs: PairSet, plan: Plan) -> Reader | LatentPairs:
@@ -148,19 +176,41 @@ def _source(reader: Reader | LatentPairs, framing: Framing) -> Source:
     return Latents(reader) if isinstance(reader, LatentPairs) else Images(reader, framing)
 
 
-def _judge(readers: Sequence[Listing], found: Sequence[Findings], plan: Plan) -> None:
-    """Refuse what is faulty, or say what is left out; and what cannot be done with the rest."""
-    names = [reader.name for reader in readers]
-    faults = report(dict(zip(names, found, strict=True)))
+def _judge(
+    readers: Sequence[Listing],
+    found: Sequence[Findings],
+    unread: Sequence[Exception],
+    plan: Plan,
+) -> None:
+    """Refuse what is faulty, or say what is left out; and what cannot be done with the rest.
+
+    Args:
+        readers: The sets that could be opened.
+        found: What was found in each.
+        unread: What is wrong with the other sets.
+        plan: Whether pairs may be left out.
+    """
     count = sum(len(findings.faults) for findings in found)
     total = sum(len(findings.rows) for findings in found)
+    if not plan.quiet:
+        write_faults(plan.output, found)
+    if len(unread) == 1 and not count:
+        raise unread[0]
+    faults = [*filter(None, [report(found)]), *(f"  {fault}" for fault in unread)]
+    listed = f"listed in {plan.output / FAULTY_FILE}"
+    ends = []
+    if unread:
+        sets = len(unread) + len(readers)
+        ends.append(f"{len(unread)} of {sets} data sets cannot be read, see above")
     if count and plan.faulty == "refuse":
-        raise FaultyData(
-            f"{faults}\n{count:,} of {total:,} pairs cannot be trained on, see above: mend them, "
-            "or set data.faulty to leave_out"
+        ends.append(
+            f"{count:,} of {total:,} pairs cannot be trained on, {listed}: mend them, or set "
+            "data.faulty to leave_out"
         )
+    if ends:
+        raise FaultyData("\n".join([*faults, *ends]))
     if count and not plan.quiet:
-        print(f"{faults}\n{count:,} of {total:,} pairs are left out")
+        print("\n".join([*faults, f"{count:,} of {total:,} pairs are left out, {listed}"]))
     if plan.backwards:
         _require_inverses(readers, found, plan)
 

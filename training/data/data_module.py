@@ -146,6 +146,8 @@ class PairData(pl.LightningDataModule):
             faulty=self.faulty,
             cache=self.cache,
             text_fault=_length_test(backbone),
+            side_multiple=1 if backbone is None else backbone.latent_factor,
+            output=Path(trainer.default_root_dir),
             quiet=not trainer.is_global_zero,
         )
 

@@ -43,7 +43,8 @@ class Framing:
     """Knobs of what is done to a pair's images before the VAE sees them.
 
     Attributes:
-        resolution: Side of the square cut from the images, in pixels; None leaves them as stored.
+        resolution: Side of the square cut from the images, in pixels; None leaves them as stored,
+            which must all be of one size.
         enlarge_to: The shorter side is resized to a length drawn from `resolution` to this one and
             the square is cut at a random place (the paper: 256 and 288); None resizes to
             `resolution` and cuts the centre.

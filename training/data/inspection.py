@@ -4,20 +4,25 @@ A look decodes nothing: it reads texts, the first and the last bytes of pictures
 decodes badly all the same is passed over during training, see `samples`.
 """
 
+import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data_gen.imports.reading import BadPair, Listing, Look, require_like
+from data_gen.imports.reading import BadPair, Listing, Look, Size, require_like
+from inference.files import write_lines
 from training.data.framing import Framing
 
 SHOWN: Final = 3
 """Examples of each reason in a report."""
+FAULTY_FILE: Final = "faulty.jsonl"
+"""In the folder of a run: every pair that cannot be used, a line each."""
 
 TextFault = Callable[[str], str | None]
 """What is wrong with an instruction, such as its length; None where nothing is."""
@@ -41,12 +46,14 @@ class Findings:
     """What the looks at a set told.
 
     Attributes:
+        name: Of the set.
         rows: (N,) rows looked at.
         sizes: (N, 2) height and width of each source image; 0 where it is not known.
         invertible: How many have an inverse instruction; None where that was not looked at.
         faults: Row -> what is wrong with it.
     """
 
+    name: str
     rows: NDArray[np.int64]
     sizes: NDArray[np.int64]
     invertible: int | None
@@ -59,6 +66,7 @@ def inspect(
     framing: Framing,
     *,
     text_fault: TextFault = lambda text: None,
+    side_multiple: int = 1,
     quiet: bool = False,
 ) -> Findings:
     """Look at pairs of a set.
@@ -68,9 +76,12 @@ def inspect(
         rows: (N,) which of its pairs.
         framing: How pictures will be cut, which decides what sizes will do.
         text_fault: A further test of instructions.
+        side_multiple: What the VAE asks of the sides of pictures, where they are not cut.
         quiet: Show no progress.
     """
+    multiple = side_multiple if framing.resolution is None else 1
     found = Findings(
+        name=reader.name,
         rows=rows,
         sizes=np.zeros((len(rows), 2), dtype=np.int64),
         invertible=0 if reader.looks_within else None,
@@ -81,6 +92,7 @@ def inspect(
         try:
             _require_new(reader, row, first_with)
             look = _checked(reader.look(row), framing, text_fault)
+            _require_multiple(look.source, multiple)
         except BadPair as error:
             found.faults[row] = Fault(
                 where=reader.where(row), reason=error.reason, detail=error.detail
@@ -112,23 +124,60 @@ def _checked(look: Look, framing: Framing, text_fault: TextFault) -> Look:
     return look
 
 
-def report(findings: Mapping[str, Findings]) -> str:
-    """All faults of all sets by reason, with counts and the first few; empty where there is none.
+def _require_multiple(size: Size | None, multiple: int) -> None:
+    if size is not None and any(side % multiple for side in size):
+        raise BadPair(
+            f"its sides are no multiples of {multiple}, and data.framing.resolution is null",
+            str(size),
+        )
+
+
+def compare_sizes(readers: Sequence[Listing], found: Sequence[Findings]) -> None:
+    """Note the pairs whose size is not that of most, over all sets: uncut, no batch holds both.
 
     Args:
-        findings: Name of a set -> what was found in it.
+        readers: The sets.
+        found: What was found in each; faults are added to it.
     """
-    lines = [line for name, found in findings.items() for line in _lines(name, found)]
-    return "\n".join(lines)
+    known = np.concatenate([one.sizes[one.sizes.all(axis=1)] for one in found])
+    if not len(known):
+        return
+    sizes, counts = np.unique(known, axis=0, return_counts=True)
+    usual = Size(*sizes[counts.argmax()].tolist())
+    for reader, one in zip(readers, found, strict=True):
+        odd = one.sizes.all(axis=1) & (one.sizes != usual).any(axis=1)
+        for row, size in zip(one.rows[odd].tolist(), one.sizes[odd].tolist(), strict=True):
+            one.faults[row] = Fault(
+                where=reader.where(row),
+                reason="its size is not that of most, and data.framing.resolution is null",
+                detail=f"{Size(*size)}, expected {usual}",
+            )
 
 
-def _lines(name: str, found: Findings) -> list[str]:
+def write_faults(folder: Path, found: Sequence[Findings]) -> None:
+    """List every fault of every set in `FAULTY_FILE`; where there is none there is no such file."""
+    path = folder / FAULTY_FILE
+    listed = [{"set": one.name} | asdict(fault) for one in found for fault in one.faults.values()]
+    if listed:
+        write_lines(path, map(json.dumps, listed))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def report(found: Sequence[Findings]) -> str:
+    """Faults of all sets by reason, with counts and the first few; empty where there is none."""
+    return "\n".join(line for one in found for line in _lines(one))
+
+
+def _lines(found: Findings) -> list[str]:
     by_reason: dict[str, list[Fault]] = defaultdict(list)
     for fault in found.faults.values():
         by_reason[fault.reason].append(fault)
     if not by_reason:
         return []
-    lines = [f"{name}: {len(found.faults):,} of {len(found.rows):,} pairs cannot be trained on"]
+    lines = [
+        f"{found.name}: {len(found.faults):,} of {len(found.rows):,} pairs cannot be trained on"
+    ]
     for reason, faults in sorted(by_reason.items(), key=lambda item: -len(item[1])):
         lines += [f"  {len(faults):,} x {reason}", *_examples(faults)]
     return lines

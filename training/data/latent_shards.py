@@ -12,6 +12,7 @@ import json
 import math
 import tarfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,8 @@ from training.data.framing import Framing, Sizes
 from training.data.samples import SCORES, Draw, Sample
 
 NUMBERS: Final = ("p", "guidance", *SCORES)
+TEXTS: Final = ("instruction", "inverse_instruction", "caption", "edited_caption")
+"""Of a pair; those that are not known are empty."""
 _ABOUT: Final = b"latents"
 _ENDS: Final = ("offset", "size")
 _PLACES: Final = ("latents_offset", "latents_size", "json_offset", "json_size")
@@ -143,11 +146,14 @@ class LatentPairs:
         return len(self.groups)
 
     def where(self, row: int) -> str:
-        """Shard and key."""
-        return f"{self.shards[row]}, {self.key(row)}"
+        """Shard and key, and of which pair it is, where that can be read."""
+        place = f"{self.shards[row]}, {self.key(row)}"
+        with suppress(BadPair, OSError):
+            place += f" of {self._texts(self._members(row, 'json')['json'])['key']}"
+        return place
 
     def key(self, row: int) -> str:
-        """That of the pair."""
+        """Of its members."""
         return str(self._columns["key"][row].as_py())
 
     def look(self, row: int) -> Look:
@@ -176,7 +182,7 @@ class LatentPairs:
         return tuple(math.nan if score is None else score for score in found)
 
     def latents(self, row: int) -> tuple[dict[str, str], dict[str, Tensor]]:
-        """Texts and tensors of a pair, see `packed`; raises `BadPair`."""
+        """Key and texts of a pair, and its tensors, see `packed`; raises `BadPair`."""
         members = self._members(row, "json", "latents")
         try:
             tensors = load(members["safetensors"])
@@ -226,8 +232,8 @@ class LatentPairs:
 
     def _texts(self, content: bytes) -> dict[str, str]:
         try:
-            found = dict(json.loads(content))
-            return {name: str(found[name]) for name in ("instruction", "inverse_instruction")}
+            found = {"caption": "", "edited_caption": ""} | dict(json.loads(content))
+            return {name: str(found[name]) for name in ("key", *TEXTS)}
         except (ValueError, KeyError, TypeError) as error:
             raise BadPair("its JSON describes no pair") from error
 
@@ -256,9 +262,8 @@ class Latents:
         means = torch.stack([tensors[f"{name}.mean"][0].float() for name in ("source", "edited")])
         source, edited = map(to_numpy, decode(means * self.reader.about.scaling_factor))
         key, group = self.reader.key(row), self.reader.groups[row]
-        blank = {"caption": "", "edited_caption": "", "edit_type": ""}
         return ImagePair(
-            triplet=EditTriplet(id=group, **blank, **texts),
+            triplet=EditTriplet(id=group, edit_type="", **{name: texts[name] for name in TEXTS}),
             key=key,
             source=source,
             edited=edited,

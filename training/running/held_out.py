@@ -1,5 +1,6 @@
 """Edits of held-out pairs while training goes on, and what is measured on them."""
 
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
+from tqdm import tqdm
 
 from inference.clip import load_clip
 from inference.editors.editor import EditRequest
@@ -47,7 +49,7 @@ class HeldOutEdits(Callback):
     - `held_out/l1`: mean L1 distance of output and expected image on [-1, 1], and
       `held_out/l1_of_copying`, the same for the source left as it is.
     - with `clip`: `held_out/image_similarity` against `held_out/directional_similarity`, the two
-      axes of the paper's figure 8.
+      axes of the paper's figure 8; the latter of the pairs whose captions are known.
     - with `shapes`: `held_out/accuracy`, the share of the outputs that read back as asked.
 
     Attributes:
@@ -80,6 +82,16 @@ class HeldOutEdits(Callback):
         self.every, self.samples, self.shapes = every, samples, shapes
         self.scorer = None if clip is None else load_clip(clip)
         self.latest: HeldOutLoss | None = None
+        self._said = False
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say where there is nothing to edit."""
+        data = cast(PairData, cast(Any, trainer).datamodule)
+        if trainer.is_global_zero and self.samples and not data.assembled.held_out:
+            print(
+                f"note: data.held_out is {data.held_out:g}, which holds out no pair: there will be "
+                "no held_out/loss and no best.ckpt"
+            )
 
     def on_train_batch_end(
         self,
@@ -123,11 +135,23 @@ class HeldOutEdits(Callback):
         }
         if self.scorer is not None:
             found |= similarities(self.scorer, held, outputs)
+            self._note_captions(held)
         if self.shapes:
             found["accuracy"] = carried_out_share(held, outputs)
         sources, expected = ([from_numpy(i) for i in side] for side in (held.sources, held.edited))
         picture = contact_sheet(held.instructions, sources, outputs, expected)
         _publish(trainer, {f"held_out/{name}": value for name, value in found.items()}, picture)
+
+    def _note_captions(self, held: HeldOut) -> None:
+        """Say once of how many pairs the directional similarity is."""
+        known, count = sum(held.captioned), len(held.captioned)
+        if known < count and not self._said:
+            tqdm.write(
+                f"note: {count - known} of {count} held-out pairs have no captions: "
+                f"held_out/directional_similarity is {'of the others' if known else 'left out'}",
+                file=sys.stderr,
+            )
+        self._said = True
 
 
 def _publish(trainer: pl.Trainer, figures: dict[str, float], picture: Image.Image) -> None:

@@ -22,13 +22,18 @@ QUARTERS: Final = 4
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """B held-out pairs, cut to size; images are (H, W, 3) uint8."""
+    """B held-out pairs, cut to size; images are (H, W, 3) uint8, unknown captions empty."""
 
     instructions: list[str]
     captions: list[str]
     edited_captions: list[str]
     sources: list[Pixels]
     edited: list[Pixels]
+
+    @property
+    def captioned(self) -> list[bool]:
+        """Whether both captions of a pair are known."""
+        return [bool(a and b) for a, b in zip(self.captions, self.edited_captions, strict=True)]
 
     @classmethod
     def of(cls, pairs: Sequence[ImagePair], framing: Framing) -> Self:
@@ -96,17 +101,21 @@ def distance(outputs: Sequence[Tensor], expected: Sequence[Pixels]) -> float:
 
 
 def similarities(scorer: ClipScorer, held: HeldOut, outputs: Sequence[Tensor]) -> dict[str, float]:
-    """CLIP's image and directional similarity of sources and outputs, in the mean."""
+    """CLIP's image and directional similarity of sources and outputs, in the mean.
+
+    The latter is of the pairs whose captions are known, and left out where there is none.
+    """
     scores = scorer.scores(
         torch.stack([from_numpy(image) for image in held.sources]),
         torch.stack(list(outputs)),
         held.captions,
         held.edited_captions,
     )
-    return {
-        "image_similarity": scores["image_image"].mean().item(),
-        "directional_similarity": scores["directional"].mean().item(),
-    }
+    found = {"image_similarity": scores["image_image"].mean().item()}
+    known = torch.tensor(held.captioned)
+    if known.any():
+        found["directional_similarity"] = scores["directional"][known].mean().item()
+    return found
 
 
 def carried_out_share(held: HeldOut, outputs: Sequence[Tensor]) -> float:

@@ -20,7 +20,11 @@ from training.data.samples import Batch, collate
 def reader(shards: Path, **knobs) -> PairData:
     data = PairData(shards, batch_size=4, **{"held_out": 0.0, "seed": 3} | knobs)
     data.trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, max_steps=1
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        max_steps=1,
+        default_root_dir=shards.parent,
     )
     data.setup("fit")
     return data

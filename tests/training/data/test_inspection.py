@@ -83,14 +83,52 @@ def test_all_faults_are_in_one_report_and_no_step_is_made(
         "1 x a picture is no PNG, JPEG or WebP\n      line 9",
     ):
         assert expected in said
-    last = said.strip().splitlines()[-1]
-    assert last.startswith("14 of 20 pairs cannot be trained on, see above: mend them, or set")
+    last, whole = said.strip().splitlines()[-1], tmp_path / "run" / "faulty.jsonl"
+    expected = f"14 of 20 pairs cannot be trained on, listed in {whole}: mend them, or set data.fau"
+    assert last.startswith(expected)
     assert "training:" not in said
+    listed = [json.loads(line) for line in whole.read_text().splitlines()]
+    lines = [4, 2, 3, *range(5, 16)]
+    assert sorted(one["where"] for one in listed) == sorted(f"line {line}" for line in lines)
+    assert {one["set"] for one in listed} == {str(faulty)}
+    assert sum(one["reason"] == "a file is not there" for one in listed) == 7
 
-    main(fit(tiny_folder, tmp_path / "run2", f"--data.sets={sets}", "--data.faulty=leave_out"))
-    said = capsys.readouterr().out
-    assert "14 of 20 pairs are left out" in said
-    assert "3 steps done" in said
+    command = fit(tiny_folder, tmp_path / "run2", f"--data.sets={sets}", "--data.faulty=leave_out")
+    command.remove("--data.held_out=0")
+    command.remove("--held_out_edits.samples=0")
+    clip = "--held_out_edits.clip=inference/shapes/models/clip"
+    more = ["--data.held_out=0.5", "--held_out_edits.every=3", "--model.settings.steps=1"]
+    main([*command, *more, clip])
+    said = capsys.readouterr()
+    listed_in = f"listed in {tmp_path / 'run2' / 'faulty.jsonl'}"
+    assert f"14 of 20 pairs are left out, {listed_in}" in said.out
+    assert "3 steps done" in said.out
+    assert (
+        "held-out pairs have no captions: held_out/directional_similarity is left out" in said.err
+    )
+
+
+def test_uncut_pictures_must_fit_the_vae_and_one_another(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = [(32, 32), (32, 40), (32, 32), (30, 30), (32, 32)]
+    rows = []
+    for number, size in enumerate(sizes):
+        for side in ("a", "b"):
+            Image.new("RGB", size, (9 * number, 99, 9)).save(tmp_path / f"{number}{side}.png")
+        rows.append({"source": f"{number}a.png", "target": f"{number}b.png", "instruction": "do"})
+    path = tmp_path / "edits.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    sets = json.dumps([{"path": str(path), "layout": "jsonl"}])
+    with pytest.raises(SystemExit):
+        main(fit(tiny_folder, tmp_path / "run", f"--data.sets={sets}"))
+    said, uncut = capsys.readouterr().err, ", and data.framing.resolution is null\n      "
+    for expected in (
+        f"1 x its size is not that of most{uncut}line 2: 32x40, expected 32x32",
+        f"1 x its sides are no multiples of 4{uncut}line 4: 30x30",
+        "2 of 5 pairs cannot be trained on",
+    ):
+        assert expected in said
 
 
 def test_what_is_wrong_with_several_sets_is_told_together(
@@ -109,6 +147,22 @@ def test_what_is_wrong_with_several_sets_is_told_together(
         "no index at nowhere/index.parquet",
         "'ftp://host/data' is no folder or URL that is read here",
         "3 of 3 data sets cannot be read",
+    ):
+        assert expected in said
+
+
+def test_pairs_are_looked_at_where_another_set_is_missing(
+    faulty: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = [{"path": "nowhere"}, {"path": str(faulty), "layout": "jsonl"}]
+    with pytest.raises(SystemExit):
+        main(fit(tiny_folder, tmp_path / "run", f"--data.sets={json.dumps(sets)}"))
+    said = capsys.readouterr().err
+    for expected in (
+        "7 x a file is not there",
+        "no index at nowhere/index.parquet",
+        "1 of 2 data sets cannot be read, see above",
+        "14 of 20 pairs cannot be trained on, listed in",
     ):
         assert expected in said
 

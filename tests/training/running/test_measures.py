@@ -1,5 +1,7 @@
 """What is measured on held-out pairs tells right edits from none, and counts as it says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,20 @@ def test_an_untouched_picture_is_alike_and_goes_nowhere(held: HeldOut) -> None:
     assert untouched["directional_similarity"] == 0
     edited = similarities(scorer, held, [from_numpy(image) for image in held.edited])
     assert edited["image_similarity"] < 0.999
+
+
+def test_a_direction_is_measured_where_captions_are_known(held: HeldOut) -> None:
+    scorer, outputs = load_clip(MODELS / "clip"), [from_numpy(image) for image in held.edited]
+    count = len(held.captions)
+    one = replace(held, captions=[held.captions[0], *[""] * (count - 1)])
+    assert one.captioned == [True, *[False] * (count - 1)]
+    alone = HeldOut(**{name: value[:1] for name, value in vars(held).items()})
+    found, expected = (
+        similarities(scorer, some, outputs[: len(some.captions)]) for some in (one, alone)
+    )
+    assert found["directional_similarity"] == pytest.approx(expected["directional_similarity"])
+    none = similarities(scorer, replace(held, edited_captions=[""] * count), outputs)
+    assert none.keys() == {"image_similarity"}
 
 
 def test_stable_diffusion_costs_what_is_known_of_it() -> None:
