@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -205,13 +205,20 @@ def _compare(source: Prompt, target: Prompt, *, substitute: bool) -> tuple[list[
     elsewhere, from_elsewhere = {i for i, _ in moved}, {j for _, j in moved}
     deleted = []
     for olds, news in _gaps(anchors, len(old), len(new)):
-        gone = [position for i in olds if i not in elsewhere for position in old[i]]
-        come = [position for j in news if j not in from_elsewhere for position in new[j]]
+        gone = [old[i] for i in olds if i not in elsewhere]
+        come = [new[j] for j in news if j not in from_elsewhere]
         if not come:
-            deleted += gone
+            deleted += chain.from_iterable(gone)
         elif gone and substitute:
-            links.append((gone, come))
+            links += _substitution(gone, come)
     return links, deleted
+
+
+def _substitution(gone: Sequence[range], come: Sequence[range]) -> list[Link]:
+    """Word by word where as many stand on both sides; else all of the one for all of the other."""
+    if len(gone) == len(come):
+        return list(zip(gone, come, strict=True))
+    return [([*chain.from_iterable(gone)], [*chain.from_iterable(come)])]
 
 
 def _frame(source: Prompt, target: Prompt) -> Iterator[Link]:

@@ -151,6 +151,20 @@ def test_the_tail_after_a_swap_of_other_length_stays_aligned(prompt) -> None:
         assert taken_from(source, target, word) == {word}
 
 
+def test_as_many_words_in_place_of_others_are_swapped_one_by_one(prompt) -> None:
+    source, target = prompt("a tortoise plushy"), prompt("a red capybara")
+    assert taken_from(source, target, "red") == {"tortoise"}
+    assert taken_from(source, target, "capybara") == {"plu", "shy"}
+    mass = align(source, target, substitute=True).matrix.sum(dim=1)
+    torch.testing.assert_close(mass, torch.ones(LENGTH))
+
+
+def test_more_or_fewer_words_in_place_of_others_share_them_all(prompt) -> None:
+    source, target = prompt("a tortoise plushy"), prompt("a very red capybara")
+    for word in ("very", "red", "capybara"):
+        assert taken_from(source, target, word) == {"tortoise", "plu", "shy"}
+
+
 def test_deleted_words_are_not_injected_through_the_padding(prompt) -> None:
     source, target = prompt("a black cat on a mat"), prompt("a cat")
     alignment = align(source, target, substitute=False)
