@@ -23,6 +23,8 @@ SIDE = 16
 class Blend:
     """Keep the source wherever neither prompt's words are to be seen (Prompt-to-Prompt, 3.2).
 
+    Words are named as in `Prompt.find`, so that one of several alike can be meant.
+
     Attributes:
         source: Words of the source prompt whose place may change.
         target: Words of the target prompt that may show.

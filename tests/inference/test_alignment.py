@@ -72,10 +72,14 @@ def test_words_are_found_whatever_stands_around_them(prompt, text, phrase, expec
 
 
 def test_an_occurrence_or_characters_pick_one_of_several(prompt) -> None:
-    found = prompt("a cat and a cat")
+    found = prompt("a cat and a Cat")
     assert found.find("cat") == (2, 5)
-    assert found.find("cat", occurrence=2) == (5,)
-    assert found.positions((12, 15)) == (5,)
+    assert found.find("cat@1") == (2,)
+    assert found.find("cat@2") == found.find("@12:15") == (5,)
+    assert found.find("a  cat@2") == found.find("@10:15") == (4, 5)
+    assert prompt("mail @42").find("@42") == (2, 3, 4)
+    twins = prompt("a teddy bear beside a teddy bear")
+    assert twins.find("teddy bear@2") == twins.find("@22:32") == (6, 7)
 
 
 def test_a_word_of_several_tokens_is_one_word(prompt) -> None:
@@ -85,22 +89,22 @@ def test_a_word_of_several_tokens_is_one_word(prompt) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phrase", "occurrence", "message"),
+    ("word", "message"),
     [
-        ("dog", None, "the prompt 'a cat and a cat' has no 'dog'"),
-        ("ca", None, "has no 'ca'"),
-        ("cat", 3, "has 'cat' 2 times, so there is no occurrence 3"),
-        (" ", None, "is empty"),
+        ("dog", "the prompt 'a cat and a cat' has no 'dog'"),
+        ("dog@1", "has no 'dog'"),
+        ("ca", "has no 'ca'"),
+        ("cat@3", "has 'cat' 2 times, so there is no 'cat@3'"),
+        ("cat@0", "has 'cat' 2 times, so there is no 'cat@0'"),
+        ("@1:2", "characters 1 to 2 of 'a cat and a cat' are no word"),
+        ("@5:2", "characters 5 to 2 of 'a cat and a cat' are no word"),
+        ("@12:16", "has 15 characters, so there is no '@12:16'"),
+        (" ", "is empty"),
     ],
 )
-def test_a_word_that_is_not_there_is_an_error(prompt, phrase, occurrence, message) -> None:
+def test_a_word_that_is_not_there_is_an_error(prompt, word, message) -> None:
     with pytest.raises(WordNotFound, match=message):
-        prompt("a cat and a cat").find(phrase, occurrence)
-
-
-def test_characters_between_words_are_an_error(prompt) -> None:
-    with pytest.raises(WordNotFound, match="characters 1 to 2 of 'a cat' are no word"):
-        prompt("a cat").positions((1, 2))
+        prompt("a cat and a cat").find(word)
 
 
 def test_a_prompt_over_the_limit_is_an_error(prompt) -> None:
@@ -193,7 +197,7 @@ def test_insertions_keep_their_own(prompt) -> None:
 def test_of_repeated_words_those_in_the_same_company_are_anchors(prompt) -> None:
     source, target = prompt("a red cat and a blue dog"), prompt("a blue dog")
     alignment = align(source, target, substitute=True)
-    (article,) = source.find("a", occurrence=2)
+    (article,) = source.find("a@2")
     assert alignment.matrix[article, 1] == 1
 
 
