@@ -2,7 +2,9 @@
 
 import gzip
 import random
-from itertools import pairwise
+import re
+from collections import Counter
+from itertools import chain, pairwise, takewhile
 from pathlib import Path
 
 import open_clip
@@ -11,7 +13,16 @@ import torch
 from open_clip.tokenizer import bytes_to_unicode
 from transformers import CLIPTokenizer
 
-from inference.alignment import START, Prompt, WordNotFound, align, read_prompt, shared_words
+from inference.alignment import (
+    START,
+    Alignment,
+    Prompt,
+    WordNotFound,
+    align,
+    read_prompt,
+    shared_words,
+)
+from inference.attention import CrossMaps, edited_maps
 from inference.backbone import PromptTooLong
 
 LENGTH = 77
@@ -237,38 +248,136 @@ def edited(text: str, rng: random.Random) -> str:
     words = text.split()
     for _ in range(rng.randint(1, 3)):
         place = rng.randrange(len(words))
-        match rng.randrange(4):
+        match rng.randrange(5):
             case 0:
                 words[place] = rng.choice(NOUNS + ADJECTIVES)
             case 1 if len(words) > 2:
                 del words[place]
             case 2:
                 words.insert(place, rng.choice(ADJECTIVES))
+            case 3:
+                words.append(words.pop(place))
             case _:
                 words += rng.choice(["in snow", "as a sketch", "and a dog"]).split()
     return " ".join(words)
 
 
-def test_three_hundred_pairs(prompt) -> None:
+@pytest.fixture(scope="module")
+def pairs(tokenizer) -> list[tuple[Prompt, Prompt]]:
+    """Three hundred prompts and edits of them: words changed, gone, come and moved."""
     rng = random.Random(1)
-    for _ in range(300):
-        text = sentence(rng)
-        source, target = prompt(text), prompt(edited(text, rng))
-        for substitute in (True, False):
-            alignment = align(source, target, substitute=substitute)
-            mass = alignment.matrix.sum(dim=1)
-            assert torch.isfinite(alignment.matrix).all()
-            # Every source token's attention goes somewhere exactly once, but for words that a
-            # refinement replaces by their own.
-            at_most_one = (mass == 1) | torch.isclose(mass, torch.tensor(1.0))
-            assert (at_most_one | (~torch.tensor(substitute) & (mass == 0))).all()
-            # What takes attention takes it from words if it is one, and else from its like.
-            assert not alignment.matrix[1 : source.end, target.end :].any()
-            assert not alignment.matrix[source.end :, 1 : target.end].any()
-            assert alignment.matrix[source.end, target.end] == 1
-            assert alignment.matrix[START, START] == 1
-        spelt = [source.text[slice(*span)].lower() for span in source.spans]
-        for position in range(1, target.end):
-            rows = align(source, target, substitute=False).matrix[:, position].nonzero().flatten()
-            here = target.text[slice(*target.spans[position - 1])].lower()
-            assert all(spelt[row - 1] == here for row in rows.tolist())
+    texts = [sentence(rng) for _ in range(300)]
+    return [
+        (read_prompt(tokenizer, text, LENGTH), read_prompt(tokenizer, edited(text, rng), LENGTH))
+        for text in texts
+    ]
+
+
+BOTH = pytest.mark.parametrize("substitute", [True, False])
+
+
+def spelling(prompt: Prompt, span: tuple[int, int]) -> str:
+    return "".join(prompt.text[slice(*prompt.spans[p - 1])] for p in range(*span)).lower()
+
+
+def spellings(prompt: Prompt) -> list[str]:
+    return [spelling(prompt, span) for span in prompt.words()]
+
+
+def test_every_word_of_every_pair_is_found(pairs) -> None:
+    for found in chain.from_iterable(pairs):
+        positions = [p for span in found.words() for p in range(*span)]
+        assert positions == list(range(1, found.end))
+        words = re.findall(r"\w+", found.text.lower())
+        seen: Counter[str] = Counter()
+        for word in words:
+            seen[word] += 1
+            at = found.find(f"{word}@{seen[word]}")
+            assert spelling(found, (at[0], at[-1] + 1)) == word
+            every = [found.find(f"{word}@{n + 1}") for n in range(words.count(word))]
+            assert list(found.find(word)) == sorted(chain.from_iterable(every))
+
+
+@BOTH
+def test_mass_is_preserved(pairs, substitute: bool) -> None:
+    for source, target in pairs:
+        matrix = align(source, target, substitute=substitute).matrix
+        there = Counter(spellings(target))
+        fewer = Counter(spellings(source)) - there
+        words = {p: spelling(source, span) for span in source.words() for p in range(*span)}
+        for position, mass in enumerate(matrix.sum(dim=1).tolist()):
+            # A refinement leaves words that were replaced by others without a place.
+            if mass == 0:
+                assert not substitute
+                assert words[position] in fewer
+            else:
+                assert mass == pytest.approx(1)
+            if position != START and matrix[position, START]:
+                assert words[position] in fewer
+        # Words take attention from words, and all else from its like.
+        assert not matrix[1 : source.end, target.end :].any()
+        assert not matrix[source.end :, 1 : target.end].any()
+        assert matrix[source.end, target.end] == 1
+        assert matrix[START, START] == 1
+
+
+def maps_to(alignment: Alignment, old: tuple[int, int], new: tuple[int, int]) -> bool:
+    """Whether a target's word takes attention, token by token, from a source's and nothing else."""
+    expected = torch.zeros(LENGTH, new[1] - new[0])
+    expected[range(*old), range(new[1] - new[0])] = 1
+    is_taken = bool(alignment.taken[new[0] : new[1]].all())
+    return is_taken and torch.equal(alignment.matrix[:, new[0] : new[1]], expected)
+
+
+@BOTH
+def test_a_word_that_both_prompts_have_once_is_its_own(pairs, substitute: bool) -> None:
+    moved = 0
+    for source, target in pairs:
+        alignment = align(source, target, substitute=substitute)
+        old, new = spellings(source), spellings(target)
+        once = [word for word in old if old.count(word) == new.count(word) == 1]
+        for word in once:
+            before, after = source.words()[old.index(word)], target.words()[new.index(word)]
+            assert maps_to(alignment, before, after)
+        moved += once != [word for word in new if word in once]
+    assert moved > 30
+
+
+@BOTH
+def test_where_pairs_begin_and_end_alike_their_words_are_anchors(pairs, substitute: bool) -> None:
+    for source, target in pairs:
+        alignment = align(source, target, substitute=substitute)
+        old, new = spellings(source), spellings(target)
+        for step in (1, -1):
+            words = zip(old[::step], new[::step], strict=False)
+            alike = takewhile(lambda two: two[0] == two[1], words)
+            spans = zip(source.words()[::step], target.words()[::step], strict=False)
+            for (word, _), (before, after) in zip(alike, spans, strict=False):
+                if old.count(word) == new.count(word):  # else another may be meant
+                    assert maps_to(alignment, before, after)
+
+
+def test_over_long_ones_of_every_pair_are_refused(pairs, prompt) -> None:
+    for found in chain.from_iterable(pairs):
+        with pytest.raises(PromptTooLong, match="the text encoder reads 77"):
+            prompt(f"{found.text} " * (LENGTH // len(found.ids) + 1))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a cat on a mat", "a dog on a mat"),
+        ("a tortoise plushy sitting on grass", "a capybara plushy sitting on grass"),
+        ("a capybara on grass", "a cat on grass"),
+        ("a tortoise plushy", "a red capybara"),
+        ("a lovely-dog is eating", "a lion is eating"),
+        ("cat dog", "dog cat"),
+    ],
+)
+def test_a_swap_keeps_the_mass_of_maps(prompt, before: str, after: str) -> None:
+    alignment = align(prompt(before), prompt(after), substitute=True)
+    maps = torch.rand(2, 3, 5, LENGTH, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    edits = CrossMaps.of([((0, 1), alignment)], torch.device("cpu"))
+    [found] = edited_maps(edits, lambda rows: maps[list(rows)])
+    torch.testing.assert_close(found.sum(dim=-1), torch.ones(3, 5))
+    assert (found - maps[1]).abs().max() > 1e-3
