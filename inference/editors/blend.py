@@ -83,7 +83,7 @@ def _holds(prompt: Prompt, word: str) -> bool:
 
 
 def blend_grid(unet: UNet2DConditionModel, height: int, width: int) -> tuple[int, int]:
-    """Of the resolutions at which the UNet looks at the text, that nearest to 16 by 16.
+    """Of the resolutions at which the UNet's outer blocks see the text, that nearest to 16 by 16.
 
     Args:
         unet: The model.

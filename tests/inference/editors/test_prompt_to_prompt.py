@@ -155,6 +155,24 @@ def test_where_all_may_change_blending_does_nothing(tiny_backbone: Backbone) -> 
     close(blended, expected)
 
 
+@pytest.mark.parametrize("size", [(24, 48), (48, 24)])
+def test_blending_suits_pictures_that_are_not_square(
+    tiny_backbone: Backbone, size: tuple[int, int]
+) -> None:
+    request = replace(SWAP, image=keyed_noise("wide", shape=(3, *size)).tanh())
+
+    def edited(**knobs: Any) -> tuple[Tensor, Tensor]:
+        [pair] = editor(tiny_backbone, inversion=Direct(), **knobs).edit_pairs([request])
+        return pair
+
+    source, target = edited(blend=Blend(target=("dog",), threshold=1.0, start=0.0))
+    assert source.shape == target.shape == (3, *size)
+    assert torch.equal(source, target)
+    everywhere = edited(blend=Blend(target=("dog",), threshold=-1.0, start=0.0))
+    close(everywhere[1], edited()[1])
+    assert (everywhere[1] - source).abs().max() > 1e-3
+
+
 def test_a_picture_does_not_depend_on_its_company(tiny_backbone: Backbone) -> None:
     method = editor(tiny_backbone, blend=Blend(source=("cat",)))
     alone = [method.edit([request])[0] for request in (SWAP, LONGER, SAME)]
