@@ -214,7 +214,7 @@ def _compare(source: Prompt, target: Prompt, *, substitute: bool) -> tuple[list[
     moved = _moved_words(spelt, anew, anchors)
     links: list[Link] = [(old[i], new[j]) for i, j in [*anchors, *moved]]
     elsewhere, from_elsewhere = {i for i, _ in moved}, {j for _, j in moved}
-    deleted = []
+    deleted: list[int] = []
     for olds, news in _gaps(anchors, len(old), len(new)):
         gone = [old[i] for i in olds if i not in elsewhere]
         come = [new[j] for j in news if j not in from_elsewhere]
