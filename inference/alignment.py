@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ START = 0
 """Position of the start token, which attention rests on where it looks at no word."""
 
 _WORD = re.compile(r"\w+|[^\w\s]")
+_OCCURRENCE = re.compile(r"(.*\S)@(\d+)")
+_CHARACTERS = re.compile(r"@(\d+):(\d+)")
 _ADJACENT = 1e-3
 """What it is worth that two shared words follow each other in both prompts: decides ties only."""
 
@@ -67,45 +69,54 @@ class Prompt:
                 found.append((first, last))
         return found
 
-    def find(self, phrase: str, occurrence: int | None = None) -> tuple[int, ...]:
-        """Token positions of words in the prompt, whatever their case and spacing.
+    def find(self, word: str) -> tuple[int, ...]:
+        """Token positions of a word in the prompt, whatever its case and spacing.
 
         Args:
-            phrase: One word or several, whole ones.
-            occurrence: Which of several, from 1; None takes them all.
+            word: One word or several, whole ones, wherever they occur: `cat`, `teddy bear`. `cat@2`
+                is the second occurrence alone; `@12:15` are the words that any character from 12
+                to before 15 belongs to, counted from 0.
 
         Raises:
-            WordNotFound: They are not there, or not that often.
+            WordNotFound: It is not there, or not that often.
         """
+        if characters := _CHARACTERS.fullmatch(word):
+            return self._at((int(characters[1]), int(characters[2])))
+        occurrence = _OCCURRENCE.fullmatch(word)
+        phrase = occurrence[1] if occurrence else word
+        matches = self._matches(phrase)
+        if not matches:
+            raise WordNotFound(f"the prompt {self.text!r} has no {phrase!r}")
+        if occurrence:
+            number = int(occurrence[2])
+            if not 1 <= number <= len(matches):
+                raise WordNotFound(
+                    f"the prompt {self.text!r} has {phrase!r} {len(matches)} times, "
+                    f"so there is no {word!r}"
+                )
+            matches = [matches[number - 1]]
+        return tuple(position for match in matches for position in self._at(match))
+
+    def _matches(self, phrase: str) -> list[Span]:
+        """The characters of each occurrence of whole words."""
         words = phrase.split()
         if not words:
             raise WordNotFound("the word to find is empty")
         pattern = r"\s+".join(map(re.escape, words))
-        bounded = (r"(?<!\w)" if phrase.strip()[0].isalnum() else "") + pattern
-        bounded += r"(?!\w)" if phrase.strip()[-1].isalnum() else ""
-        matches = list(re.finditer(bounded, self.text, re.IGNORECASE))
-        if not matches:
-            raise WordNotFound(f"the prompt {self.text!r} has no {phrase!r}")
-        if occurrence is not None:
-            if not 1 <= occurrence <= len(matches):
-                raise WordNotFound(
-                    f"the prompt {self.text!r} has {phrase!r} {len(matches)} times, "
-                    f"so there is no occurrence {occurrence}"
-                )
-            matches = [matches[occurrence - 1]]
-        return tuple(p for match in matches for p in self.positions(match.span()))
+        bounded = (r"(?<!\w)" if words[0][0].isalnum() else "") + pattern
+        bounded += r"(?!\w)" if words[-1][-1].isalnum() else ""
+        return [match.span() for match in re.finditer(bounded, self.text, re.IGNORECASE)]
 
-    def positions(self, characters: Span) -> tuple[int, ...]:
-        """Positions of the tokens that stand for any of some characters.
-
-        Raises:
-            WordNotFound: No token does.
-        """
+    def _at(self, characters: Span) -> tuple[int, ...]:
+        start, stop = characters
+        if stop > len(self.text):
+            raise WordNotFound(
+                f"the prompt {self.text!r} has {len(self.text)} characters, "
+                f"so there is no '@{start}:{stop}'"
+            )
         first, last = self._positions(characters)
         if first >= last:
-            raise WordNotFound(
-                f"characters {characters[0]} to {characters[1]} of {self.text!r} are no word"
-            )
+            raise WordNotFound(f"characters {start} to {stop} of {self.text!r} are no word")
         return tuple(range(first, last))
 
     def _positions(self, characters: Span) -> Span:
@@ -203,15 +214,22 @@ def _compare(source: Prompt, target: Prompt, *, substitute: bool) -> tuple[list[
     moved = _moved_words(spelt, anew, anchors)
     links: list[Link] = [(old[i], new[j]) for i, j in [*anchors, *moved]]
     elsewhere, from_elsewhere = {i for i, _ in moved}, {j for _, j in moved}
-    deleted = []
+    deleted: list[int] = []
     for olds, news in _gaps(anchors, len(old), len(new)):
-        gone = [position for i in olds if i not in elsewhere for position in old[i]]
-        come = [position for j in news if j not in from_elsewhere for position in new[j]]
+        gone = [old[i] for i in olds if i not in elsewhere]
+        come = [new[j] for j in news if j not in from_elsewhere]
         if not come:
-            deleted += gone
+            deleted += chain.from_iterable(gone)
         elif gone and substitute:
-            links.append((gone, come))
+            links += _substitution(gone, come)
     return links, deleted
+
+
+def _substitution(gone: Sequence[range], come: Sequence[range]) -> list[Link]:
+    """Word by word where as many stand on both sides; else all of the one for all of the other."""
+    if len(gone) == len(come):
+        return list(zip(gone, come, strict=True))
+    return [([*chain.from_iterable(gone)], [*chain.from_iterable(come)])]
 
 
 def _frame(source: Prompt, target: Prompt) -> Iterator[Link]:

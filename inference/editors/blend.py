@@ -23,6 +23,8 @@ SIDE = 16
 class Blend:
     """Keep the source wherever neither prompt's words are to be seen (Prompt-to-Prompt, 3.2).
 
+    Words are named as in `Prompt.find`, so that one of several alike can be meant.
+
     Attributes:
         source: Words of the source prompt whose place may change.
         target: Words of the target prompt that may show.
@@ -85,7 +87,7 @@ def _holds(prompt: Prompt, word: str) -> bool:
 
 
 def blend_grid(unet: UNet2DConditionModel, height: int, width: int) -> tuple[int, int]:
-    """Of the resolutions at which the UNet looks at the text, that nearest to 16 by 16.
+    """Of the resolutions at which the UNet's outer blocks see the text, that nearest to 16 by 16.
 
     Args:
         unet: The model.

@@ -46,7 +46,8 @@ class PromptToPrompt:
         substitute: Whether a word in place of another takes its attention (word swap), or only the
             words that both prompts share do (refinement).
         cross: When cross-attention is the source's.
-        cross_of: The same for single words of the target prompt.
+        cross_of: The same for single words of the target prompt (`cat@2` is its second cat,
+            `@12:15` the word at those characters).
         self_attention: When self-attention is the source's.
         self_positions: Most latent positions of a self-attention site that shares.
         weights: Words of the target prompt and the factors on the attention that they get, in

@@ -209,7 +209,11 @@ class _Way:
         return self.step(i, self._noised(i, noise), self._noised(i + 1, noise))
 
     def random_trajectory(self) -> Tensor:
-        """(S + 1, B, C, h, w), with one noise for all steps."""
+        """(S + 1, B, C, h, w), with one noise for all steps.
+
+        It starts at the picture under the noise of the first step, of which schedules leave a
+        little to be seen; the paper's starts at noise alone.
+        """
         noise = self._noise()
         return torch.stack([self._noised(i, noise) for i in range(self.steps + 1)])
 

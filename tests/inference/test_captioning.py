@@ -14,6 +14,9 @@ import torch
 from PIL import Image
 from transformers import (
     BertTokenizer,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipImageProcessor,
@@ -70,6 +73,55 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def blip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BLIP-2, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("blip2")
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = Blip2Config(
+        vision_config={**small, "intermediate_size": 32, "image_size": 32, "patch_size": 16},
+        qformer_config={
+            **small,
+            "intermediate_size": 32,
+            "vocab_size": len(WORDS),
+            "encoder_hidden_size": 16,
+        },
+        text_config={
+            **small,
+            "model_type": "opt",
+            "ffn_dim": 32,
+            "word_embed_proj_dim": 16,
+            "vocab_size": len(WORDS) + 1,
+            "max_position_embeddings": 128,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            "pad_token_id": 0,
+        },
+        num_query_tokens=4,
+        image_token_index=len(WORDS),
+    )
+    Blip2ForConditionalGeneration(config).save_pretrained(folder)
+    processor = Blip2Processor(
+        image_processor=BlipImageProcessor(size={"height": 32, "width": 32}),
+        tokenizer=BertTokenizer(vocab={word: number for number, word in enumerate(WORDS)}),
+        num_query_tokens=4,
+    )
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_a_blip_2_says_what_it_generates(blip2: Path) -> None:
+    said = captioner_of(str(blip2), None, "cpu").caption(PICTURE)
+    assert said
+    assert set(said.split()) <= {word for word in WORDS if word[0] != "["}
+    processor = Blip2Processor.from_pretrained(blip2)
+    model = Blip2ForConditionalGeneration.from_pretrained(blip2).eval()
+    inputs = processor(images=to_pil(PICTURE), return_tensors="pt")
+    ids = model.generate(**inputs, max_new_tokens=60, do_sample=False)
+    assert said == processor.batch_decode(ids, skip_special_tokens=True)[0].strip()
 
 
 def test_a_transformers_captioner_says_what_the_model_generates(blip: Path) -> None:

@@ -175,6 +175,24 @@ def test_what_the_model_draws_is_edited_without_an_image(base: Path, tmp_path: P
     assert load_image(tmp_path / "dog.png").shape == (3, 32, 32)
 
 
+def test_words_are_named_on_the_command_line(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ["--editor", "prompt_to_prompt", "--model", base]
+    twins = ["--source", "a cat, a cat", "--target", "a cat, a red cat", "--steps", 2]
+    drawn = {}
+    for word in ("cat", "cat@2", "@13:16"):
+        options = [f"--weights.{word}", 2, f"--cross_of.{word}", "[0, 0.5]"]
+        blend = ["--blend.target", json.dumps([word]), "--blend.start", 0, "--blend.threshold", 0.9]
+        path = tmp_path / "drawn.png"
+        assert call(*named, *twins, *options, *blend, "--output", path) == 0
+        drawn[word] = load_image(path)
+    assert torch.equal(drawn["cat@2"], drawn["@13:16"])
+    assert not torch.equal(drawn["cat@2"], drawn["cat"])
+    assert call(*named, *twins, "--weights.cat@3", 2, "--output", path) == 1
+    assert "has 'cat' 2 times, so there is no 'cat@3'" in capsys.readouterr().err
+
+
 def test_an_inversion_is_made_once_and_used_for_edits(
     base: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,7 @@
 """No self-attention map is ever materialised, at the size where it would fill a GPU."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,11 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from inference import attention
-from inference.attention import CrossMaps, RowSharing, controlled
-from inference.editors.prompt_to_prompt import SELF_POSITIONS
+from inference.attention import RowSharing, controlled
+from inference.backbone import Backbone
+from inference.editors.editor import EditRequest
+from inference.editors.prompt_to_prompt import PromptToPrompt, _Control
 
 POSITIONS = 64 * 64
-TOKENS = 77
+TOKENS = 32
+"""Of the tiny model's prompts."""
 
 
 class _Shapes(TorchDispatchMode):
@@ -33,10 +36,20 @@ class _Shapes(TorchDispatchMode):
 
 
 @pytest.fixture(scope="module")
+def sharing(build_backbone: Callable[..., Backbone]) -> RowSharing:
+    """What Prompt-to-Prompt shares in its first step, of one request and with no blend."""
+    backbone = build_backbone()
+    assert backbone.text_length == TOKENS
+    editor = PromptToPrompt(backbone=backbone, weights={"dog": 2.0})
+    request = EditRequest(source="a red cat", target="a red dog")
+    return _Control([editor._control(request)], editor).at(0)
+
+
+@pytest.fixture(scope="module")
 def shapes_of() -> Iterator[Any]:
     """`shapes_of(sharing)`: of a call of Stable Diffusion 1.5's UNet, computed on no data."""
     attention._row_index.cache_clear()  # what it keeps is real data, and would become unreal
-    with FakeTensorMode():
+    with FakeTensorMode(allow_non_fake_inputs=True):
         unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
         inputs = torch.empty(4, 4, 64, 64), torch.tensor(500), torch.empty(4, TOKENS, 768)
 
@@ -55,13 +68,11 @@ def maps(seen: set[tuple[int, ...]], columns: int) -> set[tuple[int, ...]]:
     return {s for s in seen if len(s) >= 3 and s[-1] == columns and s[-2] in sides}
 
 
-def test_prompt_to_prompt_materialises_no_self_attention_map(shapes_of: Any) -> None:
-    eye, every = torch.eye(TOKENS)[None], torch.ones(1, TOKENS, dtype=torch.bool)
-    sharing = RowSharing(
-        self_attention=((2, 3),),
-        self_sites=lambda _, positions: positions <= SELF_POSITIONS,
-        cross_maps=CrossMaps(rows=((2, 3),), matrix=eye, taken=every),
-    )
+def test_prompt_to_prompt_materialises_no_self_attention_map(
+    sharing: RowSharing, shapes_of: Any
+) -> None:
+    assert sharing.self_attention == ((2, 3),)
+    assert sharing.cross_maps is not None
     seen = shapes_of(sharing)
     for level in range(3):
         assert not maps(seen, POSITIONS >> (2 * level))

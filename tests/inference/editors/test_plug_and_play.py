@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
 
+from inference import attention
 from inference.backbone import Backbone
 from inference.editors.editor import EditRequest
-from inference.editors.features import load_features
+from inference.editors.features import load_features, save_features
 from inference.editors.plug_and_play import PlugAndPlay, attention_sites, copied_feature
 from inference.guidance import cfg
+from inference.inversion.inverted import Inverted, conditional
 from inference.noise import keyed_noise
 from inference.samplers import ddim
 from inference.sampling import denoise
@@ -52,6 +53,54 @@ def test_without_injection_it_is_guidance_from_the_inverted_noise(
         torch.testing.assert_close(found, denoise(predict, sampler, start), rtol=1e-3, atol=1e-3)
 
 
+def test_all_of_the_source_injected_into_its_own_prompt_is_the_source(
+    tiny_backbone: Backbone,
+) -> None:
+    editor = PlugAndPlay(
+        backbone=tiny_backbone, steps=STEPS, negative_prompt="", features=1.0, attention=1.0
+    )
+    sampler = ddim(tiny_backbone.scheduler, STEPS)
+    states = [sampler.init_scale * keyed_noise("start", shape=(2, 4, 8, 8))]
+    with torch.no_grad():
+        predict = conditional(tiny_backbone, ["", ""], sampler)
+        denoise(predict, sampler, states[0], callback=lambda _, x: states.append(x))
+        inverted = Inverted(
+            prompts=("", ""), sampler=sampler, source_scale=1.0, trajectory=torch.stack(states)
+        )
+        found = editor.denoise_targets(["", ""], inverted)
+    torch.testing.assert_close(found, states[-1], rtol=1e-3, atol=1e-3)
+
+
+def test_queries_and_keys_are_the_source_s_at_the_sites_and_nowhere_else(
+    tiny_backbone: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own: list[tuple[str, Tensor, Tensor]] = []
+    used: list[tuple[Tensor, Tensor]] = []
+    shared, attend = attention._SharingProcessor._shared, attention._attend
+
+    def spied_shared(self: Any, attn: Any, is_cross: bool, q: Tensor, k: Tensor, *more: Any) -> Any:
+        own.append((self._site, q, k))
+        return shared(self, attn, is_cross, q, k, *more)
+
+    def spied_attend(attn: Any, q: Tensor, k: Tensor, *more: Any) -> Tensor:
+        used.append((q, k))
+        return attend(attn, q, k, *more)
+
+    monkeypatch.setattr(attention._SharingProcessor, "_shared", spied_shared)
+    monkeypatch.setattr(attention, "_attend", spied_attend)
+    editor = PlugAndPlay(backbone=tiny_backbone, steps=STEPS, negative_prompt="big")
+    with torch.no_grad():
+        inverted = editor.invert(images)
+        editor.denoise_targets(TARGETS, inverted)
+    sites = attention_sites(tiny_backbone.unet)
+    calls = len(own) // STEPS
+    assert sites < {site for site, _, _ in own}
+    for number, ((site, *before), after) in enumerate(zip(own, used, strict=True)):
+        copied = site in sites and number // calls < STEPS // 2
+        for mine, taken in zip(before, after, strict=True):
+            assert torch.equal(taken, mine[:2].repeat(3, 1, 1, 1) if copied else mine)
+
+
 def test_each_injection_changes_the_target(tiny_backbone: Backbone, images: Tensor) -> None:
     plain = latents(tiny_backbone, images, TARGETS, features=0.0, attention=0.0)
     for knobs in ({"features": 0.5, "attention": 0.0}, {"features": 0.0, "attention": 0.5}):
@@ -79,22 +128,38 @@ def test_the_feature_of_both_targets_is_exactly_the_source_s(
 
 
 @pytest.mark.parametrize(
-    ("features", "attention"), [(0.8, 0.5), (0.0, 0.5), (0.8, 0.0), (0.0, 0.0)]
+    ("features", "self_attention"), [(0.8, 0.5), (0.0, 0.5), (0.8, 0.0), (0.0, 0.0)]
 )
 def test_stored_features_are_those_of_the_source(
-    tiny_backbone: Backbone, images: Tensor, features: float, attention: float
+    tiny_backbone: Backbone, images: Tensor, features: float, self_attention: float
 ) -> None:
     editor = PlugAndPlay(
         backbone=tiny_backbone,
         steps=STEPS,
         features=features,
-        attention=attention,
+        attention=self_attention,
         negative_prompt="big",
     )
     with torch.no_grad():
         expected = editor.denoise_targets(TARGETS, editor.invert(images))
         found = editor.denoise_from(TARGETS, editor.extract(images))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_features_come_back_from_disk_to_the_bit(
+    tiny_backbone: Backbone, images: Tensor, tmp_path: Path
+) -> None:
+    editor = PlugAndPlay(backbone=tiny_backbone, steps=STEPS)
+    with torch.no_grad():
+        made = editor.extract(images)
+    save_features(tmp_path / "made.safetensors", made)
+    found = load_features(tmp_path / "made.safetensors", tiny_backbone.device)
+    assert torch.equal(found.start, made.start)
+    assert torch.equal(found.decoder, made.decoder)
+    assert found.query_keys.keys() == made.query_keys.keys() == attention_sites(tiny_backbone.unet)
+    for site, pair in made.query_keys.items():
+        for one, other in zip(found.query_keys[site], pair, strict=True):
+            assert torch.equal(one, other)
 
 
 def test_a_second_edit_takes_a_picture_s_features_from_disk(
@@ -125,13 +190,6 @@ def test_what_holds_no_features_is_named(tmp_path: Path) -> None:
     for name, text in (("a", "is not a safetensors file"), ("b", "holds no features")):
         with pytest.raises(ValueError, match=text):
             load_features(tmp_path / f"{name}.safetensors", torch.device("cpu"))
-
-
-def test_in_stable_diffusion_the_sites_are_those_of_the_paper() -> None:
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(cross_attention_dim=768)
-    blocks = {tuple(map(int, name.split(".")[1:4:2])) for name in attention_sites(unet)}
-    assert blocks == {(1, 1), (1, 2), *((k, j) for k in (2, 3) for j in range(3))}
 
 
 def test_through_the_interface(tiny_backbone: Backbone) -> None:

@@ -1,6 +1,6 @@
 """What Prompt-to-Prompt must leave as it is, whatever its knobs; and what it must refuse."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -115,6 +115,30 @@ def test_the_window_of_a_word_is_its_own(tiny_backbone: Backbone) -> None:
     assert (one - expected).abs().max() > 1e-4
 
 
+TWINS = EditRequest(source="a cat, a cat", target="a cat, a red cat", seed=6)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "characters"),
+    [
+        (lambda *words: {"weights": dict.fromkeys(words, -2.0)}, "@13:16"),
+        (lambda *words: {"cross_of": dict.fromkeys(words, (0.0, 0.0))}, "@13:16"),
+        (lambda *words: {"blend": Blend(target=words, start=0.0, threshold=0.9)}, "@13:16"),
+        (lambda *words: {"blend": Blend(source=words, start=0.0, threshold=0.9)}, "@9:12"),
+    ],
+)
+def test_one_of_several_alike_can_be_meant(
+    tiny_backbone: Backbone, knobs: Callable[..., Mapping[str, Any]], characters: str
+) -> None:
+    both, second, same, each = (
+        editor(tiny_backbone, **knobs(*words)).edit([TWINS])[0]
+        for words in (("cat",), ("cat@2",), (characters,), ("cat@1", "cat@2"))
+    )
+    assert torch.equal(second, same)
+    assert torch.equal(each, both)
+    assert (second - both).abs().max() > 1e-4
+
+
 def test_where_nothing_may_change_the_target_is_the_source(tiny_backbone: Backbone) -> None:
     nowhere = Blend(target=("dog",), threshold=1.0, start=0.0)
     [(source, target)] = editor(tiny_backbone, blend=nowhere).edit_pairs([SWAP])
@@ -155,6 +179,24 @@ def test_windows_may_be_whole_numbers(tiny_backbone: Backbone) -> None:
     [mixed] = editor(tiny_backbone, cross=(0, 1), cross_of=half).edit([SWAP])
     [same] = editor(tiny_backbone, cross=(0.0, 1.0), cross_of=half).edit([SWAP])
     assert torch.equal(mixed, same)
+
+
+@pytest.mark.parametrize("size", [(24, 48), (48, 24)])
+def test_blending_suits_pictures_that_are_not_square(
+    tiny_backbone: Backbone, size: tuple[int, int]
+) -> None:
+    request = replace(SWAP, image=keyed_noise("wide", shape=(3, *size)).tanh())
+
+    def edited(**knobs: Any) -> tuple[Tensor, Tensor]:
+        [pair] = editor(tiny_backbone, inversion=Direct(), **knobs).edit_pairs([request])
+        return pair
+
+    source, target = edited(blend=Blend(target=("dog",), threshold=1.0, start=0.0))
+    assert source.shape == target.shape == (3, *size)
+    assert torch.equal(source, target)
+    everywhere = edited(blend=Blend(target=("dog",), threshold=-1.0, start=0.0))
+    close(everywhere[1], edited()[1])
+    assert (everywhere[1] - source).abs().max() > 1e-3
 
 
 def test_a_picture_does_not_depend_on_its_company(tiny_backbone: Backbone) -> None:
@@ -266,6 +308,8 @@ def test_what_is_wrong_is_said_before_the_first_step(tiny_backbone: Backbone) ->
     refuses(plain, long, PromptTooLong, "the text encoder reads 32")
     weighted = editor(tiny_backbone, weights={"dog": 2.0})
     refuses(weighted, SAME, WordNotFound, "'a red cat' has no 'dog'")
+    third = editor(tiny_backbone, cross_of={"cat@3": (0.0, 0.5)})
+    refuses(third, SAME, WordNotFound, "'a red dog' has no 'cat'")
     blended = editor(tiny_backbone, blend=Blend(target=("dog",)))
     refuses(blended, SAME, WordNotFound, "'a red cat' has no 'dog'")
     subtracting = editor(tiny_backbone, blend=Blend(source=("cat",), subtract=("tree",)))

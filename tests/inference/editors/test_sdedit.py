@@ -79,6 +79,18 @@ def test_in_pixel_space_what_may_not_change_is_exactly_the_source(
     assert (found[..., 16:] - pictures(requests)[..., 16:]).abs().max() > 0.01
 
 
+def test_masks_suit_pictures_that_are_not_square(tiny_backbone: Backbone) -> None:
+    wide = EditRequest(image=keyed_noise("wide", shape=(3, 16, 32)).tanh(), target="a cat", seed=1)
+    mask = torch.zeros(16, 32)
+    mask[:8, 24:] = 1
+    found = edited(tiny_backbone, [wide], mask=mask, space="pixel")
+    changed = (found[0] - wide.image).abs().amax(dim=0) > 0
+    assert not changed[mask == 0].any()
+    assert changed[mask == 1].float().mean() > 0.9
+    latent = edited(tiny_backbone, [wide], mask=torch.zeros(16, 32))
+    torch.testing.assert_close(latent, round_trip(tiny_backbone, [wide]))
+
+
 def test_in_latent_space_nothing_changes_where_nothing_may(
     tiny_backbone: Backbone, requests: list[EditRequest]
 ) -> None:

@@ -1,6 +1,7 @@
 """Inversions: what each must reproduce exactly, and in which order they reproduce pictures."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,11 +10,17 @@ from torch import Tensor, nn
 from inference.backbone import Backbone
 from inference.inversion.ddim import Ddim, Direct, NegativePrompt
 from inference.inversion.edit_friendly import EditFriendly
-from inference.inversion.inverted import Inversion, InversionRequest, Inverted, reconstruct
+from inference.inversion.inverted import (
+    Inversion,
+    InversionRequest,
+    Inverted,
+    guided,
+    reconstruct,
+)
 from inference.inversion.null_text import ABLATIONS, NullText
 from inference.noise import keyed_noise
 from inference.samplers import ddim, euler_ancestral
-from inference.sampling import ddim_invert
+from inference.sampling import ddim_invert, denoise
 from scripts.bench.null_text_reference import ReferenceNullText
 
 STEPS = 6
@@ -169,13 +176,33 @@ def test_gradients_do_not_vanish_in_float16(build_backbone, images: Tensor) -> N
 def test_null_text_beats_ddim_with_guidance_and_leaves_the_model_alone(
     tiny_backbone: Backbone, images: Tensor
 ) -> None:
-    before = [p.clone() for p in tiny_backbone.unet.parameters()]
-    _, errors = invert(NullText(), tiny_backbone, images)
+    weights = [p for module in tiny_backbone.modules.values() for p in module.parameters()]
+    before, text = [p.clone() for p in weights], tiny_backbone.encode_text(PROMPTS)
+    found, errors = invert(NullText(), tiny_backbone, images)
     _, bound = invert(Ddim(), tiny_backbone, images)
     assert (errors < bound).all()
-    assert all(
-        torch.equal(p, q) for p, q in zip(before, tiny_backbone.unet.parameters(), strict=True)
-    )
+    assert all(torch.equal(p, q) for p, q in zip(before, weights, strict=True))
+    # The prompts' embeddings too: those that draw the pictures again are the usual ones.
+    again = found.source_texts(0, tiny_backbone.encode_text(PROMPTS))
+    assert torch.equal(again.states, text.states)
+
+
+def test_the_more_inner_steps_the_closer_a_step_comes(
+    tiny_backbone: Backbone, images: Tensor
+) -> None:
+    def error(inner_steps: int) -> float:
+        """Of the first step, which starts at the same place whatever was optimised."""
+        knobs = NullText(inner_steps=inner_steps, early_stop=0.0)
+        found = knobs.invert(request(tiny_backbone, images, PROMPTS))
+        text = tiny_backbone.encode_text(PROMPTS)
+        predict = guided(tiny_backbone, lambda _: text, found.sampler, 7.5, lambda i: found.null[i])
+        with torch.no_grad():
+            after = denoise(predict, found.sampler, found.start, stop=1)
+        return float((after - found.trajectory[1]).square().mean())
+
+    errors = [error(inner_steps) for inner_steps in (0, 1, 2, 4)]
+    assert all(after <= 1.01 * before for before, after in pairwise(errors))
+    assert errors[-1] < errors[0]
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
