@@ -1,5 +1,6 @@
 """The prefix tree renders what independent rendering does, at the cost that its formula says."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_gen.records import EditTriplet, ImageArray, ImagePair
-from data_gen.rendering.pairs import Draft, denoise_trees, rejection, render_trees
+from data_gen.rendering.pairs import NOT_FINITE, Draft, denoise_trees, rejection, render_trees
 from data_gen.rendering.prefix_tree import plan, shared_steps, steps_together, unet_rows
 from data_gen.rendering.trees import RenderKnobs, Share, Tree, draw_tree
 from inference.backbone import Backbone, load_backbone
@@ -429,11 +430,30 @@ def test_a_model_or_size_that_does_not_fit_is_named(build_backbone: BuildBackbon
     assert grown.pairs[0].edited.shape == (48, 48, 3)
 
 
-def test_images_that_are_not_finite_are_an_error(build_backbone: BuildBackbone) -> None:
-    backbone = build_backbone()
-    backbone.unet.conv_out.bias.fill_(torch.nan)
-    with pytest.raises(ValueError, match=r"torch.float32 gave pixels that are not finite"):
-        render_trees(backbone, [tree(ps=[0.5])], RenderKnobs(steps=2))
+@pytest.mark.parametrize("draft_at", [None, 0.5])
+def test_what_is_not_finite_is_given_up_alone(
+    build_backbone: BuildBackbone, monkeypatch: pytest.MonkeyPatch, draft_at: float | None
+) -> None:
+    """Of three trees the second's source, and one picture of the first or of its draft."""
+    trees = [tree(of, (0.2, 0.7)) for of in (SWAP, *OTHERS[:2])]
+    whole = render_trees(build_backbone(), trees, KNOBS)
+    decode, decoded = Backbone.decode, itertools.count()
+
+    def overflowing(self: Backbone, latents: torch.Tensor) -> torch.Tensor:
+        images = decode(self, latents)
+        return images * torch.nan if next(decoded) in (1, 3) else images
+
+    monkeypatch.setattr(Backbone, "decode", overflowing)
+    watch = Watcher(draft_at, keep=lambda _: True)
+    grown = render_trees(build_backbone(), trees, KNOBS, watch=watch)
+    assert [len(one.pairs) for one in grown] == [1, 0, 2]
+    assert {lost.reason for one in grown for lost in one.given_up} == {NOT_FINITE}
+    assert len(watch.shown) == (3 if draft_at else 0)  # of the four that have a source
+    expected = {pair.key: pair for one in whole for pair in one.pairs}
+    for pair in (pair for one in grown for pair in one.pairs):
+        np.testing.assert_allclose(
+            pair.edited.astype(int), expected[pair.key].edited.astype(int), atol=1
+        )
 
 
 @pytest.mark.parametrize(
