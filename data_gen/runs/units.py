@@ -14,6 +14,7 @@ import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +36,7 @@ from data_gen.shards import (
     write_index,
 )
 from data_gen.shards.members import SCORES
-from inference.files import file_digest, written_atomically
+from inference.files import file_digest, is_abandoned, written_atomically
 
 CANDIDATE_SCHEMA = pa.schema(
     [
@@ -243,13 +244,17 @@ def publish(root: Path, receipts: Sequence[Receipt]) -> int:
 
 def _prune(root: Path, named: set[str], units: set[str]) -> None:
     """Delete what other recipes and killed runs left: stock readers take every tar of a folder."""
-    for folder in _FOLDERS:
-        for path in (*root.glob(f"{folder}/*.tar"), *root.glob(f"{folder}/*.parquet")):
+    for kind in _FOLDERS:
+        for path in (*root.glob(f"{kind}/*.tar"), *root.glob(f"{kind}/*.parquet")):
             if path.relative_to(root).as_posix() not in named:
                 path.unlink()
     for path in (root / "receipts").glob("*.json"):
         if path.stem not in units:
             path.unlink()
-    for path in (*root.glob(".*.tmp"), *root.glob("receipts/.*.tmp")):
-        path.unlink()
-    shutil.rmtree(root / ".tmp", ignore_errors=True)
+    # Another job may still be at work here, on this machine or another: what it writes is its own.
+    for path in filter(is_abandoned, (*root.glob(".*.tmp"), *root.glob("receipts/.*.tmp"))):
+        path.unlink(missing_ok=True)
+    for folder in filter(is_abandoned, root.glob(".tmp/*")):
+        shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # not there, or not empty
+        (root / ".tmp").rmdir()

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -112,6 +113,24 @@ def test_another_recipe_replaces_the_data_set(
     assert {path.stem for path in (tmp_path / "shards").iterdir()} <= stems
     assert {path.stem for path in (tmp_path / "receipts").iterdir()} == {"00000", "00001"}
     assert set(ShardIndex(tmp_path).groups) <= {triplet.id for triplet in triplets[:4]}
+
+
+def test_publishing_leaves_what_another_job_is_writing(
+    tmp_path: Path, units: list[Unit], paint: Paint
+) -> None:
+    host = socket.gethostname()
+    names = [f".captions.jsonl.{host}.{{}}.tmp", f".tmp/00000-0.{host}.{{}}/shards"]
+    for name in names:
+        for process in (os.getpid(), os.getppid()):  # what a former process left, and one at work
+            path = tmp_path / name.format(process)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    (tmp_path / ".triplets.jsonl.another-machine.1.tmp").touch()
+    make_all(tmp_path, units, paint)
+    for name in names:
+        assert (tmp_path / name.format(os.getppid())).exists()
+        assert not (tmp_path / name.format(os.getpid())).exists()
+    assert (tmp_path / ".triplets.jsonl.another-machine.1.tmp").exists()
 
 
 def test_rejected_is_done_and_failed_is_made_again(
