@@ -17,6 +17,7 @@ from data_gen.asking.server import ServerError
 from data_gen.estimate.report import report
 from data_gen.imports.pairs import import_pairs
 from data_gen.instructions.fine_tune import FineTuneKnobs, run_fine_tuning
+from data_gen.preflight import require_ready
 from data_gen.publishing.push import push
 from data_gen.runs.workers import WorkerError
 from data_gen.stages import Recipe, Unfinished, make_captions, make_instructions, make_pairs
@@ -29,6 +30,7 @@ from inference import command_line
 def run(**recipe: Any) -> None:
     """Run all stages, each from where it was left."""
     made = Recipe(**recipe)
+    require_ready(made)
     make_captions(made)
     make_instructions(made)
     make_pairs(made)

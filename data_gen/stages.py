@@ -33,7 +33,7 @@ from data_gen.runs.receipts import (
     tally,
     write_receipt,
 )
-from data_gen.runs.units import UnitMaker, publish
+from data_gen.runs.units import UnitMaker, publish, require_not_imported
 from inference.backbone import Backbone, load_backbone
 from inference.clip import ClipScorer, load_clip
 from inference.compilation import WITHOUT_ATTENTION, compile_blocks
@@ -138,9 +138,10 @@ def make_pairs(recipe: Recipe) -> None:
     Raises:
         Unfinished: Prompts failed.
         WorkerError: There are no workers, or they cannot start.
-        ValueError: A file or a knob is wrong.
+        ValueError: A file or a knob is wrong, or the output holds an import.
     """
     knobs, root = recipe.pairs, recipe.output
+    require_not_imported(root)
     units = plan_units(read_triplets(root / "triplets.jsonl"), knobs)
     mine = Partition.parse(recipe.partition).of(units)
     todo = [unit for unit in mine if done_receipt(root, unit) is None]

@@ -27,7 +27,7 @@ from data_gen.imports.opening import LayoutName, completed, opened
 from data_gen.imports.pictures import BadPicture, as_jpeg
 from data_gen.records import EditTriplet, ImageArray, ImagePair, content_id
 from data_gen.runs.receipts import Outcome, Receipt, Unit, done_receipt, plan, write_receipt
-from data_gen.runs.units import CANDIDATE_SCHEMA, publish
+from data_gen.runs.units import CANDIDATE_SCHEMA, IMPORT_FILE, publish
 from data_gen.shards import scan_shard, shard_writer, write_index
 from inference.files import file_digest, write_lines
 
@@ -39,7 +39,6 @@ MAX_EXTRA: Final = 2**16
 """Characters of what a data set says beyond what is known here, as JSON."""
 ASPECTS_DIFFER: Final = 0.02
 """By how much the aspect ratios of a pair's pictures may differ: training cuts both alike."""
-IMPORT_FILE: Final = "import.json"
 REFUSED_FILE: Final = "refused.jsonl"
 _BREAKS: Final = re.compile(r"[\r\n\t]+")
 

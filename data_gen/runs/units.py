@@ -8,6 +8,7 @@ A data set's folder:
     rejected/<unit>-<fingerprint>.tar        a few rejected pairs, to look at
     receipts/<unit>.json                     written last
     index.parquet                            the index of all shards, replaced in one piece
+    import.json                              of pairs that others made: where they come from
 """
 
 import shutil
@@ -53,6 +54,7 @@ CANDIDATE_SCHEMA = pa.schema(
 )
 """A candidate: scores are null where it was given up, the reason is null where it was kept."""
 
+IMPORT_FILE = "import.json"
 _FOLDERS = ("shards", "candidates", "rejected")
 _LIBRARIES = ("emend", "torch", "diffusers", "transformers", "pillow")
 
@@ -203,6 +205,16 @@ def _drawn(candidate: ImagePair | GivenUp) -> dict[str, Any]:
         "p": candidate.p,
         "guidance": candidate.guidance,
     }
+
+
+def require_not_imported(root: Path) -> None:
+    """Require a folder that holds no import: publishing a run's units would delete its shards.
+
+    Raises:
+        ValueError: It holds one.
+    """
+    if (root / IMPORT_FILE).is_file():
+        raise ValueError(f"{root} holds pairs that were imported: give another output")
 
 
 def publish(root: Path, receipts: Sequence[Receipt]) -> int:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -184,6 +185,58 @@ def test_a_server_that_is_down_is_one_sentence(
         *("--instructions.base_url", "http://127.0.0.1:9/v1"),
     )
     assert "http://127.0.0.1:9/v1 is down" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["--partition", "5/5"], "partition must be i/n"),
+        (["--pairs.model", "models/none"], "there is no model folder models/none"),
+        (["--pairs.vae", "models/none"], "there is no autoencoder in models/none"),
+        (["--pairs.clip", "models/none"], "the CLIP model 'models/none' is neither a folder"),
+        (["--pairs.clip", "ViT-B-32/openai"], "give pairs.filter.thresholds in the recipe"),
+        (["--pairs.scorers.dino", "models/none"], "there is no model in models/none"),
+        (["--pairs.scorers.safety", "models/none"], "there is no model in models/none"),
+        (["--pairs.scorers.aesthetic.head", "none"], "aesthetic.head: there is no file none"),
+    ],
+)
+def test_what_pairs_will_lack_is_said_before_anything_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: list[str], said: str
+) -> None:
+    output = tmp_path / "data"
+    line = [*line, "--instructions.base_url", "http://127.0.0.1:9/v1"]
+    assert said in error_of(capsys, "run", "--output", str(output), *line)
+    assert not output.exists()
+
+
+def test_a_missing_ray_is_said_before_anything_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "data_gen.runs.ray_actors", raising=False)
+    output = tmp_path / "data"
+    said = error_of(capsys, "run", "--output", str(output), "--executor.kind", "ray")
+    assert "pip install 'emend[ray]'" in said
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("command", ["run", "pairs"])
+def test_a_run_into_an_imported_folder_is_refused(
+    published: Path,
+    triplets: list[EditTriplet],
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    paint: Paint,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stages, "painter", lambda *_: paint)
+    monkeypatch.setattr(stages, "tqdm", NoBar)
+    (published / "import.json").write_text("{}\n")
+    write_lines(published / "triplets.jsonl", map(triplet_to_json, triplets[:4]))
+    before = {path: path.read_bytes() for path in published.rglob("*") if path.is_file()}
+    said = error_of(capsys, command, "--output", str(published))
+    assert f"{published} holds pairs that were imported: give another output" in said
+    assert {path: path.read_bytes() for path in published.rglob("*") if path.is_file()} == before
 
 
 def test_an_empty_captions_file_is_one_sentence(
