@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,9 @@ from data_gen.records import EditTriplet, triplet_to_json
 from data_gen.runs.units import Paint
 from data_gen.shards import ShardIndex
 from data_gen.stages import PairKnobs, Recipe, make_pairs
+from inference.backbone import Backbone
 from inference.files import write_lines
+from tests.conftest import BuildBackbone
 
 
 class NoBar:
@@ -88,6 +90,24 @@ def test_shipped_recipes_render(path: Path, data: Path, tiny_folder: Path) -> No
     every = "{image_image: -1, text_source: -1, text_edited: -1, directional: -1}"
     assert __main__.main([*line, "--pairs.filter.thresholds", every]) == 0
     assert 10 <= len(ShardIndex(data)) <= 40
+
+
+def test_pairs_are_made_of_an_sdxl(
+    data: Path,
+    build_backbone: BuildBackbone,
+    save_folder: Callable[[Backbone, Path], None],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "private" / "xl"
+    save_folder(build_backbone(xl=True), folder)
+    line = ["pairs", "--output", str(data), "--pairs.model", str(folder), "--pairs.clip", CLIP]
+    line += ["--pairs.render.share", "both", "--pairs.render.steps", "3"]
+    line += ["--pairs.render.seeds", "1"]
+    every = "{image_image: -1, text_source: -1, text_edited: -1, directional: -1}"
+    assert __main__.main([*line, "--pairs.filter.thresholds", every]) == 0
+    index = ShardIndex(data)
+    assert len(index) == 10
+    assert index.read(0).source.shape == (32, 32, 3)
 
 
 def test_captions_stand_where_the_next_stage_looks(tmp_path: Path) -> None:
