@@ -38,7 +38,7 @@ from inference.backbone import Backbone, load_backbone
 from inference.clip import ClipScorer, load_clip
 from inference.compilation import WITHOUT_ATTENTION, compile_blocks
 
-FORMAT = 5
+FORMAT = 6
 """Raised when the same recipe and models would give other bytes than before."""
 
 _PRECISIONS = {
@@ -71,7 +71,8 @@ class PairKnobs:
         early: What is not rendered to its end.
         scorers: Who looks at pairs beside CLIP.
         unit_size: Triplets a unit: what is lost, at most, when a run is killed.
-        keep_rejected: Rejected pairs a unit keeps to be looked at.
+        keep_rejected: Pairs a unit keeps, one a triplet, that failed something, to be looked at or
+            as the worse halves of preferences; each says what it failed.
     """
 
     model: str = "inference/shapes/models/stable-diffusion"

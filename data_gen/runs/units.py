@@ -5,7 +5,7 @@ A data set's folder:
     shards/<unit>-<fingerprint>.tar          the pairs that were kept
     shards/<unit>-<fingerprint>.parquet      their index
     candidates/<unit>-<fingerprint>.parquet  every candidate: scores, and why it was not kept
-    rejected/<unit>-<fingerprint>.tar        a few rejected pairs, to look at
+    rejected/<unit>-<fingerprint>.tar        a few pairs that failed something, and what
     receipts/<unit>.json                     written last
     index.parquet                            the index of all shards, replaced in one piece
     import.json                              of pairs that others made: where they come from
@@ -76,7 +76,7 @@ class UnitMaker:
         root: The data set's folder.
         paint: Renders and judges.
         provenance: What every pair says about where it comes from.
-        keep_rejected: Rejected pairs that a unit keeps to be looked at, one a triplet.
+        keep_rejected: Pairs that a unit keeps though they failed something, one a triplet.
     """
 
     root: Path
@@ -139,7 +139,8 @@ class UnitMaker:
                     if verdict.reason is None:
                         kept.write(verdict.pair)
                 if shown.pairs < self.keep_rejected:
-                    shown.write(*_first_rejected(verdicts))
+                    for verdict in _first_rejected(verdicts):
+                        shown.write_rejected(verdict)
                 candidates.extend(map(candidate_row, verdicts))
                 candidates.extend(map(_given_up, rendered.given_up))
                 yield rendered.triplet, _outcome(rendered, verdicts), rendered.seconds
@@ -164,12 +165,13 @@ def _finish_shards(folder: Path, stem: str) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
-def _first_rejected(verdicts: Iterable[Verdict]) -> list[ImagePair]:
-    """A rejected pair that may be looked at."""
+def _first_rejected(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """A rejected pair that may be looked at, if there is one that failed something."""
     rejected = (
-        verdict.pair
+        verdict
         for verdict in verdicts
         if verdict.reason is not None
+        and not verdict.outranked
         and verdict.pair.scores is not None
         and not verdict.pair.scores.unsafe
     )
