@@ -83,7 +83,8 @@ def import_pairs(
         layout: How the pairs come. `instruct-pix2pix`: a folder with seeds.json; `jsonl`: a file
             with a JSON object a line, beside its pictures; `columns`: what `datasets` loads, a
             hub name, a folder or a parquet file, by its columns' names; `magicbrush` and
-            `instructpix2pix-clip-filtered`: those two, from the hub or from a copy.
+            `instructpix2pix-clip-filtered`: those two, from the hub or from a copy. A shard holds
+            two pictures a pair: further ones, as MagicBrush's masks, are left out, with a note.
         output: The data set's folder.
         source: Folder, file or hub name; `magicbrush` and the like know theirs.
         columns: Under which names a jsonl or a table keeps what; the default names of a jsonl are
