@@ -226,7 +226,10 @@ class PairWork:
                 scorers=knobs.scorers.at(_located),
             ),
             root=root.resolve(),
-            provenance={**named, **knobs.scorers.named(), "precision": knobs.precision},
+            provenance={
+                **{what: _shown(name) for what, name in (named | knobs.scorers.named()).items()},
+                "precision": knobs.precision,
+            },
         )
 
     def __call__(self) -> UnitMaker:
@@ -242,6 +245,11 @@ class PairWork:
 def _located(model: str) -> str:
     """A model's folder as an absolute path; what is no folder here is a name on a hub."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def _shown(model: str) -> str:
+    """A model's name in what gets published: where it lies on this machine is nobody's business."""
+    return Path(model).name if Path(model).is_absolute() else model
 
 
 def _failure(receipts: Sequence[Receipt]) -> str:

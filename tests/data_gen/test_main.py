@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -108,6 +109,12 @@ def test_pairs_are_made_of_an_sdxl(
     index = ShardIndex(data)
     assert len(index) == 10
     assert index.read(0).source.shape == (32, 32, 3)
+    with tarfile.open(data / index[0].shard) as members:
+        content = members.extractfile(f"{index[0].key}.json")
+        assert content is not None
+        provenance = json.loads(content.read())["provenance"]
+    # Not where they lie on this machine: shards get published.
+    assert (provenance["model"], provenance["clip"]) == ("xl", "clip")
 
 
 def test_captions_stand_where_the_next_stage_looks(tmp_path: Path) -> None:
