@@ -102,15 +102,22 @@ def test_the_tree_of_an_sdxl_equals_independent_rendering(
     assert largest_error(backbone, tree(LONGER), share, "euler_ancestral") < tolerance
 
 
+GROWING = triplet("a red circle on a white background", "a red circle and a blue square on white")
+
+
+def test_two_branches_equal_independent_rendering_on_the_shapes_model() -> None:
+    backbone = load_backbone(MODELS / "stable-diffusion")
+    assert largest_error(backbone, tree(GROWING, (0.31, 0.83)), "both", "euler_ancestral") < 1e-4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 @PRECISIONS
 def test_the_tree_equals_independent_rendering_on_the_shapes_model(
     sampler: SamplerName, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """What is shared is both, of a caption that grows by words."""
-    of = triplet("a red circle on a white background", "a red circle and a blue square on white")
     backbone = load_backbone(MODELS / "stable-diffusion", dtype=dtype)
-    assert largest_error(backbone, tree(of), "both", sampler, every=3) < tolerance
+    assert largest_error(backbone, tree(GROWING), "both", sampler) < tolerance
 
 
 @pytest.mark.slow
