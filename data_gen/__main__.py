@@ -18,6 +18,7 @@ from data_gen.estimate.report import report
 from data_gen.imports.pairs import import_pairs
 from data_gen.instructions.fine_tune import FineTuneKnobs, run_fine_tuning
 from data_gen.instructions.stage import Unanswered
+from data_gen.preflight import require_ready
 from data_gen.publishing.push import push
 from data_gen.runs.workers import WorkerError
 from data_gen.stages import Recipe, Unfinished, make_captions, make_instructions, make_pairs
@@ -34,6 +35,7 @@ def run(**recipe: Any) -> None:
     command fails for them in the end, and the next one asks them again.
     """
     made = Recipe(**recipe)
+    require_ready(made)
     make_captions(made)
     unanswered: Unanswered | None = None
     try:

@@ -1,15 +1,13 @@
 """Write the files of a unit together, and read the JSON lines that a stage leaves for the next."""
 
 import fcntl
-import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from inference.files import move_durably
+from inference.files import move_durably, own_suffix
 
 T = TypeVar("T")
 
@@ -21,7 +19,7 @@ def staged(root: Path, name: str) -> Iterator[Path]:
     The folder is the process's own, so that two jobs that make the same unit, on one machine or
     two, do not write into one file. On an exception nothing is moved.
     """
-    folder = root / ".tmp" / f"{name}.{socket.gethostname()}.{os.getpid()}"
+    folder = root / ".tmp" / f"{name}.{own_suffix()}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:

@@ -161,10 +161,12 @@ class Verdict:
     Attributes:
         pair: The candidate, with its scores.
         reason: None where the pair is kept, otherwise why not, such as ``directional < 0.2``.
+        outranked: Whether that is only that others were better: it failed nothing.
     """
 
     pair: ImagePair
     reason: str | None
+    outranked: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,12 +33,12 @@ from data_gen.runs.receipts import (
     tally,
     write_receipt,
 )
-from data_gen.runs.units import UnitMaker, publish
+from data_gen.runs.units import UnitMaker, publish, require_not_imported
 from inference.backbone import Backbone, load_backbone
 from inference.clip import ClipScorer, load_clip
 from inference.compilation import WITHOUT_ATTENTION, compile_blocks
 
-FORMAT = 5
+FORMAT = 6
 """Raised when the same recipe and models would give other bytes than before."""
 
 _PRECISIONS = {
@@ -71,7 +71,8 @@ class PairKnobs:
         early: What is not rendered to its end.
         scorers: Who looks at pairs beside CLIP.
         unit_size: Triplets a unit: what is lost, at most, when a run is killed.
-        keep_rejected: Rejected pairs a unit keeps to be looked at.
+        keep_rejected: Pairs a unit keeps, one a triplet, that failed something, to be looked at or
+            as the worse halves of preferences; each says what it failed.
     """
 
     model: str = "inference/shapes/models/stable-diffusion"
@@ -138,9 +139,10 @@ def make_pairs(recipe: Recipe) -> None:
     Raises:
         Unfinished: Prompts failed.
         WorkerError: There are no workers, or they cannot start.
-        ValueError: A file or a knob is wrong.
+        ValueError: A file or a knob is wrong, or the output holds an import.
     """
     knobs, root = recipe.pairs, recipe.output
+    require_not_imported(root)
     units = plan_units(read_triplets(root / "triplets.jsonl"), knobs)
     mine = Partition.parse(recipe.partition).of(units)
     todo = [unit for unit in mine if done_receipt(root, unit) is None]
@@ -224,7 +226,10 @@ class PairWork:
                 scorers=knobs.scorers.at(_located),
             ),
             root=root.resolve(),
-            provenance={**named, **knobs.scorers.named(), "precision": knobs.precision},
+            provenance={
+                **{what: _shown(name) for what, name in (named | knobs.scorers.named()).items()},
+                "precision": knobs.precision,
+            },
         )
 
     def __call__(self) -> UnitMaker:
@@ -240,6 +245,11 @@ class PairWork:
 def _located(model: str) -> str:
     """A model's folder as an absolute path; what is no folder here is a name on a hub."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def _shown(model: str) -> str:
+    """A model's name in what gets published: where it lies on this machine is nobody's business."""
+    return Path(model).name if Path(model).is_absolute() else model
 
 
 def _failure(receipts: Sequence[Receipt]) -> str:

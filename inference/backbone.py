@@ -246,7 +246,7 @@ def load_backbone(
         ValueError: A part is of another kind than this framework runs, or its files are broken.
     """
     root = Path(folder)
-    _check_parts(root)
+    require_parts(root, vae)
     second = root / "text_encoder_2"
     backbone = Backbone(
         vae=_load_part(AutoencoderKL, Path(vae or root / "vae"), torch_dtype=dtype),
@@ -281,7 +281,19 @@ _PARTS = {
 }
 
 
-def _check_parts(root: Path) -> None:
+def require_parts(folder: str | Path, vae: str | Path | None = None) -> None:
+    """Require, without loading it, that a folder holds all parts of a model.
+
+    Args:
+        folder: As for ``load_backbone``.
+        vae: Likewise.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or a part of it is missing.
+    """
+    root = Path(folder)
+    if vae is not None and not Path(vae, "config.json").is_file():
+        raise FileNotFoundError(f"there is no autoencoder in {vae}: config.json is missing")
     if not root.is_dir():
         hint = f": python -m inference convert --source {root} makes one" if root.is_file() else ""
         raise FileNotFoundError(f"there is no model folder {root}{hint}")

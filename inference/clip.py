@@ -206,23 +206,34 @@ def load_clip(name: str | Path, *, device: str | torch.device = "cpu") -> ClipSc
         size=(size, size) if isinstance(size, int) else (size[0], size[1]),
         mean=tuple(preprocessing["mean"]),
         std=tuple(preprocessing["std"]),
-        thresholds=read_thresholds(name) if Path(name).is_dir() else {},
+        thresholds=read_thresholds(name),
     )
 
 
-def read_thresholds(folder: str | Path) -> dict[str, float]:
+def require_clip(name: str | Path) -> None:
+    """Require, without loading it, that there is a folder of that name or a model known by it.
+
+    Raises:
+        FileNotFoundError, ValueError: As ``load_clip``.
+    """
+    _resolve(str(name))
+
+
+def read_thresholds(name: str | Path) -> dict[str, float]:
     """Read the thresholds that a checkpoint's folder carries.
 
     Args:
-        folder: A local open_clip folder.
+        name: As for ``load_clip``; what is no local folder carries none.
 
     Returns:
-        Thresholds by the names of ``ClipScorer.scores``; empty where the folder has none.
+        Thresholds by the names of ``ClipScorer.scores``; empty where there are none.
 
     Raises:
         ValueError: They are no mapping from names to numbers.
     """
-    path = Path(folder) / CONFIG
+    if not Path(name).is_dir():
+        return {}
+    path = Path(name) / CONFIG
     found = json.loads(path.read_text()).get("emend", {}).get("thresholds", {})
     if not isinstance(found, dict) or not all(type(v) in (int, float) for v in found.values()):
         raise ValueError(f"{path}: emend.thresholds must map names to numbers, got {found!r}")

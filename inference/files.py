@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import socket
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,56 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".jinja", ".model"})
+ABANDONED_S = 24 * 3600.0
 
 
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on leaving, fsync it and rename it to ``path``.
 
-    Whoever looks sees the old file or the whole new one.
+    Whoever looks sees the old file or the whole new one. The temporary path is the process's own,
+    on this machine and on others that share the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{own_suffix()}.tmp")
     try:
         yield temporary
         move_durably(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def own_suffix() -> str:
+    """What tells this process's temporary names from those of others: machine and number."""
+    return f"{socket.gethostname()}.{os.getpid()}"
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether the process that gave a temporary path its `own_suffix` is gone.
+
+    Another machine's cannot be asked; it is taken for gone a day after it last wrote. Whoever asks
+    has none of its own: one of its number is left by a former process.
+    """
+    stem, _, number = path.name.removesuffix(".tmp").rpartition(".")
+    if stem.endswith(f".{socket.gethostname()}") and number.isdecimal():
+        return int(number) == os.getpid() or not _runs(int(number))
+    try:
+        return time.time() - path.stat().st_mtime > ABANDONED_S
+    except FileNotFoundError:
+        return True
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    with suppress(OSError):  # where there is no /proc
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z"  # killed, and nobody has taken note
+    return True
 
 
 def read_tensors(path: Path, device: str) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -30,7 +30,7 @@ from data_gen.captions.filters import (
 )
 from data_gen.captions.pool import CaptionPool
 from data_gen.captions.sources import Found, Source
-from data_gen.files import read_lines
+from data_gen.files import locked, read_lines
 from data_gen.records import Caption, caption_from_json, caption_to_json, content_id
 from inference.files import file_digest, write_lines
 from inference.shapes.captions import caption, describe
@@ -116,12 +116,19 @@ def write_captions(knobs: CaptionKnobs, path: Path) -> list[Caption]:
 
     Beside them goes what was turned down and why: of ``captions.jsonl``, in
     ``captions-dropped.json``. Where both stand there and neither the knobs nor the files that were
-    read have changed, nothing is done: a run that goes on needs no network for this stage.
+    read have changed, nothing is done: a run that goes on needs no network for this stage. Jobs
+    that share the folder wait for each other, so that one collects and the others find it done.
 
     Raises:
         FileNotFoundError: The captions file is not there.
         ValueError: The source cannot be read, or there is no caption to keep in it.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(".lock")):
+        return _write_captions(knobs, path)
+
+
+def _write_captions(knobs: CaptionKnobs, path: Path) -> list[Caption]:
     receipt = path.with_name(f"{path.stem}-dropped.json")
     recipe = _fingerprint(knobs)
     if _is_done(path, receipt, recipe):

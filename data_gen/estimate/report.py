@@ -28,7 +28,7 @@ from data_gen.instructions.stage import count_answers, read_triplets
 from data_gen.judging.filter import score
 from data_gen.judging.vision_judge import dearest
 from data_gen.records import EditTriplet
-from data_gen.rendering.pairs import denoise_trees, render_trees
+from data_gen.rendering.pairs import NotFinite, denoise_trees, render_trees
 from data_gen.rendering.trees import draw_tree
 from data_gen.stages import PairKnobs, Recipe, load_models
 from inference.backbone import Backbone
@@ -70,6 +70,8 @@ def measured_rate(triplets: Sequence[EditTriplet], knobs: PairKnobs, work: Work)
     drawing = _now(backbone) - begun
     begun = _now(backbone)
     pairs = [pair for grown in render_trees(backbone, trees, few) for pair in grown.pairs]
+    if not pairs:
+        raise NotFinite(backbone)
     score(pairs, scorer)
     images = len({id(image) for pair in pairs for image in (pair.source, pair.edited)})
     seconds_a_row = drawing / sum(rows)

@@ -27,7 +27,7 @@ from data_gen.imports.opening import LayoutName, completed, opened
 from data_gen.imports.pictures import BadPicture, as_jpeg
 from data_gen.records import EditTriplet, ImageArray, ImagePair, content_id, same_text
 from data_gen.runs.receipts import Outcome, Receipt, Unit, done_receipt, plan, write_receipt
-from data_gen.runs.units import CANDIDATE_SCHEMA, publish
+from data_gen.runs.units import CANDIDATE_SCHEMA, IMPORT_FILE, publish
 from data_gen.shards import scan_shard, shard_writer, write_index
 from inference.files import file_digest, write_lines
 
@@ -39,7 +39,6 @@ MAX_EXTRA: Final = 2**16
 """Characters of what a data set says beyond what is known here, as JSON."""
 ASPECTS_DIFFER: Final = 0.02
 """By how much the aspect ratios of a pair's pictures may differ: training cuts both alike."""
-IMPORT_FILE: Final = "import.json"
 REFUSED_FILE: Final = "refused.jsonl"
 _BREAKS: Final = re.compile(r"[\r\n\t]+")
 
@@ -84,7 +83,8 @@ def import_pairs(
         layout: How the pairs come. `instruct-pix2pix`: a folder with seeds.json; `jsonl`: a file
             with a JSON object a line, beside its pictures; `columns`: what `datasets` loads, a
             hub name, a folder or a parquet file, by its columns' names; `magicbrush` and
-            `instructpix2pix-clip-filtered`: those two, from the hub or from a copy.
+            `instructpix2pix-clip-filtered`: those two, from the hub or from a copy. A shard holds
+            two pictures a pair: further ones, as MagicBrush's masks, are left out, with a note.
         output: The data set's folder.
         source: Folder, file or hub name; `magicbrush` and the like know theirs.
         columns: Under which names a jsonl or a table keeps what; the default names of a jsonl are

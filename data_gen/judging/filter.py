@@ -151,16 +151,21 @@ def select(
     rank = _distance if knobs.prefer == "closeness" else lambda pair: -_scores(pair).directional
     ranked = sorted(passed, key=lambda pair: (rank(pair), pair.key))
     seeds: set[int] = set()
+    outranked: dict[str, str] = {}
     kept = 0
     for pair in ranked:
         if knobs.best_p_per_seed and pair.seed_index in seeds:
-            reasons[pair.key] = "not the best p of its seed"
+            outranked[pair.key] = "not the best p of its seed"
         elif kept == knobs.keep:
-            reasons[pair.key] = f"not among the best {knobs.keep}"
+            outranked[pair.key] = f"not among the best {knobs.keep}"
         else:
             kept += 1
         seeds.add(pair.seed_index)
-    return [Verdict(pair=pair, reason=reasons[pair.key]) for pair in pairs]
+    reasons |= outranked
+    return [
+        Verdict(pair=pair, reason=reasons[pair.key], outranked=pair.key in outranked)
+        for pair in pairs
+    ]
 
 
 def score(pairs: Sequence[ImagePair], scorer: ClipScorer) -> list[ImagePair]:

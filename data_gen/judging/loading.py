@@ -10,8 +10,9 @@ from data_gen.judging.dino import Dino
 from data_gen.judging.judge_knobs import JudgeKnobs
 from data_gen.judging.safety import Safety, parts
 from data_gen.judging.scorers import Scorer
+from data_gen.judging.vision_folders import require_processor, require_vision_model
 from data_gen.judging.vision_judge import VisionJudge
-from inference.clip import ClipScorer, load_clip
+from inference.clip import ClipScorer, load_clip, require_clip
 from inference.files import file_digest
 
 
@@ -69,6 +70,25 @@ class ScorerKnobs:
         checker = sorted({str(part) for part in parts(Path(self.safety))}) if self.safety else []
         clip = self.aesthetic.clip if self.aesthetic else None
         return checker + [name for name in (clip, self.dino) if name is not None]
+
+    def require_files(self) -> None:
+        """Require that what is asked for is here, without loading it.
+
+        Raises:
+            FileNotFoundError: A file is not there.
+            ValueError: There is no CLIP of the name.
+        """
+        if self.safety is not None:
+            checker, processor = parts(Path(self.safety))
+            require_vision_model(checker)
+            require_processor(processor)
+        if self.aesthetic is not None:
+            _head(self.aesthetic.head)
+            if self.aesthetic.clip is not None:
+                require_clip(self.aesthetic.clip)
+        if self.dino is not None:
+            require_vision_model(Path(self.dino))
+            require_processor(Path(self.dino))
 
     def at(self, locate: Callable[[str], str]) -> "ScorerKnobs":
         """The same, with models where they lie."""

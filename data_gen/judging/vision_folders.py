@@ -17,6 +17,26 @@ IMAGES_AT_ONCE: Final = 64
 """Images that a model sees at once; its results move by rounding with it, so it is not a knob."""
 
 
+def require_vision_model(folder: Path) -> None:
+    """Require, without loading it, that a folder holds a model.
+
+    Raises:
+        FileNotFoundError: It does not.
+    """
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"there is no model in {folder}: it has no config.json")
+
+
+def require_processor(folder: Path) -> None:
+    """Require, without loading it, that a folder holds an image processor.
+
+    Raises:
+        FileNotFoundError: It does not.
+    """
+    if not (folder / "preprocessor_config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no preprocessor_config.json")
+
+
 def load_vision_model(kind: Any, folder: Path, device: torch.device) -> Any:
     """Load a model in fp32, for looking only.
 
@@ -29,8 +49,7 @@ def load_vision_model(kind: Any, folder: Path, device: torch.device) -> Any:
         FileNotFoundError: There is no such folder.
         ValueError: The weights are not there, or are not those of such a model.
     """
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"there is no model in {folder}: it has no config.json")
+    require_vision_model(folder)
     try:
         model, found = kind.from_pretrained(
             folder,
@@ -54,8 +73,7 @@ def load_processor(folder: Path) -> Any:
     Raises:
         FileNotFoundError: The folder has none.
     """
-    if not (folder / "preprocessor_config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no preprocessor_config.json")
+    require_processor(folder)
     return AutoImageProcessor.from_pretrained(folder, local_files_only=True)
 
 

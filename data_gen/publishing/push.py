@@ -5,7 +5,6 @@ training, through the index. The pairs keep their bytes; only the tars are put t
 a hub bears thousands of files, not millions. ``card`` writes the card.
 """
 
-import os
 import re
 import shutil
 import tempfile
@@ -30,7 +29,7 @@ from data_gen.shards import (
     write_index,
 )
 from data_gen.survey.verify import inspect
-from inference.files import file_digest
+from inference.files import file_digest, own_suffix
 
 HUB: Final = "hf://datasets/"
 _LICENSE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -121,7 +120,7 @@ def _target(to: str, *, beside: Path) -> Iterator[Path]:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} is not empty: give a new folder")
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    partial = target.with_name(f".{target.name}.{own_suffix()}.tmp")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:

@@ -25,7 +25,7 @@ from data_gen.judging.filter import (
 from data_gen.judging.scorers import Scorer, add_score
 from data_gen.judging.surprise import Surprise
 from data_gen.records import EditTriplet, GivenUp, ImageArray, ImagePair, Rendered, Verdict
-from data_gen.rendering.pairs import rejection, render_trees
+from data_gen.rendering.pairs import NOT_FINITE, Grown, NotFinite, rejection, render_trees
 from data_gen.rendering.trees import RenderKnobs, Tree, draw_tree
 from data_gen.rendering.watch import Draft
 from inference.backbone import Backbone
@@ -87,7 +87,8 @@ class Painter:
 
         Raises:
             ValueError: The backbone is not a text-to-image model, or cannot make images of the
-                size, or its precision does not suffice; or thresholds are missing.
+                size; or thresholds are missing.
+            NotFinite: Not one of all pictures is finite: the precision does not suffice.
         """
         thresholds = thresholds_of(self.filter, self.scorer)
         surprise = Surprise(backbone=self.backbone)
@@ -96,6 +97,7 @@ class Painter:
         watch = _ClipWatch(self, thresholds, surprise)
         coming, opened = deque(triplets), deque[_Making]()
         spent: dict[str, float] = defaultdict(float)  # seconds since the last triplet was done
+        rendered = finite = False
         while coming or opened:
             makings = self._next_trees(opened, coming, thresholds)
             trees = [tree for _, tree in makings]
@@ -104,6 +106,7 @@ class Painter:
                 self.backbone, trees, self.render, watch=watch, progress=self.progress
             )
             drawn = time.perf_counter()
+            rendered, finite = rendered or bool(grown), finite or any(map(_is_finite, grown))
             self._add(makings, [one.pairs for one in grown])
             for (making, _), one in zip(makings, grown, strict=True):
                 making.given_up += one.given_up
@@ -114,6 +117,8 @@ class Painter:
                 made = opened.popleft()
                 yield made.rendered(dict(spent)), made.verdicts(thresholds, self.filter)
                 spent.clear()
+        if rendered and not finite:
+            raise NotFinite(self.backbone)
 
     def _next_trees(
         self, opened: "deque[_Making]", coming: deque[EditTriplet], thresholds: Thresholds
@@ -198,6 +203,11 @@ class Painter:
                 making.replace(pair)
             if asked:
                 todo = deque(dear)  # what comes in the place of another has been shown to nobody
+
+
+def _is_finite(grown: Grown) -> bool:
+    """Whether any candidate of a tree had finite pictures, as far as they were made."""
+    return bool(grown.pairs) or any(lost.reason != NOT_FINITE for lost in grown.given_up)
 
 
 class _Making:

@@ -11,6 +11,7 @@ Which states share and fork when is `prefix_tree`'s business, what is random abo
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -29,8 +30,21 @@ from inference.samplers import SAMPLERS
 from inference.sampling import Sampler
 from inference.text import Text
 
+NOT_FINITE: Final = "pixels that are not finite"
+"""Why a candidate is given up whose pictures a narrow precision overflowed."""
+
 Progress = Callable[[int], object]
 """Called after every UNet call with its number of rows."""
+
+
+class NotFinite(ValueError):
+    """Not one of all pictures is finite, so that no pair can come of any triplet."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(
+            f"rendering in {backbone.dtype} gave nothing but {NOT_FINITE}; "
+            "a wider precision is needed"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +53,7 @@ class Grown:
 
     Attributes:
         pairs: Its finished candidates, in the order of their p.
-        given_up: Those that a `Watch` gave up.
+        given_up: Those that a `Watch` gave up, and those without finite pictures.
     """
 
     pairs: tuple[ImagePair, ...]
@@ -78,7 +92,7 @@ def render_trees(
 
     Raises:
         ValueError: The backbone is not a text-to-image model, or cannot make images of the size,
-            or a triplet cannot be rendered (see ``rejection``), or the result is not finite.
+            or a triplet cannot be rendered (see ``rejection``).
     """
     if not trees:
         return []
@@ -87,31 +101,43 @@ def render_trees(
     reasons: dict[int, str] = {}  # target -> why it is given up
     rendering.grow_roots()
     sources = rendering.images(planned.source_of)
-    if watch:
-        said = watch.sources([tree.triplet for tree in trees], sources)
-        for reason, targets in zip(said, planned.targets_of, strict=True):
-            reasons |= dict.fromkeys(targets, reason) if reason else {}
+    for reason, targets in zip(_said(trees, sources, watch), planned.targets_of, strict=True):
+        reasons |= dict.fromkeys(targets, reason) if reason else {}
     wanted = [target for target in planned.forks if target not in reasons]
     reasons |= rendering.grow_targets(wanted, sources, watch)
     finished = [target for target in wanted if target not in reasons]
     edited = dict(zip(finished, rendering.images(finished), strict=True))
+    reasons |= {target: NOT_FINITE for target, image in edited.items() if image is None}
     return [
         _grown(tree, source, targets, edited, reasons)
         for tree, source, targets in zip(trees, sources, planned.targets_of, strict=True)
     ]
 
 
+def _said(
+    trees: Sequence[Tree], sources: Sequence[ImageArray | None], watch: Watch | None
+) -> list[str | None]:
+    """Why the tree of each source is given up; a watch sees those that are finite."""
+    finite = {n: source for n, source in enumerate(sources) if source is not None}
+    said: Sequence[str | None] = [None] * len(finite)
+    if watch and finite:
+        said = watch.sources([trees[n].triplet for n in finite], list(finite.values()))
+    reasons = dict(zip(finite, said, strict=True))
+    return [reasons.get(n, NOT_FINITE) for n in range(len(sources))]
+
+
 def _grown(
     tree: Tree,
-    source: ImageArray,
+    source: ImageArray | None,
     targets: Sequence[int],
-    edited: dict[int, ImageArray],
+    edited: dict[int, ImageArray | None],
     reasons: dict[int, str],
 ) -> Grown:
     pairs, given_up = [], []
     for branch, (p, target) in enumerate(zip(tree.ps, targets, strict=True)):
         key = ImagePair.key_of(tree.triplet.id, tree.seed_index, branch)
-        if target in reasons:
+        image = edited.get(target)
+        if source is None or image is None:
             given_up.append(
                 GivenUp(
                     triplet=tree.triplet,
@@ -129,7 +155,7 @@ def _grown(
                     triplet=tree.triplet,
                     key=key,
                     source=source,
-                    edited=edited[target],
+                    edited=image,
                     seed_index=tree.seed_index,
                     branch=branch,
                     p=p,
@@ -216,7 +242,7 @@ class _Rendering:
     def grow_targets(
         self,
         wanted: Sequence[int],
-        sources: Sequence[ImageArray] = (),
+        sources: Sequence[ImageArray | None] = (),
         watch: Watch | None = None,
     ) -> dict[int, str]:
         """Move targets from their forks to their end; they share no longer.
@@ -240,8 +266,8 @@ class _Rendering:
                     reasons |= {target: reason} if reason else {}
         return reasons
 
-    def images(self, states: Sequence[int]) -> list[ImageArray]:
-        """Decode states."""
+    def images(self, states: Sequence[int]) -> list[ImageArray | None]:
+        """Decode states; None where pixels are not finite."""
         return self._decoded(self.latents[list(states)]) if states else []
 
     def _due(self, going: Iterable[int], i: int, draft_at: float) -> list[int]:
@@ -250,19 +276,20 @@ class _Rendering:
         return [target for target in going if i == max(first, self.plan.forks[target])]
 
     def _said(
-        self, due: Sequence[int], sources: Sequence[ImageArray], watch: Watch
+        self, due: Sequence[int], sources: Sequence[ImageArray | None], watch: Watch
     ) -> Sequence[str | None]:
-        """What the watch says of the drafts of some targets."""
-        if not due:
-            return []
-        images = self._decoded(self.expected[list(due)])
-        trees = [self.plan.tree_of[target] for target in due]
-        return watch.drafts(
-            [
-                Draft(triplet=self.trees[tree].triplet, source=sources[tree], edited=image)
-                for tree, image in zip(trees, images, strict=True)
-            ]
-        )
+        """Why some targets are given up at their drafts; the watch sees those that are finite."""
+        images = self._decoded(self.expected[list(due)]) if due else []
+        drafts = {}
+        for target, image in zip(due, images, strict=True):
+            tree = self.plan.tree_of[target]
+            source = sources[tree]
+            if source is not None and image is not None:
+                triplet = self.trees[tree].triplet
+                drafts[target] = Draft(triplet=triplet, source=source, edited=image)
+        said = watch.drafts(list(drafts.values())) if drafts else []
+        reasons = dict(zip(drafts, said, strict=True))
+        return [reasons.get(target, NOT_FINITE) for target in due]
 
     def _move(self, i: int, call: Call) -> None:
         """Move the states of a call past step i."""
@@ -338,17 +365,16 @@ class _Rendering:
         text_of = torch.tensor([rows[text] for text in captions], device=self.backbone.device)
         return self.backbone.encode_text([""]), Text.cat(texts), text_of
 
-    def _decoded(self, latents: Tensor) -> list[ImageArray]:
-        images: list[ImageArray] = []
+    def _decoded(self, latents: Tensor) -> list[ImageArray | None]:
+        images: list[ImageArray | None] = []
         # A decoder's activations are several times a UNet's: an eighth of the rows at a time.
         for some in latents.split(max(1, self.knobs.batch_rows // 8)):
             decoded = self.backbone.decode(some)
-            if not decoded.isfinite().all():
-                raise ValueError(
-                    f"rendering in {self.backbone.dtype} gave pixels that are not finite; "
-                    "a wider precision is needed"
-                )
-            images += map(to_numpy, decoded)
+            finite = decoded.isfinite().flatten(1).all(dim=1).tolist()
+            images += [
+                to_numpy(image) if good else None
+                for image, good in zip(decoded, finite, strict=True)
+            ]
         return images
 
 

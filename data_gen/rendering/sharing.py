@@ -30,7 +30,7 @@ class SharingStudy:
     Attributes:
         ps: The values of p, rising; P of them.
         changes: (N, P) mean absolute change on [-1, 1] of each tree at each p.
-        left_out: Trees whose region was not known.
+        left_out: Trees whose region was not known, or whose pictures were not all finite.
     """
 
     ps: tuple[float, ...]
@@ -97,7 +97,7 @@ def study_sharing(
             for drawn in [draw_tree(triplet, 0, knobs)]
         ]
         for grown in render_trees(backbone, trees, knobs):
-            where = region(grown.pairs[0])
+            where = None if grown.given_up else region(grown.pairs[0])
             if where is not None and where.any():
                 rows.append([change(pair, where) for pair in grown.pairs])
     if not rows:

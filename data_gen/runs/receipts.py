@@ -87,7 +87,8 @@ def plan(triplets: Iterable[EditTriplet], *, unit_size: int, recipe: str) -> lis
         recipe: Fingerprint of recipe and models.
 
     Returns:
-        The units; the same triplets and recipe give the same units whatever their order.
+        The units; the same triplets and recipe give the same units whatever their order. One
+        triplet more shifts all slices after it, so that those units are made anew.
     """
     ordered = sorted(triplets, key=lambda triplet: triplet.id)
     starts = range(0, len(ordered), unit_size)

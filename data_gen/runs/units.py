@@ -5,15 +5,17 @@ A data set's folder:
     shards/<unit>-<fingerprint>.tar          the pairs that were kept
     shards/<unit>-<fingerprint>.parquet      their index
     candidates/<unit>-<fingerprint>.parquet  every candidate: scores, and why it was not kept
-    rejected/<unit>-<fingerprint>.tar        a few rejected pairs, to look at
+    rejected/<unit>-<fingerprint>.tar        a few pairs that failed something, and what
     receipts/<unit>.json                     written last
     index.parquet                            the index of all shards, replaced in one piece
+    import.json                              of pairs that others made: where they come from
 """
 
 import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +37,7 @@ from data_gen.shards import (
     write_index,
 )
 from data_gen.shards.members import SCORES
-from inference.files import file_digest, written_atomically
+from inference.files import file_digest, is_abandoned, written_atomically
 
 CANDIDATE_SCHEMA = pa.schema(
     [
@@ -52,6 +54,7 @@ CANDIDATE_SCHEMA = pa.schema(
 )
 """A candidate: scores are null where it was given up, the reason is null where it was kept."""
 
+IMPORT_FILE = "import.json"
 _FOLDERS = ("shards", "candidates", "rejected")
 _LIBRARIES = ("emend", "torch", "diffusers", "transformers", "pillow")
 
@@ -73,7 +76,7 @@ class UnitMaker:
         root: The data set's folder.
         paint: Renders and judges.
         provenance: What every pair says about where it comes from.
-        keep_rejected: Rejected pairs that a unit keeps to be looked at, one a triplet.
+        keep_rejected: Pairs that a unit keeps though they failed something, one a triplet.
     """
 
     root: Path
@@ -136,7 +139,8 @@ class UnitMaker:
                     if verdict.reason is None:
                         kept.write(verdict.pair)
                 if shown.pairs < self.keep_rejected:
-                    shown.write(*_first_rejected(verdicts))
+                    for verdict in _first_rejected(verdicts):
+                        shown.write_rejected(verdict)
                 candidates.extend(map(candidate_row, verdicts))
                 candidates.extend(map(_given_up, rendered.given_up))
                 yield rendered.triplet, _outcome(rendered, verdicts), rendered.seconds
@@ -161,12 +165,13 @@ def _finish_shards(folder: Path, stem: str) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
-def _first_rejected(verdicts: Iterable[Verdict]) -> list[ImagePair]:
-    """A rejected pair that may be looked at."""
+def _first_rejected(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """A rejected pair that may be looked at, if there is one that failed something."""
     rejected = (
-        verdict.pair
+        verdict
         for verdict in verdicts
         if verdict.reason is not None
+        and not verdict.outranked
         and verdict.pair.scores is not None
         and not verdict.pair.scores.unsafe
     )
@@ -202,6 +207,16 @@ def _drawn(candidate: ImagePair | GivenUp) -> dict[str, Any]:
         "p": candidate.p,
         "guidance": candidate.guidance,
     }
+
+
+def require_not_imported(root: Path) -> None:
+    """Require a folder that holds no import: publishing a run's units would delete its shards.
+
+    Raises:
+        ValueError: It holds one.
+    """
+    if (root / IMPORT_FILE).is_file():
+        raise ValueError(f"{root} holds pairs that were imported: give another output")
 
 
 def publish(root: Path, receipts: Sequence[Receipt]) -> int:
@@ -243,13 +258,17 @@ def publish(root: Path, receipts: Sequence[Receipt]) -> int:
 
 def _prune(root: Path, named: set[str], units: set[str]) -> None:
     """Delete what other recipes and killed runs left: stock readers take every tar of a folder."""
-    for folder in _FOLDERS:
-        for path in (*root.glob(f"{folder}/*.tar"), *root.glob(f"{folder}/*.parquet")):
+    for kind in _FOLDERS:
+        for path in (*root.glob(f"{kind}/*.tar"), *root.glob(f"{kind}/*.parquet")):
             if path.relative_to(root).as_posix() not in named:
                 path.unlink()
     for path in (root / "receipts").glob("*.json"):
         if path.stem not in units:
             path.unlink()
-    for path in (*root.glob(".*.tmp"), *root.glob("receipts/.*.tmp")):
-        path.unlink()
-    shutil.rmtree(root / ".tmp", ignore_errors=True)
+    # Another job may still be at work here, on this machine or another: what it writes is its own.
+    for path in filter(is_abandoned, (*root.glob(".*.tmp"), *root.glob("receipts/.*.tmp"))):
+        path.unlink(missing_ok=True)
+    for folder in filter(is_abandoned, root.glob(".tmp/*")):
+        shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # not there, or not empty
+        (root / ".tmp").rmdir()

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import webdataset
 from numpy.typing import NDArray
 
-from data_gen.records import EditTriplet, ImagePair, Scores
+from data_gen.records import EditTriplet, ImagePair, Scores, Verdict
 from data_gen.shards.cache import Cache
 from data_gen.shards.index import INDEX_SCHEMA, SIZES, IndexRow, read_index
 from data_gen.shards.members import (
@@ -76,6 +76,11 @@ class ShardWriter:
                 )
             said = description(pair, self._provenance)
             self._add(said, encode_jpeg(pair.source), encode_jpeg(pair.edited))
+
+    def write_rejected(self, verdict: Verdict) -> None:
+        """Append a scored pair that was not kept; its JSON also says the reason."""
+        said = description(verdict.pair, self._provenance) | {"reason": verdict.reason}
+        self._add(said, encode_jpeg(verdict.pair.source), encode_jpeg(verdict.pair.edited))
 
     def write_imported(
         self, pair: ImagePair, source: bytes, edited: bytes, provenance: Mapping[str, str]

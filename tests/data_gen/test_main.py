@@ -3,7 +3,9 @@
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +19,9 @@ from data_gen.records import EditTriplet, triplet_to_json
 from data_gen.runs.units import Paint
 from data_gen.shards import ShardIndex
 from data_gen.stages import PairKnobs, Recipe, make_pairs
+from inference.backbone import Backbone
 from inference.files import write_lines
+from tests.conftest import BuildBackbone
 
 
 class NoBar:
@@ -87,6 +91,30 @@ def test_shipped_recipes_render(path: Path, data: Path, tiny_folder: Path) -> No
     every = "{image_image: -1, text_source: -1, text_edited: -1, directional: -1}"
     assert __main__.main([*line, "--pairs.filter.thresholds", every]) == 0
     assert 10 <= len(ShardIndex(data)) <= 40
+
+
+def test_pairs_are_made_of_an_sdxl(
+    data: Path,
+    build_backbone: BuildBackbone,
+    save_folder: Callable[[Backbone, Path], None],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "private" / "xl"
+    save_folder(build_backbone(xl=True), folder)
+    line = ["pairs", "--output", str(data), "--pairs.model", str(folder), "--pairs.clip", CLIP]
+    line += ["--pairs.render.share", "both", "--pairs.render.steps", "3"]
+    line += ["--pairs.render.seeds", "1"]
+    every = "{image_image: -1, text_source: -1, text_edited: -1, directional: -1}"
+    assert __main__.main([*line, "--pairs.filter.thresholds", every]) == 0
+    index = ShardIndex(data)
+    assert len(index) == 10
+    assert index.read(0).source.shape == (32, 32, 3)
+    with tarfile.open(data / index[0].shard) as members:
+        content = members.extractfile(f"{index[0].key}.json")
+        assert content is not None
+        provenance = json.loads(content.read())["provenance"]
+    # Not where they lie on this machine: shards get published.
+    assert (provenance["model"], provenance["clip"]) == ("xl", "clip")
 
 
 def test_captions_stand_where_the_next_stage_looks(tmp_path: Path) -> None:
@@ -184,6 +212,58 @@ def test_a_server_that_is_down_is_one_sentence(
         *("--instructions.base_url", "http://127.0.0.1:9/v1"),
     )
     assert "http://127.0.0.1:9/v1 is down" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["--partition", "5/5"], "partition must be i/n"),
+        (["--pairs.model", "models/none"], "there is no model folder models/none"),
+        (["--pairs.vae", "models/none"], "there is no autoencoder in models/none"),
+        (["--pairs.clip", "models/none"], "the CLIP model 'models/none' is neither a folder"),
+        (["--pairs.clip", "ViT-B-32/openai"], "give pairs.filter.thresholds in the recipe"),
+        (["--pairs.scorers.dino", "models/none"], "there is no model in models/none"),
+        (["--pairs.scorers.safety", "models/none"], "there is no model in models/none"),
+        (["--pairs.scorers.aesthetic.head", "none"], "aesthetic.head: there is no file none"),
+    ],
+)
+def test_what_pairs_will_lack_is_said_before_anything_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: list[str], said: str
+) -> None:
+    output = tmp_path / "data"
+    line = [*line, "--instructions.base_url", "http://127.0.0.1:9/v1"]
+    assert said in error_of(capsys, "run", "--output", str(output), *line)
+    assert not output.exists()
+
+
+def test_a_missing_ray_is_said_before_anything_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "data_gen.runs.ray_actors", raising=False)
+    output = tmp_path / "data"
+    said = error_of(capsys, "run", "--output", str(output), "--executor.kind", "ray")
+    assert "pip install 'emend[ray]'" in said
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("command", ["run", "pairs"])
+def test_a_run_into_an_imported_folder_is_refused(
+    published: Path,
+    triplets: list[EditTriplet],
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    paint: Paint,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stages, "painter", lambda *_: paint)
+    monkeypatch.setattr(stages, "tqdm", NoBar)
+    (published / "import.json").write_text("{}\n")
+    write_lines(published / "triplets.jsonl", map(triplet_to_json, triplets[:4]))
+    before = {path: path.read_bytes() for path in published.rglob("*") if path.is_file()}
+    said = error_of(capsys, command, "--output", str(published))
+    assert f"{published} holds pairs that were imported: give another output" in said
+    assert {path: path.read_bytes() for path in published.rglob("*") if path.is_file()} == before
 
 
 def test_an_empty_captions_file_is_one_sentence(

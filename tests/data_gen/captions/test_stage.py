@@ -7,6 +7,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from data_gen.captions.datasets import DatasetKnobs
 from data_gen.captions.filters import CaptionFilterKnobs
 from data_gen.captions.pool import CaptionPool
 from data_gen.captions.stage import CaptionKnobs, SceneKnobs, read_captions, write_captions
+from data_gen.files import locked
 from inference.shapes.captions import parse
 
 TEXTS = [f"a photo of the number {number} on a wall" for number in range(200)]
@@ -40,6 +42,16 @@ def test_more_captions_keep_the_old_ones(tmp_path: Path) -> None:
     assert many[:5] == few == read_captions(tmp_path / "few.jsonl")
     assert len({caption.id for caption in many}) == 20
     assert write_captions(CaptionKnobs(count=5, seed=1), tmp_path / "few.jsonl") != few
+
+
+def test_jobs_that_share_a_folder_collect_one_after_the_other(tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        with locked(tmp_path / ".lock"):  # by another job
+            waiting = pool.submit(write_captions, CaptionKnobs(count=3), tmp_path / "x.jsonl")
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+            assert not (tmp_path / "x.jsonl").exists()
+        assert waiting.result(timeout=20) == read_captions(tmp_path / "x.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,15 @@ def descriptions(root: Path) -> list[dict[str, Any]]:
     return [json.loads(sample["json"]) for sample in samples(root)]
 
 
+def check_pairs(root: Path) -> None:
+    """Each instruction has its own source and edited picture, byte for byte, and not swapped."""
+    found = [
+        (one["input.jpg"], json.loads(one["json"])["instruction"], one["edited.jpg"])
+        for one in samples(root)
+    ]
+    assert sorted(found) == sorted((one.source, one.instruction, one.edited) for one in GIVEN)
+
+
 def check_published(root: Path, cache: Path) -> None:
     """Push to a folder and load it back: every pair and field, by either stock reader."""
     pushed = root.with_name("pushed")
@@ -226,13 +235,14 @@ def test_columns_of_a_parquet_file(tmp_path: Path) -> None:
     assert len(ShardIndex(out)) == len(GIVEN)
     assert len(set(ShardIndex(out).groups)) == 2 + len(set(sessions) - {None})
     assert {one["caption"] for one in descriptions(out)} == {one.caption for one in GIVEN}
+    check_pairs(out)
 
 
 def test_magic_brush(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = table_of(
         MAGIC_BRUSH,
         img_id=[str(one.seed) for one in GIVEN],
-        turn_index=[1 for _ in GIVEN],
+        turn_index=[number % 3 + 1 for number in range(len(GIVEN))],
         mask_img=[one.source for one in GIVEN],
     ).cast_column("mask_img", datasets.Image())
     (tmp_path / "copy" / "data").mkdir(parents=True)
@@ -240,9 +250,12 @@ def test_magic_brush(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     import_pairs("magicbrush", tmp_path / "out", str(tmp_path / "copy"))
     assert "the images of 'mask_img' are left out" in capsys.readouterr().out
     found = descriptions(tmp_path / "out")
-    assert sorted(one["instruction"] for one in found) == sorted(one.instruction for one in GIVEN)
-    extras = [json.loads(one["provenance"]["extra"]) for one in found]
-    assert sorted(extra["img_id"] for extra in extras) == sorted(str(one.seed) for one in GIVEN)
+    check_pairs(tmp_path / "out")
+    extras = {one["provenance"]["where"]: json.loads(one["provenance"]["extra"]) for one in found}
+    assert extras == {
+        f"row {number}": {"img_id": str(one.seed), "turn_index": number % 3 + 1}
+        for number, one in enumerate(GIVEN)
+    }
     check_stock_datasets(tmp_path / "out", tmp_path / "cache", len(GIVEN))
     check_published(tmp_path / "out", tmp_path / "cache")
 
@@ -256,6 +269,7 @@ def test_instructpix2pix_clip_filtered(tmp_path: Path) -> None:
         for one in descriptions(tmp_path / "out")
     }
     assert found == {(one.caption, one.instruction, one.edited_caption) for one in GIVEN}
+    check_pairs(tmp_path / "out")
     index = ShardIndex(tmp_path / "out")
     assert (len(index), len(set(index.groups))) == (len(GIVEN), 5)  # one group a prompt
     check_published(tmp_path / "out", tmp_path / "cache")

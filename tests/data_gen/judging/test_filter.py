@@ -121,6 +121,7 @@ def test_of_each_seed_the_best_p_and_of_these_the_best_are_kept() -> None:
         None,
         "directional < 0.2",
     ]
+    assert [verdict.outranked for verdict in verdicts] == [True, False, True, True, False, False]
     every_p = FilterKnobs(keep=3, best_p_per_seed=False)
     assert kept(select(pairs, THRESHOLDS, every_p)) == [(0, 1), (1, 0), (2, 0)]
     assert kept(select(pairs[:2], THRESHOLDS, every_p)) == [(0, 0), (0, 1)]

@@ -47,9 +47,9 @@ def copying(share: Share, alignment: Alignment) -> Rewrite:
     """
 
     def rewrite(maps: Tensor, is_cross: bool) -> Tensor:
-        if share == "self" and not is_cross:
+        if share != "cross" and not is_cross:
             return maps[[0, 0, 2, 2]]
-        if share == "cross" and is_cross:
+        if share != "self" and is_cross:
             moved = maps[2] @ alignment.matrix.to(maps)
             return torch.cat([maps[:3], torch.where(alignment.taken, moved, maps[3])[None]])
         return maps
@@ -65,7 +65,8 @@ def render_independently(
     sampler = SAMPLERS[sampler_name](backbone.scheduler, STEPS)
     captions = of.triplet.caption, of.triplet.edited_caption
     text = backbone.encode_text(["", "", *captions])
-    shape, key = (1, 4, 8, 8), (of.triplet.id, of.seed_index)
+    side = int(backbone.unet.config.sample_size)
+    shape, key = (1, 4, side, side), (of.triplet.id, of.seed_index)
 
     def noise(*what: str | int) -> Tensor:
         return keyed_noise(*key, *what, shape=shape[1:], dtype=backbone.dtype)[None]

@@ -1,15 +1,18 @@
 """What is given up early costs less, and what is kept stays what it was."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from data_gen.judging.filter import FilterKnobs, Thresholds, failing, scored, select
 from data_gen.records import EditTriplet, Rendered, Verdict
 from data_gen.rendering.painting import EarlyKnobs, Painter
+from data_gen.rendering.pairs import NOT_FINITE, NotFinite
 from data_gen.rendering.prefix_tree import unet_rows
 from data_gen.rendering.trees import RenderKnobs, draw_tree
 from data_gen.shapes import draw_triplets
@@ -198,6 +201,27 @@ def test_what_cannot_be_rendered_or_judged_is_passed_over_with_its_reason(
     painted, rows = paint(backbone, of_clip, EarlyKnobs(source=True), TRIPLETS[:2])
     assert {rendered.reason for rendered, _ in painted} == {"a caption exceeds CLIP's 8 tokens"}
     assert rows == 0
+
+
+@pytest.mark.parametrize("spoilt", [{0}, set(range(100))], ids=["one", "all"])
+def test_pictures_that_are_not_finite_end_a_run_only_if_all_are(
+    backbone: Backbone, scorer: ClipScorer, monkeypatch: pytest.MonkeyPatch, spoilt: set[int]
+) -> None:
+    decode, decoded = Backbone.decode, itertools.count()
+
+    def overflowing(self: Backbone, latents: torch.Tensor) -> torch.Tensor:
+        images = decode(self, latents)
+        spoil = torch.tensor([next(decoded) in spoilt for _ in images])
+        return torch.where(spoil.view(-1, 1, 1, 1), torch.nan, images)
+
+    monkeypatch.setattr(Backbone, "decode", overflowing)
+    if len(spoilt) > 1:
+        with pytest.raises(NotFinite, match=r"torch.float32 gave nothing but pixels that are not"):
+            paint(backbone, scorer, EarlyKnobs(source=True), TRIPLETS[:2], seeds=1, steps=3)
+        return
+    painted, _ = paint(backbone, scorer, EarlyKnobs(), TRIPLETS[:2], seeds=1, steps=3)
+    assert [len(rendered.pairs) for rendered, _ in painted] == [0, 2]
+    assert [lost.reason for lost in painted[0][0].given_up] == [NOT_FINITE] * 2
 
 
 def test_knobs_out_of_range_are_named() -> None:

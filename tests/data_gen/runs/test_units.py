@@ -3,10 +3,13 @@
 import dataclasses
 import errno
 import itertools
+import json
 import os
 import random
 import signal
+import socket
 import sys
+import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from data_gen.records import EditTriplet, Rendered, Verdict
 from data_gen.runs.executors import Partition, in_process
 from data_gen.runs.receipts import Receipt, Unit, done_receipt, plan, tally, write_receipt
 from data_gen.runs.units import Paint, UnitMaker, publish
-from data_gen.shards import ShardIndex
+from data_gen.shards import ShardIndex, scan_shard
 from inference import files
 
 
@@ -112,6 +115,52 @@ def test_another_recipe_replaces_the_data_set(
     assert {path.stem for path in (tmp_path / "shards").iterdir()} <= stems
     assert {path.stem for path in (tmp_path / "receipts").iterdir()} == {"00000", "00001"}
     assert set(ShardIndex(tmp_path).groups) <= {triplet.id for triplet in triplets[:4]}
+
+
+def test_publishing_leaves_what_another_job_is_writing(
+    tmp_path: Path, units: list[Unit], paint: Paint
+) -> None:
+    host = socket.gethostname()
+    names = [f".captions.jsonl.{host}.{{}}.tmp", f".tmp/00000-0.{host}.{{}}/shards"]
+    for name in names:
+        for process in (os.getpid(), os.getppid()):  # what a former process left, and one at work
+            path = tmp_path / name.format(process)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    (tmp_path / ".triplets.jsonl.another-machine.1.tmp").touch()
+    make_all(tmp_path, units, paint)
+    for name in names:
+        assert (tmp_path / name.format(os.getppid())).exists()
+        assert not (tmp_path / name.format(os.getpid())).exists()
+    assert (tmp_path / ".triplets.jsonl.another-machine.1.tmp").exists()
+
+
+def test_a_few_pairs_that_failed_something_are_kept_with_their_reason(
+    tmp_path: Path, units: list[Unit], paint: Paint
+) -> None:
+    def judge(triplets: Sequence[EditTriplet]) -> Iterator[tuple[Rendered, list[Verdict]]]:
+        """The first candidate of a triplet was only outranked, the second failed."""
+        for rendered, verdicts in paint(triplets):
+            best, second, third, fourth = (verdict.pair for verdict in verdicts)
+            yield (
+                rendered,
+                [
+                    Verdict(pair=best, reason="not the best p of its seed", outranked=True),
+                    Verdict(pair=second, reason="directional < 0.2"),
+                    Verdict(pair=third, reason=None),
+                    Verdict(pair=fourth, reason="text_edited < 0.2"),
+                ],
+            )
+
+    (receipt,) = make(tmp_path, units[:1], judge)
+    (tar,) = (name for name in receipt.files if name.startswith("rejected/"))
+    with tarfile.open(tmp_path / tar) as members:
+        contents = [members.extractfile(one) for one in members if one.name.endswith(".json")]
+        said = [json.loads(content.read()) for content in contents if content]
+    assert [one["reason"] for one in said] == ["directional < 0.2"] * 2
+    assert [(one["seed_index"], one["branch"]) for one in said] == [(0, 1)] * 2
+    assert len({one["group"] for one in said}) == 2
+    assert len(scan_shard(tmp_path / tar, tar)) == 2
 
 
 def test_rejected_is_done_and_failed_is_made_again(

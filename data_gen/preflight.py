@@ -1,0 +1,31 @@
+"""What can be seen to be wrong before anything is paid for, without loading a model.
+
+A run asks a language model first and renders after; what the pair stage would refuse then is
+refused here. The stages check again, each for itself: they also run alone.
+"""
+
+from data_gen.judging.filter import Thresholds
+from data_gen.runs.executors import Partition, executor_of
+from data_gen.runs.units import require_not_imported
+from data_gen.stages import Recipe
+from inference.backbone import require_parts
+from inference.clip import read_thresholds, require_clip
+
+
+def require_ready(recipe: Recipe) -> None:
+    """Require what the pair stage of a recipe will need.
+
+    Raises:
+        FileNotFoundError: A model's folder, or a file of it, is not there.
+        ValueError: The output holds an import, the partition is none, Ray is not installed, or the
+            thresholds are missing.
+    """
+    knobs = recipe.pairs
+    require_not_imported(recipe.output)
+    Partition.parse(recipe.partition)
+    executor_of(recipe.executor)
+    require_parts(knobs.model, knobs.vae)
+    require_clip(knobs.clip)
+    if knobs.filter.thresholds is None:
+        Thresholds.of_checkpoint(read_thresholds(knobs.clip))
+    knobs.scorers.require_files()
