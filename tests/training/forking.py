@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,12 +29,14 @@ class Run:
         order: A file to which the positions of each batch are appended; of rank 1 in `<order>.1`.
         ranks: Number of processes, as torchrun would start them.
         kill_at: SIGKILL takes a process in the step on this position.
+        terminate_at: The process in the step on this position and those it started get a SIGTERM.
     """
 
     arguments: list[str]
     order: str
     ranks: int = 1
     kill_at: int | None = None
+    terminate_at: int | None = None
 
 
 def spy_on_draws(run: Run, rank: int) -> None:
@@ -46,9 +49,17 @@ def spy_on_draws(run: Run, rank: int) -> None:
             file.write(json.dumps(named["positions"]) + "\n")
         if run.kill_at in named["positions"]:
             os.kill(os.getpid(), signal.SIGKILL)
+        if run.terminate_at in named["positions"]:
+            terminate_group()
         return original(**named)
 
     training.module.draw = spying
+
+
+def terminate_group() -> None:
+    """As SLURM does: all processes of the group get the signal, from outside."""
+    kill = ["kill", "-TERM", "--", f"-{os.getpgrp()}"]
+    subprocess.run(kill, check=True, start_new_session=True)
 
 
 def torchrun_variables(rank: int, ranks: int, port: int) -> dict[str, str]:
@@ -82,6 +93,7 @@ def carry_out(run: Run) -> list[int]:
 def become(run: Run, rank: int, port: int) -> int:
     """Be a rank, and never return."""
     code = 1
+    os.setpgid(0, 0)
     try:
         if run.ranks > 1:
             os.environ.update(torchrun_variables(rank, run.ranks, port))

@@ -9,8 +9,9 @@ import os
 import sys
 import zipfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import pytorch_lightning as pl
 import torch
@@ -19,6 +20,7 @@ from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
 from inference.files import written_atomically
+from training.data.data_module import PairData
 from training.running.held_out import HeldOutEdits, HeldOutLoss
 from training.running.stopping import Request, StopRequests, exit_code, requeue_job
 from training.steps import ends_a_step
@@ -138,10 +140,14 @@ class Checkpoints(Callback):
         """See to how files are written and what ranks are asked, before anything is restored."""
         trainer.strategy.checkpoint_io = WholeFiles()
         self._requests.prepare()
+        data = cast(PairData, cast(Any, trainer).datamodule)
+        data.heed_requests = partial(self._heed_requests, trainer)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen from the first step on."""
+    def _heed_requests(self, trainer: pl.Trainer) -> None:
+        """Listen, and leave if any rank was asked to; before the first step nothing is lost."""
         self._requests.listen()
+        if request := self._requests.agreed():
+            self._leave(trainer, request)
 
     def on_train_batch_end(
         self,
@@ -165,9 +171,12 @@ class Checkpoints(Callback):
         if must or better or trainer.global_step % self.every == 0:
             self._save(trainer, better, must=must)
         if request:
-            if request == Request.REQUEUE and trainer.is_global_zero:
-                requeue_job()
-            raise SystemExit(exit_code(trainer))
+            self._leave(trainer, request)
+
+    def _leave(self, trainer: pl.Trainer, request: Request) -> NoReturn:
+        if request == Request.REQUEUE and trainer.is_global_zero:
+            requeue_job()
+        raise SystemExit(exit_code(trainer))
 
     def _better(self, trainer: pl.Trainer) -> HeldOutLoss | None:
         """The held-out loss of this step, if it was looked at and is the lowest so far."""

@@ -3,7 +3,7 @@
 import resource
 import signal
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -43,15 +43,6 @@ def in_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[],
         monkeypatch.setattr(training.module, "draw", acting)
 
     return plan
-
-
-@pytest.fixture
-def own_signals() -> Iterator[None]:
-    """Leaves no handler behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def saved_step(run: Path) -> int:
