@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
@@ -63,7 +64,20 @@ def adamw(unet: nn.Module, knobs: OptimizerKnobs) -> Optimizer:
         kind = _eight_bit()
         return kind(groups, betas=knobs.betas, weight_decay=knobs.weight_decay)
     # one kernel for all parameters; the default loops over them on a CPU
-    return AdamW(groups, betas=knobs.betas, weight_decay=knobs.weight_decay, fused=True)
+    optimizer = AdamW(groups, betas=knobs.betas, weight_decay=knobs.weight_decay, fused=True)
+    optimizer.register_load_state_dict_post_hook(_lay_out_moments)
+    return optimizer
+
+
+@torch.no_grad()
+def _lay_out_moments(optimizer: Optimizer) -> None:
+    """Put moments into memory as their parameters lie there.
+
+    Those of a file lie as the parameters of its run did, and the fused kernel looks at no strides.
+    """
+    for parameter, moments in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            moments[name] = torch.empty_like(parameter).copy_(moments[name])
 
 
 def _eight_bit() -> Callable[..., Optimizer]:
