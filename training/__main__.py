@@ -21,7 +21,7 @@ import transformers
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from inference.command_line import ERROR, USAGE_ERROR, one_sentence, run
 from training import identity
@@ -34,6 +34,7 @@ from training.running.export import export
 from training.running.held_out import HeldOutEdits
 from training.running.progress import Progress
 from training.running.stopping import TERMINATED
+from training.trainer_options import DEFAULTS, require_sensible
 
 _KNOWN_WARNINGS = (
     ".*does not have many workers.*",  # data.num_workers says so
@@ -79,11 +80,7 @@ class TrainingCLI(LightningCLI):
             AlreadyDone: The run has ended before.
         """
         options = self.config["fit"]
-        if options["trainer"]["max_steps"] < 1:
-            raise ValueError(
-                f"trainer.max_steps is {options['trainer']['max_steps']}, expected at least 1: "
-                "training has no other end"
-            )
+        require_sensible(options["trainer"])
         options["weights_only"] = True
         if options["ckpt_path"] is None:
             options["ckpt_path"] = self._own_checkpoint(Path(options["output"]))
@@ -124,7 +121,8 @@ class TrainingCLI(LightningCLI):
             folder, step = Path(self.config["fit"]["output"]), self.trainer.global_step
             export(self.model, folder, recipe=self.config["fit"].as_dict(), steps=step)
             identity.record(folder, self._identity, exported_step=step)
-            print(f"{step:,} steps done; the editor is in {folder / 'model'}")
+            early = "" if step == self.trainer.max_steps else f" of {self.trainer.max_steps:,}"
+            print(f"{step:,}{early} steps done; the editor is in {folder / 'model'}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -148,18 +146,13 @@ def main(arguments: list[str] | None = None) -> None:
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "use_distributed_sampler": False,
-            },
+            trainer_defaults=dict(DEFAULTS),
         )
     except AlreadyDone as done:
         print(done)
     except SIGTERMException as error:  # Lightning's, for a signal before the first step: exits 0
         raise SystemExit(TERMINATED) from error
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, MisconfigurationException) as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(ERROR) from error
 
