@@ -38,7 +38,7 @@ from training.objective import (
 from training.optimizer import OptimizerKnobs, adamw, learning_rate_factor
 from training.precision import bf16_with_float32_attention
 from training.speed import Speed, lay_out, speed_up
-from training.steps import StepRecord
+from training.steps import StepRecord, ends_a_step
 from training.unet import widen
 
 
@@ -115,8 +115,17 @@ class EditorTraining(pl.LightningModule):
         return replace(self.backbone, unet=merged(self.average))
 
     def configure_model(self) -> None:
-        """Share both UNets among the ranks where the strategy is to."""
+        """Share both UNets among the ranks where the strategy is to.
+
+        Raises:
+            ValueError: The optimiser's moments or the weights cannot be shared.
+        """
         if self.device_mesh is not None:
+            if self.optimizer_knobs.kind == "adamw_8bit":
+                raise ValueError(
+                    f"optimizer.kind is adamw_8bit, which strategy {sharding.STRATEGY} cannot "
+                    "share among the ranks, expected adamw"
+                )
             for unet in (self.unet, self.average):
                 sharding.shard(unet, self.device_mesh["data_parallel"])
 
@@ -272,6 +281,14 @@ class EditorTraining(pl.LightningModule):
             )
         self._step.clear()
         self.log("gradient_norm", norm, batch_size=1)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Put off an end by `trainer.max_time` to that of the step, whose gradients it would lose.
+
+        Its callback, which comes before this hook, asks anew after every batch.
+        """
+        if not ends_a_step(self.trainer, batch_idx):
+            self.trainer.should_stop = False
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then let the average follow."""

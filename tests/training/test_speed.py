@@ -98,6 +98,13 @@ def test_eight_bits_without_their_library_say_what_to_install(
         adamw(nn.Linear(2, 2), OptimizerKnobs(kind="adamw_8bit"))
 
 
+def test_eight_bits_are_not_shared_among_ranks(tiny_folder: Path) -> None:
+    module = EditorTraining(tiny_folder, optimizer=OptimizerKnobs(kind="adamw_8bit"))
+    module._device_mesh = object()  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="adamw_8bit, which strategy fsdp2 cannot share"):
+        module.configure_model()
+
+
 def test_a_failing_step_names_the_pairs_of_the_batch_at_fault() -> None:
     step = StepRecord()
     step.add([0, 1], torch.tensor(0.5))

@@ -134,6 +134,7 @@ class Checkpoints(Callback):
             )
         self.every, self.keep = every, keep
         self._best: HeldOutLoss | None = None
+        self._saved = 0
         self._requests = StopRequests()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -148,6 +149,19 @@ class Checkpoints(Callback):
         self._requests.listen()
         if request := self._requests.agreed():
             self._leave(trainer, request)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note what is saved already: the step that a run goes on from, or that it starts at."""
+        self._saved = trainer.global_step
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save where a run ends before its last step, by `trainer.max_time`.
+
+        Raises:
+            OSError: The checkpoint cannot be written.
+        """
+        if trainer.global_step != self._saved:
+            self._save(trainer, None, must=True)
 
     def on_train_batch_end(
         self,
@@ -200,7 +214,9 @@ class Checkpoints(Callback):
                 raise OSError(said)
             if trainer.is_global_zero:
                 tqdm.write(f"warning: {said}; those before stay", file=sys.stderr)
-        elif trainer.is_global_zero:
+            return
+        self._saved = trainer.global_step
+        if trainer.is_global_zero:
             self._tidy(run, trainer.global_step)
 
     def _tidy(self, run: Path, step: int) -> None:
