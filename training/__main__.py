@@ -73,7 +73,10 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("model.base", "data.base")
 
     def before_instantiate_classes(self) -> None:
-        """Go on from the last checkpoint unless told otherwise, and never unpickle objects from it.
+        """Go on from the folder's last checkpoint, and never unpickle objects from it.
+
+        A checkpoint of another folder is where a new one begins; one of its own goes before the
+        last.
 
         Raises:
             ValueError: An option is out of its range, or the folder holds another run.
@@ -82,8 +85,9 @@ class TrainingCLI(LightningCLI):
         options = self.config["fit"]
         require_sensible(options["trainer"])
         options["weights_only"] = True
-        if options["ckpt_path"] is None:
-            options["ckpt_path"] = self._own_checkpoint(Path(options["output"]))
+        folder, given = Path(options["output"]), options["ckpt_path"]
+        if given is None or not Path(given).resolve().is_relative_to(folder.resolve()):
+            options["ckpt_path"] = self._own_checkpoint(folder) or given  # given: where it began
         rank_zero_only(identity.record)(Path(options["output"]), self._identity)
 
     def _own_checkpoint(self, folder: Path) -> str | None:

@@ -35,7 +35,7 @@ from training.objective import (
     log_mean_weight,
     score_weights,
 )
-from training.optimizer import OptimizerKnobs, adamw, learning_rate_factor
+from training.optimizer import OptimizerKnobs, adamw, learning_rate_factor, use_own_rates
 from training.precision import bf16_with_float32_attention
 from training.speed import Speed, lay_out, speed_up
 from training.steps import StepRecord, ends_a_step
@@ -152,7 +152,7 @@ class EditorTraining(pl.LightningModule):
         return {name: v for name, v in whole.items() if name.partition(".")[2] in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on from another model's weights.
+        """Refuse to go on from another model's weights, and keep to the recipe's learning rate.
 
         Raises:
             ValueError: The weights of the checkpoint have other names or shapes.
@@ -166,6 +166,7 @@ class EditorTraining(pl.LightningModule):
                 "the checkpoint to go on from holds another model than that of `base`: "
                 "choose another output folder"
             )
+        use_own_rates(checkpoint, self.optimizer_knobs, self.trainer.max_steps)
 
     def on_fit_start(self) -> None:
         """Bring the frozen parts to the device, and let the data module encode with them.
@@ -276,8 +277,9 @@ class EditorTraining(pl.LightningModule):
         if not torch.isfinite(norm):
             raise ValueError(
                 f"the gradient of step {self.global_step + 1} is {norm.item()}, expected a finite "
-                f"one: look at {self._step.suspects(self._data.pairs.where)}, or lower "
-                "optimizer.learning_rate or clip_norm"
+                f"one: look at {self._step.suspects(self._data.pairs.where)}. The last checkpoint "
+                "stands. With other data or a lower optimizer.learning_rate begin another output "
+                f"folder there: --ckpt_path {self.trainer.default_root_dir}/last.ckpt"
             )
         self._step.clear()
         self.log("gradient_norm", norm, batch_size=1)

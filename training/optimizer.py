@@ -1,9 +1,9 @@
 """AdamW: its knobs, its groups and its learning rate."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -45,6 +45,26 @@ def learning_rate_factor(step: int, knobs: OptimizerKnobs, steps: int) -> float:
         return 1.0
     progress = (step - knobs.warmup_steps) / max(1, steps - knobs.warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def use_own_rates(checkpoint: Mapping[str, Any], knobs: OptimizerKnobs, steps: int) -> None:
+    """Put the knobs' learning rates into a checkpoint, whose own the optimiser would take up.
+
+    They are other ones where a new run begins at the checkpoint of another.
+
+    Args:
+        checkpoint: As Lightning reads it; changed in place.
+        knobs: Those of the run that goes on.
+        steps: Its number of steps.
+    """
+    factor = learning_rate_factor(checkpoint["global_step"], knobs, steps)
+    full = [knobs.learning_rate, knobs.learning_rate * knobs.first_layer_factor]
+    now = [rate * factor for rate in full]
+    for state in checkpoint["optimizer_states"]:
+        for group, rate, initial in zip(state["param_groups"], now, full, strict=True):
+            group |= {"lr": rate, "initial_lr": initial}
+    for state in checkpoint["lr_schedulers"]:
+        state |= {"base_lrs": full, "_last_lr": now}
 
 
 def adamw(unet: nn.Module, knobs: OptimizerKnobs) -> Optimizer:
