@@ -62,8 +62,8 @@ def require_sensible(options: Mapping[str, Any]) -> None:
         )
     if options["precision"] not in _PRECISIONS:
         raise ValueError(
-            f"trainer.precision is {options['precision']}, expected 32-true or bf16-mixed: weights, "
-            "moments and average are of 32 bits, and gradients are clipped as they are, not scaled"
+            f"trainer.precision is {options['precision']}, expected 32-true or bf16-mixed: "
+            "weights, moments and average are of 32 bits, and gradients are clipped unscaled"
         )
     usual = inspect.signature(pl.Trainer).parameters
     for name, instead in _REFUSED.items():
