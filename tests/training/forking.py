@@ -6,6 +6,7 @@ The plan is a list of runs, one after the other; each has the keys of `Run`. Pri
 statuses of each run's processes, as JSON.
 """
 
+import io
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 import training.module
 from training.__main__ import main
@@ -29,6 +32,7 @@ class Run:
         order: A file to which the positions of each batch are appended; of rank 1 in `<order>.1`.
         ranks: Number of processes, as torchrun would start them.
         kill_at: SIGKILL takes a process in the step on this position.
+        kill_at_save: SIGKILL takes the process when half of its so-manyth checkpoint is written.
         terminate_at: The process in the step on this position and those it started get a SIGTERM.
     """
 
@@ -36,6 +40,7 @@ class Run:
     order: str
     ranks: int = 1
     kill_at: int | None = None
+    kill_at_save: int | None = None
     terminate_at: int | None = None
 
 
@@ -54,6 +59,23 @@ def spy_on_draws(run: Run, rank: int) -> None:
         return original(**named)
 
     training.module.draw = spying
+
+
+def kill_in_save(number: int) -> None:
+    """Let SIGKILL take this process in the middle of its `number`-th checkpoint."""
+    original, calls = torch.save, iter(range(1, number + 1))
+
+    def dying(content, file):
+        if next(calls) < number:
+            original(content, file)
+            return
+        whole = io.BytesIO()
+        original(content, whole)
+        file.write(whole.getvalue()[: whole.tell() // 2])
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = dying
 
 
 def terminate_group() -> None:
@@ -98,6 +120,8 @@ def become(run: Run, rank: int, port: int) -> int:
         if run.ranks > 1:
             os.environ.update(torchrun_variables(rank, run.ranks, port))
         spy_on_draws(run, rank)
+        if run.kill_at_save is not None:
+            kill_in_save(run.kill_at_save)
         sys.stdout = sys.stderr
         main(run.arguments)
         code = 0
