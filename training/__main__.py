@@ -18,10 +18,11 @@ from typing import Any, NoReturn
 import diffusers
 import pytorch_lightning as pl
 import transformers
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from inference.command_line import ERROR, USAGE_ERROR, one_sentence, run
 from training import identity
