@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import diffusers
 import pytorch_lightning as pl
 import transformers
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -34,6 +35,7 @@ from training.running.export import export
 from training.running.held_out import HeldOutEdits
 from training.running.progress import Progress
 from training.running.stopping import TERMINATED
+from training.trainer_options import DEFAULTS, require_sensible
 
 _KNOWN_WARNINGS = (
     ".*does not have many workers.*",  # data.num_workers says so
@@ -72,21 +74,21 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("model.base", "data.base")
 
     def before_instantiate_classes(self) -> None:
-        """Go on from the last checkpoint unless told otherwise, and never unpickle objects from it.
+        """Go on from the folder's last checkpoint, and never unpickle objects from it.
+
+        A checkpoint of another folder is where a new one begins; one of its own goes before the
+        last.
 
         Raises:
             ValueError: An option is out of its range, or the folder holds another run.
             AlreadyDone: The run has ended before.
         """
         options = self.config["fit"]
-        if options["trainer"]["max_steps"] < 1:
-            raise ValueError(
-                f"trainer.max_steps is {options['trainer']['max_steps']}, expected at least 1: "
-                "training has no other end"
-            )
+        require_sensible(options["trainer"])
         options["weights_only"] = True
-        if options["ckpt_path"] is None:
-            options["ckpt_path"] = self._own_checkpoint(Path(options["output"]))
+        folder, given = Path(options["output"]), options["ckpt_path"]
+        if given is None or not Path(given).resolve().is_relative_to(folder.resolve()):
+            options["ckpt_path"] = self._own_checkpoint(folder) or given  # given: where it began
         rank_zero_only(identity.record)(Path(options["output"]), self._identity)
 
     def _own_checkpoint(self, folder: Path) -> str | None:
@@ -124,7 +126,8 @@ class TrainingCLI(LightningCLI):
             folder, step = Path(self.config["fit"]["output"]), self.trainer.global_step
             export(self.model, folder, recipe=self.config["fit"].as_dict(), steps=step)
             identity.record(folder, self._identity, exported_step=step)
-            print(f"{step:,} steps done; the editor is in {folder / 'model'}")
+            early = "" if step == self.trainer.max_steps else f" of {self.trainer.max_steps:,}"
+            print(f"{step:,}{early} steps done; the editor is in {folder / 'model'}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -148,18 +151,13 @@ def main(arguments: list[str] | None = None) -> None:
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "use_distributed_sampler": False,
-            },
+            trainer_defaults=dict(DEFAULTS),
         )
     except AlreadyDone as done:
         print(done)
     except SIGTERMException as error:  # Lightning's, for a signal before the first step: exits 0
         raise SystemExit(TERMINATED) from error
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, MisconfigurationException) as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(ERROR) from error
 

@@ -23,6 +23,7 @@ Identity = Mapping[str, Any]
 FILE: Final = "run.json"
 _HUB_NAME: Final = re.compile(r"[\w.-]+/[\w.-]+")
 _TRAINER: Final = ("precision", "accumulate_grad_batches")
+_LAYOUT: Final = "model.speed.channels_last"
 _WITHOUT_EFFECT: Final = frozenset(
     {
         "data.num_workers",
@@ -30,7 +31,7 @@ _WITHOUT_EFFECT: Final = frozenset(
         "data.cache_gib",
         "data.base",
         "model.speed.gradient_checkpointing",
-        "model.speed.channels_last",
+        _LAYOUT,
         "model.speed.compile",
     }
 )
@@ -53,7 +54,10 @@ def identify(options: Mapping[str, Any]) -> Identity:
     parts["model.base"] = folder_digest(Path(options["model"]["base"]))
     parts["data.shards"] = shards and set_digest(str(shards))
     parts["data.sets"] = sets and [one | {"path": set_digest(one["path"])} for one in sets]
-    plain = {name: value for name, value in parts.items() if name not in _WITHOUT_EFFECT}
+    without_effect = set(_WITHOUT_EFFECT)
+    if parts.get("model.optimizer.kind") == "adamw_8bit":
+        without_effect -= {_LAYOUT}  # its moments are scaled by blocks as they lie in memory
+    plain = {name: value for name, value in parts.items() if name not in without_effect}
     identity: Identity = json.loads(json.dumps(plain, default=str))
     return identity
 

@@ -35,10 +35,10 @@ from training.objective import (
     log_mean_weight,
     score_weights,
 )
-from training.optimizer import OptimizerKnobs, adamw, learning_rate_factor
+from training.optimizer import OptimizerKnobs, adamw, learning_rate_factor, use_own_rates
 from training.precision import bf16_with_float32_attention
 from training.speed import Speed, lay_out, speed_up
-from training.steps import StepRecord
+from training.steps import StepRecord, ends_a_step
 from training.unet import widen
 
 
@@ -113,8 +113,17 @@ class EditorTraining(pl.LightningModule):
         return replace(self.backbone, unet=merged(self.average))
 
     def configure_model(self) -> None:
-        """Share both UNets among the ranks where the strategy is to."""
+        """Share both UNets among the ranks where the strategy is to.
+
+        Raises:
+            ValueError: The optimiser's moments or the weights cannot be shared.
+        """
         if self.device_mesh is not None:
+            if self.optimizer_knobs.kind == "adamw_8bit":
+                raise ValueError(
+                    f"optimizer.kind is adamw_8bit, which strategy {sharding.STRATEGY} cannot "
+                    "share among the ranks, expected adamw"
+                )
             for unet in (self.unet, self.average):
                 sharding.shard(unet, self.device_mesh["data_parallel"])
 
@@ -141,7 +150,7 @@ class EditorTraining(pl.LightningModule):
         return {name: v for name, v in whole.items() if name.partition(".")[2] in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on from another model's weights.
+        """Refuse to go on from another model's weights, and keep to the recipe's learning rate.
 
         Raises:
             ValueError: The weights of the checkpoint have other names or shapes.
@@ -155,6 +164,7 @@ class EditorTraining(pl.LightningModule):
                 "the checkpoint to go on from holds another model than that of `base`: "
                 "choose another output folder"
             )
+        use_own_rates(checkpoint, self.optimizer_knobs, self.trainer.max_steps)
 
     def on_fit_start(self) -> None:
         """Bring the frozen parts to the device, and let the data module encode with them.
@@ -264,12 +274,21 @@ class EditorTraining(pl.LightningModule):
         if not torch.isfinite(norm):
             raise ValueError(
                 f"the gradient of step {self.global_step + 1} is {norm.item()}, expected a finite "
-                f"one: look at {self._step.suspects(self._data.pairs.where)}, or lower "
-                "optimizer.learning_rate or clip_norm"
+                f"one: look at {self._step.suspects(self._data.pairs.where)}. The last checkpoint "
+                "stands. With other data or a lower optimizer.learning_rate begin another output "
+                f"folder there: --ckpt_path {self.trainer.default_root_dir}/last.ckpt"
             )
         self.log("loss", self._step.loss, batch_size=1, sync_dist=True)
         self.log("gradient_norm", norm, batch_size=1)
         self._step.clear()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Put off an end by `trainer.max_time` to that of the step, whose gradients it would lose.
+
+        Its callback, which comes before this hook, asks anew after every batch.
+        """
+        if not ends_a_step(self.trainer, batch_idx):
+            self.trainer.should_stop = False
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then let the average follow."""

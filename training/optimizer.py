@@ -1,10 +1,11 @@
 """AdamW: its knobs, its groups and its learning rate."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
+import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
@@ -46,6 +47,26 @@ def learning_rate_factor(step: int, knobs: OptimizerKnobs, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+def use_own_rates(checkpoint: Mapping[str, Any], knobs: OptimizerKnobs, steps: int) -> None:
+    """Put the knobs' learning rates into a checkpoint, whose own the optimiser would take up.
+
+    They are other ones where a new run begins at the checkpoint of another.
+
+    Args:
+        checkpoint: As Lightning reads it; changed in place.
+        knobs: Those of the run that goes on.
+        steps: Its number of steps.
+    """
+    factor = learning_rate_factor(checkpoint["global_step"], knobs, steps)
+    full = [knobs.learning_rate, knobs.learning_rate * knobs.first_layer_factor]
+    now = [rate * factor for rate in full]
+    for state in checkpoint["optimizer_states"]:
+        for group, rate, initial in zip(state["param_groups"], now, full, strict=True):
+            group |= {"lr": rate, "initial_lr": initial}
+    for state in checkpoint["lr_schedulers"]:
+        state |= {"base_lrs": full, "_last_lr": now}
+
+
 def adamw(unet: nn.Module, knobs: OptimizerKnobs) -> Optimizer:
     """AdamW for what a UNet trains, in two groups: the widened first convolution and the rest.
 
@@ -63,7 +84,20 @@ def adamw(unet: nn.Module, knobs: OptimizerKnobs) -> Optimizer:
         kind = _eight_bit()
         return kind(groups, betas=knobs.betas, weight_decay=knobs.weight_decay)
     # one kernel for all parameters; the default loops over them on a CPU
-    return AdamW(groups, betas=knobs.betas, weight_decay=knobs.weight_decay, fused=True)
+    optimizer = AdamW(groups, betas=knobs.betas, weight_decay=knobs.weight_decay, fused=True)
+    optimizer.register_load_state_dict_post_hook(_lay_out_moments)
+    return optimizer
+
+
+@torch.no_grad()
+def _lay_out_moments(optimizer: Optimizer) -> None:
+    """Put moments into memory as their parameters lie there.
+
+    Those of a file lie as the parameters of its run did, and the fused kernel looks at no strides.
+    """
+    for parameter, moments in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            moments[name] = torch.empty_like(parameter).copy_(moments[name])
 
 
 def _eight_bit() -> Callable[..., Optimizer]:

@@ -3,9 +3,10 @@
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -151,6 +152,15 @@ def run_of(base_of, shards: Path, tmp_path_factory) -> Callable[[Path], Path]:
 def recipe(request: pytest.FixtureRequest) -> Path:
     """Every shipped recipe."""
     return Path(request.param)
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """Leaves no handler behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

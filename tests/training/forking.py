@@ -6,14 +6,18 @@ The plan is a list of runs, one after the other; each has the keys of `Run`. Pri
 statuses of each run's processes, as JSON.
 """
 
+import io
 import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 import training.module
 from training.__main__ import main
@@ -28,12 +32,16 @@ class Run:
         order: A file to which the positions of each batch are appended; of rank 1 in `<order>.1`.
         ranks: Number of processes, as torchrun would start them.
         kill_at: SIGKILL takes a process in the step on this position.
+        kill_at_save: SIGKILL takes the process when half of its so-manyth checkpoint is written.
+        terminate_at: The process in the step on this position and those it started get a SIGTERM.
     """
 
     arguments: list[str]
     order: str
     ranks: int = 1
     kill_at: int | None = None
+    kill_at_save: int | None = None
+    terminate_at: int | None = None
 
 
 def spy_on_draws(run: Run, rank: int) -> None:
@@ -46,9 +54,34 @@ def spy_on_draws(run: Run, rank: int) -> None:
             file.write(json.dumps(named["positions"]) + "\n")
         if run.kill_at in named["positions"]:
             os.kill(os.getpid(), signal.SIGKILL)
+        if run.terminate_at in named["positions"]:
+            terminate_group()
         return original(**named)
 
     training.module.draw = spying
+
+
+def kill_in_save(number: int) -> None:
+    """Let SIGKILL take this process in the middle of its `number`-th checkpoint."""
+    original, calls = torch.save, iter(range(1, number + 1))
+
+    def dying(content, file):
+        if next(calls) < number:
+            original(content, file)
+            return
+        whole = io.BytesIO()
+        original(content, whole)
+        file.write(whole.getvalue()[: whole.tell() // 2])
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = dying
+
+
+def terminate_group() -> None:
+    """As SLURM does: all processes of the group get the signal, from outside."""
+    kill = ["kill", "-TERM", "--", f"-{os.getpgrp()}"]
+    subprocess.run(kill, check=True, start_new_session=True)
 
 
 def torchrun_variables(rank: int, ranks: int, port: int) -> dict[str, str]:
@@ -82,10 +115,13 @@ def carry_out(run: Run) -> list[int]:
 def become(run: Run, rank: int, port: int) -> int:
     """Be a rank, and never return."""
     code = 1
+    os.setpgid(0, 0)
     try:
         if run.ranks > 1:
             os.environ.update(torchrun_variables(rank, run.ranks, port))
         spy_on_draws(run, rank)
+        if run.kill_at_save is not None:
+            kill_in_save(run.kill_at_save)
         sys.stdout = sys.stderr
         main(run.arguments)
         code = 0

@@ -1,6 +1,8 @@
 """run.json: a folder goes on with its own run and with no other."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,14 @@ def test_what_decides_the_weights_is_in_it_and_the_rest_is_not() -> None:
     plain["trainer"]["max_steps"] = 20  # type: ignore[index]
     assert identify(plain) == identify(options())
     assert identify(options(ema_decay=0.5)) != identify(options())
+
+
+def test_the_layout_counts_where_moments_cannot_follow_it() -> None:
+    def laid_out(kind: str, channels_last: bool) -> Mapping[str, Any]:
+        return identify(options(optimizer={"kind": kind}, speed={"channels_last": channels_last}))
+
+    assert laid_out("adamw", True) == laid_out("adamw", False)
+    assert laid_out("adamw_8bit", True) != laid_out("adamw_8bit", False)
 
 
 def test_contents_of_base_and_shards_count_and_not_their_names(

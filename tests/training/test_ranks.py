@@ -1,6 +1,8 @@
 """One rank or two, whole weights or shared: the same order, losses, checkpoint and folder."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,16 @@ BATCH = 4
 WEIGHTS = Path("model/unet/diffusion_pytorch_model.safetensors")
 
 
-@pytest.fixture(scope="module")
-def runs(tiny_folder: Path, shards: Path, tmp_path_factory, forked) -> Path:
-    """A folder of finished runs, one of them with another number of ranks at every step."""
-    root: Path = tmp_path_factory.mktemp("ranks")
+FSDP2, DDP = "--trainer.strategy=fsdp2", "--trainer.strategy=ddp"
+ACCUMULATED = "--trainer.accumulate_grad_batches=2"
+SMALLER = ("--trainer.precision=bf16-mixed", "--model.speed.gradient_checkpointing=true")
 
-    def run(name: str, *more: str, ranks: int = 1) -> dict:
+
+@pytest.fixture(scope="module")
+def plan_of(tiny_folder: Path, shards: Path) -> Callable[..., dict]:
+    """`plan_of(root, name, *more, ranks=1)`: a run of three steps for `forked`."""
+
+    def run(root: Path, name: str, *more: str, ranks: int = 1) -> dict:
         arguments = [
             "fit",
             "--config=training/recipes/shapes.yaml",
@@ -44,17 +50,46 @@ def runs(tiny_folder: Path, shards: Path, tmp_path_factory, forked) -> Path:
         ]
         return {"arguments": arguments, "ranks": ranks, "order": str(root / f"{name}.order")}
 
-    fsdp2, ddp = "--trainer.strategy=fsdp2", "--trainer.strategy=ddp"
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(plan_of, tmp_path_factory, forked) -> Path:
+    """A folder of finished runs, one of them with another number of ranks at every step."""
+    root: Path = tmp_path_factory.mktemp("ranks")
+    run = partial(plan_of, root)
     lora = ("--model.lora.rank=2", "--trainer.max_steps=1")
     plan = [
         run("one"),
-        run("ddp", ddp, ranks=2),
-        run("fsdp2", fsdp2, ranks=2),
-        run("changing", fsdp2, "--trainer.max_steps=1", ranks=2),
+        run("ddp", DDP, ranks=2),
+        run("fsdp2", FSDP2, ranks=2),
+        run("changing", FSDP2, "--trainer.max_steps=1", ranks=2),
         run("changing", "--trainer.max_steps=2"),
-        run("changing", ddp, ranks=2),
+        run("changing", DDP, ranks=2),
+        run("fsdp2-resumed", FSDP2, "--trainer.max_steps=1", ranks=2),
+        run("fsdp2-resumed", FSDP2, ranks=2),
         run("lora-one", *lora),
-        run("lora-fsdp2", fsdp2, *lora, ranks=2),
+        run("lora-fsdp2", FSDP2, *lora, ranks=2),
+    ]
+    endings = forked(plan)
+    assert all(code == 0 for codes in endings for code in codes), endings
+    return root
+
+
+@pytest.fixture(scope="module")
+def further_runs(plan_of, tmp_path_factory, forked) -> Path:
+    """A folder of finished runs: resumed under DDP, with accumulation, and as SDXL is trained."""
+    root: Path = tmp_path_factory.mktemp("further-ranks")
+    run = partial(plan_of, root)
+    plan = [
+        run("ddp", DDP, ranks=2),
+        run("ddp-resumed", DDP, "--trainer.max_steps=1", ranks=2),
+        run("ddp-resumed", DDP, ranks=2),
+        run("accumulated-one", ACCUMULATED),
+        run("accumulated-ddp", DDP, ACCUMULATED, ranks=2),
+        run("accumulated-fsdp2", FSDP2, ACCUMULATED, ranks=2),
+        run("smaller-one", *SMALLER),
+        run("smaller-fsdp2", FSDP2, *SMALLER, ranks=2),
     ]
     endings = forked(plan)
     assert all(code == 0 for codes in endings for code in codes), endings
@@ -80,6 +115,47 @@ def test_ranks_agree_with_one(runs: Path, name: str) -> None:
     left, right = weights_of(runs / "one"), weights_of(runs / name)
     assert (left - right).norm() <= 1e-5 * left.norm()
     assert not torch.equal(left, right)  # they do compute it otherwise
+
+
+def assert_bit_equal(left: Path, right: Path) -> None:
+    a, b = (torch.load(run / "last.ckpt", weights_only=True) for run in (left, right))
+    assert a["global_step"] == b["global_step"] == STEPS
+    assert a["PairData"] == b["PairData"]
+    for name, weights in a["state_dict"].items():
+        assert torch.equal(weights, b["state_dict"][name]), name
+    moments = [c["optimizer_states"][0]["state"] for c in (a, b)]
+    for number, state in moments[0].items():
+        for name, value in state.items():
+            assert torch.equal(value, moments[1][number][name]), (number, name)
+    assert (left / WEIGHTS).read_bytes() == (right / WEIGHTS).read_bytes()
+
+
+def test_shared_weights_and_moments_go_on_as_unbroken(runs: Path) -> None:
+    assert_bit_equal(runs / "fsdp2", runs / "fsdp2-resumed")
+
+
+@pytest.mark.slow
+def test_ranks_go_on_as_unbroken(further_runs: Path) -> None:
+    assert_bit_equal(further_runs / "ddp", further_runs / "ddp-resumed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("one", "several", "tolerance"),
+    [
+        ("accumulated-one", "accumulated-ddp", 1e-5),
+        ("accumulated-one", "accumulated-fsdp2", 1e-5),
+        ("smaller-one", "smaller-fsdp2", 1e-2),  # each half of a batch is rounded to bf16
+    ],
+)
+def test_ranks_agree_with_one_also_thus(
+    further_runs: Path, one: str, several: str, tolerance: float
+) -> None:
+    losses, others = losses_of(further_runs / one), losses_of(further_runs / several)
+    assert len(losses) == len(others) == STEPS
+    assert np.abs(losses - others).max() <= tolerance
+    left, right = weights_of(further_runs / one), weights_of(further_runs / several)
+    assert (left - right).norm() <= tolerance * left.norm()
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "changing"])
@@ -120,6 +196,15 @@ def test_ranks_share_the_order_of_one(runs: Path, name: str) -> None:
     alone = (runs / "one.order").read_text().splitlines()
     assert together == [json.loads(line) for line in alone]
     assert [position for batch in together for position in batch] == list(range(STEPS * BATCH))
+
+
+def test_changing_ranks_keep_the_order_of_one(runs: Path) -> None:
+    alone, first, second = (
+        [json.loads(line) for line in (runs / name).read_text().splitlines()]
+        for name in ("one.order", "changing.order", "changing.order.1")
+    )
+    assert [len(first), len(second)] == [3, 2]  # two ranks, one, two
+    assert [first[0] + second[0], first[1], first[2] + second[1]] == alone
 
 
 def test_shared_adapters_are_exported_as_whole_ones(runs: Path) -> None:

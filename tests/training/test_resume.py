@@ -169,17 +169,29 @@ def test_kill_9_at_random_steps_and_resume_equals_unbroken(
     batches: int,
     kills: int,
 ) -> None:
+    """The last of the kills comes while a checkpoint is written, the others within steps."""
     rng = random.Random(f"{workers} {batches} {kills}")
-    places = sorted(rng.sample(range(STEPS * batches * 4), kills))
+    steps = STEPS if kills < STEPS else 3 * STEPS
+    a_step = 4 * batches
+    places = [
+        step * a_step + rng.randrange(a_step) for step in sorted(rng.sample(range(steps), kills))
+    ]
 
-    def run(name: str, kill_at: int | None = None) -> dict:
+    def run(name: str, **kill: int) -> dict:
         output = tmp_path / name
         line = arguments_for_kills(tiny_folder, shards, output, workers, batches)
-        return {"arguments": line, "order": f"{output}.order", "kill_at": kill_at}
+        line.append(f"--trainer.max_steps={steps}")
+        return {"arguments": line, "order": f"{output}.order", **kill}
 
-    plan = [run("unbroken"), *(run("killed", place) for place in places), run("killed")]
+    plan = [
+        run("unbroken"),
+        *(run("killed", kill_at=place) for place in places),
+        run("killed", kill_at_save=1),
+        run("killed"),
+    ]
     endings = forked(plan)
-    assert endings == [[0], *([[-signal.SIGKILL]] * kills), [0]]
+    assert endings == [[0], *([[-signal.SIGKILL]] * (kills + 1)), [0]]
+    assert not list((tmp_path / "killed").rglob("*.tmp"))
     assert_same_end(tmp_path / "unbroken", tmp_path / "killed")
     unbroken, killed = (order_of(tmp_path / f"{name}.order") for name in ("unbroken", "killed"))
     assert all(batch in unbroken for batch in killed)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from inference.noise import keyed_noise
 from training.module import EditorTraining
@@ -42,6 +43,40 @@ def test_loss_and_gradient_stay(speed: Speed, tiny_folder: Path) -> None:
     assert (other_gradient - gradient).norm() <= 1e-5 * gradient.norm()
 
 
+@pytest.mark.parametrize(("before", "after"), [(True, False), (False, True)])
+def test_moments_stay_with_their_weights_where_a_run_goes_on_with_another_layout(
+    before: bool, after: bool
+) -> None:
+    """Four steps, two of them after a resume, against four of a layer that never changed."""
+
+    def layer(channels_last: bool) -> tuple[nn.Conv2d, Optimizer]:
+        torch.manual_seed(0)
+        convolution = nn.Conv2d(3, 5, 3)
+        if channels_last:
+            convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return convolution, adamw(convolution, OptimizerKnobs(learning_rate=1e-2))
+
+    def step(convolution: nn.Conv2d, optimizer: Optimizer, number: int) -> None:
+        optimizer.zero_grad()
+        convolution(keyed_noise("layout", number, shape=(2, 3, 8, 8))).square().mean().backward()
+        optimizer.step()
+
+    same, began, goes_on = layer(before), layer(before), layer(after)
+    for number in range(2):
+        step(*same, number)
+        step(*began, number)
+    goes_on[0].load_state_dict(began[0].state_dict())
+    goes_on[1].load_state_dict(began[1].state_dict())
+    for number in range(2, 4):
+        step(*same, number)
+        step(*goes_on, number)
+    for expected, found in zip(same[0].parameters(), goes_on[0].parameters(), strict=True):
+        torch.testing.assert_close(found, expected)
+        moment = goes_on[1].state[found]["exp_avg"]
+        torch.testing.assert_close(moment, same[1].state[expected]["exp_avg"])
+        assert moment.stride() == found.stride()
+
+
 def test_compiled_weights_keep_their_names(tiny_folder: Path) -> None:
     plain, fast = (
         EditorTraining(tiny_folder, speed=speed)
@@ -61,6 +96,13 @@ def test_eight_bits_without_their_library_say_what_to_install(
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(ValueError, match=r"pip install 'emend\[eight-bit\]'"):
         adamw(nn.Linear(2, 2), OptimizerKnobs(kind="adamw_8bit"))
+
+
+def test_eight_bits_are_not_shared_among_ranks(tiny_folder: Path) -> None:
+    module = EditorTraining(tiny_folder, optimizer=OptimizerKnobs(kind="adamw_8bit"))
+    module._device_mesh = object()  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="adamw_8bit, which strategy fsdp2 cannot share"):
+        module.configure_model()
 
 
 def test_a_failing_step_names_the_pairs_of_the_batch_at_fault() -> None:

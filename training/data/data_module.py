@@ -28,6 +28,7 @@ from training.data.inspection import SHOWN
 from training.data.latent_shards import Latents
 from training.data.samples import Batch, Encode, Images, Pairs, Sample
 from training.data.sets import PairSet
+from training.data.workers import end_for_parent_alone
 
 PASSED_OVER_FILE: Final = "passed-over.jsonl"
 
@@ -39,6 +40,7 @@ class PairData(pl.LightningDataModule):
         position: Global position of the next sample; all there is to save.
         encode: Turns edited and source images into latents; the module gives it before training.
         backbone: The model, whose VAE latents of before training belong to; given likewise.
+        heed_requests: Ends the run where it was asked to end; the callback that listens gives it.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class PairData(pl.LightningDataModule):
         self._said: set[str] = set()
         self.encode: Encode
         self.backbone: Backbone
+        self.heed_requests: Callable[[], None] = lambda: None
 
     def setup(self, stage: str) -> None:
         """Open the sets, look at every pair, and split them by group.
@@ -200,7 +203,9 @@ class PairData(pl.LightningDataModule):
 
         Raises:
             ValueError: The batch cannot be shared equally among the ranks.
+            SystemExit: The run was asked to end.
         """
+        self.heed_requests()
         trainer = cast(pl.Trainer, self.trainer)
         if self.batch_size % trainer.world_size:
             raise ValueError(
@@ -208,14 +213,21 @@ class PairData(pl.LightningDataModule):
                 f"{trainer.world_size} ranks"
             )
         if self.cache_latents and trainer.global_step < trainer.max_steps:
-            self.pairs.cache(self.encode, self.batch_size)
+            self.pairs.cache(self._encode_unless_asked_to_end, self.batch_size)
         return DataLoader(
             self.pairs,
             batch_sampler=_Batches(self, trainer.global_rank, trainer.world_size),
             num_workers=self.num_workers,
             collate_fn=_as_it_is,  # `Pairs` gives whole batches
+            worker_init_fn=end_for_parent_alone,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _encode_unless_asked_to_end(
+        self, edited: torch.Tensor, source: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.heed_requests()
+        return self.encode(edited, source)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Count a batch when it is trained on, not when a worker has read it ahead."""

@@ -9,8 +9,9 @@ import os
 import sys
 import zipfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import pytorch_lightning as pl
 import torch
@@ -19,6 +20,7 @@ from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
 from inference.files import written_atomically
+from training.data.data_module import PairData
 from training.running.held_out import HeldOutEdits, HeldOutLoss
 from training.running.stopping import Request, StopRequests, exit_code, requeue_job
 from training.steps import ends_a_step
@@ -132,16 +134,34 @@ class Checkpoints(Callback):
             )
         self.every, self.keep = every, keep
         self._best: HeldOutLoss | None = None
+        self._saved = 0
         self._requests = StopRequests()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """See to how files are written and what ranks are asked, before anything is restored."""
         trainer.strategy.checkpoint_io = WholeFiles()
         self._requests.prepare()
+        data = cast(PairData, cast(Any, trainer).datamodule)
+        data.heed_requests = partial(self._heed_requests, trainer)
+
+    def _heed_requests(self, trainer: pl.Trainer) -> None:
+        """Listen, and leave if any rank was asked to; before the first step nothing is lost."""
+        self._requests.listen()
+        if request := self._requests.agreed():
+            self._leave(trainer, request)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen from the first step on."""
-        self._requests.listen()
+        """Note what is saved already: the step that a run goes on from, or that it starts at."""
+        self._saved = trainer.global_step
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save where a run ends before its last step, by `trainer.max_time`.
+
+        Raises:
+            OSError: The checkpoint cannot be written.
+        """
+        if trainer.global_step != self._saved:
+            self._save(trainer, None, must=True)
 
     def on_train_batch_end(
         self,
@@ -165,9 +185,12 @@ class Checkpoints(Callback):
         if must or better or trainer.global_step % self.every == 0:
             self._save(trainer, better, must=must)
         if request:
-            if request == Request.REQUEUE and trainer.is_global_zero:
-                requeue_job()
-            raise SystemExit(exit_code(trainer))
+            self._leave(trainer, request)
+
+    def _leave(self, trainer: pl.Trainer, request: Request) -> NoReturn:
+        if request == Request.REQUEUE and trainer.is_global_zero:
+            requeue_job()
+        raise SystemExit(exit_code(trainer))
 
     def _better(self, trainer: pl.Trainer) -> HeldOutLoss | None:
         """The held-out loss of this step, if it was looked at and is the lowest so far."""
@@ -191,7 +214,9 @@ class Checkpoints(Callback):
                 raise OSError(said)
             if trainer.is_global_zero:
                 tqdm.write(f"warning: {said}; those before stay", file=sys.stderr)
-        elif trainer.is_global_zero:
+            return
+        self._saved = trainer.global_step
+        if trainer.is_global_zero:
             self._tidy(run, trainer.global_step)
 
     def _tidy(self, run: Path, step: int) -> None:

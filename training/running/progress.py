@@ -101,3 +101,9 @@ class Progress(Callback):
         """Close the bar."""
         if hasattr(self, "_bar"):
             self._bar.close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, so that what is wrong stands on a line of its own."""
+        self.teardown(trainer, pl_module, "fit")

@@ -3,12 +3,13 @@
 import resource
 import signal
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from pytorch_lightning.callbacks import Timer
 
 import training.module
 from training.__main__ import main
@@ -43,15 +44,6 @@ def in_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[],
         monkeypatch.setattr(training.module, "draw", acting)
 
     return plan
-
-
-@pytest.fixture
-def own_signals() -> Iterator[None]:
-    """Leaves no handler behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def saved_step(run: Path) -> int:
@@ -98,7 +90,7 @@ def test_after_damage_the_checkpoint_before_is_used(
     capsys.readouterr()
     main(command)
     assert "step-00000004.ckpt is damaged" in capsys.readouterr().err
-    assert all(torch.equal(weights, unbroken[name]) for name, weights in weights(run).items())
+    assert all(torch.equal(held, unbroken[name]) for name, held in weights(run).items())
 
 
 def test_where_all_are_damaged_it_says_so(
@@ -143,6 +135,25 @@ def test_a_run_does_not_end_without_a_checkpoint(
     assert ending.value.code == 1
     assert "error: the checkpoint of step 4 cannot be written" in capsys.readouterr().err
     assert saved_step(tmp_path / "run") == 3
+
+
+def test_a_run_out_of_time_ends_with_a_whole_step_and_saves_it(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    run = tmp_path / "run"
+    accumulated = [*command, "--trainer.accumulate_grad_batches=2", "--checkpoints.every=100"]
+    elapsed = iter([0, 0, 9, *[10] * 100])  # seconds: over in the first batch of the second step
+    monkeypatch.setattr(Timer, "time_elapsed", lambda *stage: next(elapsed))
+    main([*accumulated, "--trainer.max_time=00:00:00:10"])
+    assert capsys.readouterr().out.startswith("2 of 4 steps done; the editor is in")
+    saved = torch.load(run / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 2
+    assert saved["PairData"] == {"position": 16}
+    main(accumulated)
+    assert capsys.readouterr().out.startswith("4 steps done; the editor is in")
+    main([*accumulated, f"--output={tmp_path / 'unbroken'}"])
+    unbroken = weights(tmp_path / "unbroken")
+    assert all(torch.equal(held, unbroken[name]) for name, held in weights(run).items())
 
 
 def test_sigterm_saves_at_the_end_of_the_step(
