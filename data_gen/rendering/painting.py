@@ -25,7 +25,8 @@ from data_gen.judging.filter import (
 from data_gen.judging.scorers import Scorer, add_score
 from data_gen.judging.surprise import Surprise
 from data_gen.records import EditTriplet, GivenUp, ImageArray, ImagePair, Rendered, Verdict
-from data_gen.rendering.pairs import NOT_FINITE, Grown, NotFinite, rejection, render_trees
+from data_gen.rendering.grown import NOT_FINITE, Grown
+from data_gen.rendering.pairs import NotFinite, rejection, render_trees
 from data_gen.rendering.trees import RenderKnobs, Tree, draw_tree
 from data_gen.rendering.watch import Draft
 from inference.backbone import Backbone
@@ -42,6 +43,9 @@ class EarlyKnobs:
         draft_at: Fraction of the steps after which a candidate is given up whose expected image
             (the x0 that the model predicts) fails a similarity by more than ``slack``; null never.
         slack: How far a draft may stay below a threshold.
+        p_in_turn: Finish the values of p of a seed one by one, the largest first, which costs
+            least, and no more of them once a candidate passes. That one is then the seed's, where
+            otherwise its best is; a scorer that is asked last may still object to it.
         enough: Give a triplet no more seeds once ``filter.keep`` of its pairs, of different seeds,
             pass. It then keeps the first that pass, where otherwise the best of all are kept.
     """
@@ -49,6 +53,7 @@ class EarlyKnobs:
     source: bool = False
     draft_at: float | None = None
     slack: float = 0.1
+    p_in_turn: bool = False
     enough: bool = False
 
     def __post_init__(self) -> None:
@@ -168,13 +173,16 @@ class Painter:
         pairs: Sequence[Sequence[ImagePair]],
     ) -> None:
         """Score the pairs of a round and hand them to their triplets."""
-        flat = [pair for some in pairs for pair in some]
-        found = score(flat, self.scorer) if flat else []
-        for scorer in self.scorers:
-            found = found if scorer.dear else add_score(found, scorer)
-        judged = iter(found)
+        judged = iter(self.cheaply_scored([pair for some in pairs for pair in some]))
         for (making, _), some in zip(makings, pairs, strict=True):
             making.pairs += [next(judged) for _ in some]
+
+    def cheaply_scored(self, pairs: Sequence[ImagePair]) -> list[ImagePair]:
+        """Pairs with the scores of all scorers that are not dear."""
+        found = score(pairs, self.scorer) if pairs else []
+        for scorer in self.scorers:
+            found = found if scorer.dear else add_score(found, scorer)
+        return found
 
     def _ask_dear(
         self, opened: "Iterable[_Making]", thresholds: Thresholds, dear: Sequence[Scorer]
@@ -253,7 +261,7 @@ class _ClipWatch:
 
     def __init__(self, painter: Painter, thresholds: Thresholds, surprise: Surprise) -> None:
         self.painter, self.thresholds, self.surprise = painter, thresholds, surprise
-        self.draft_at = painter.early.draft_at
+        self.draft_at, self.p_in_turn = painter.early.draft_at, painter.early.p_in_turn
 
     def sources(
         self, triplets: Sequence[EditTriplet], images: Sequence[ImageArray]
@@ -292,6 +300,15 @@ class _ClipWatch:
             for name, found in values.items()
         }
         return [_first(below, row) for row in range(len(drafts))]
+
+    def passes(self, pairs: Sequence[ImagePair]) -> Sequence[bool]:
+        """See `Watch`."""
+        knobs = self.painter.filter
+        return [
+            pair.scores is not None
+            and failing(pair.scores, self.thresholds, knobs, hopeful=True) is None
+            for pair in self.painter.cheaply_scored(pairs)
+        ]
 
 
 def _first(reasons: dict[str, torch.Tensor], row: int) -> str | None:

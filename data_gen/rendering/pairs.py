@@ -9,14 +9,13 @@ Which states share and fork when is `prefix_tree`'s business, what is random abo
 `trees`; which pairs are good, and which are not worth finishing, is said by others (`Watch`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from data_gen.records import EditTriplet, GivenUp, ImageArray, ImagePair
+from data_gen.records import EditTriplet, ImageArray
+from data_gen.rendering.grown import ENOUGH, NOT_FINITE, Grown, grown, pair_of
 from data_gen.rendering.prefix_tree import Call, Plan, plan
 from data_gen.rendering.trees import RenderKnobs, Tree
 from data_gen.rendering.watch import Draft, Watch
@@ -30,9 +29,6 @@ from inference.samplers import SAMPLERS
 from inference.sampling import Sampler
 from inference.text import Text
 
-NOT_FINITE: Final = "pixels that are not finite"
-"""Why a candidate is given up whose pictures a narrow precision overflowed."""
-
 Progress = Callable[[int], object]
 """Called after every UNet call with its number of rows."""
 
@@ -45,19 +41,6 @@ class NotFinite(ValueError):
             f"rendering in {backbone.dtype} gave nothing but {NOT_FINITE}; "
             "a wider precision is needed"
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grown:
-    """What became of a tree.
-
-    Attributes:
-        pairs: Its finished candidates, in the order of their p.
-        given_up: Those that a `Watch` gave up, and those without finite pictures.
-    """
-
-    pairs: tuple[ImagePair, ...]
-    given_up: tuple[GivenUp, ...]
 
 
 def rejection(backbone: Backbone, triplet: EditTriplet) -> str | None:
@@ -103,15 +86,40 @@ def render_trees(
     sources = rendering.images(planned.source_of)
     for reason, targets in zip(_said(trees, sources, watch), planned.targets_of, strict=True):
         reasons |= dict.fromkeys(targets, reason) if reason else {}
-    wanted = [target for target in planned.forks if target not in reasons]
-    reasons |= rendering.grow_targets(wanted, sources, watch)
-    finished = [target for target in wanted if target not in reasons]
-    edited = dict(zip(finished, rendering.images(finished), strict=True))
-    reasons |= {target: NOT_FINITE for target, image in edited.items() if image is None}
+    edited: dict[int, ImageArray | None] = {}
+    for turn in planned.turns(one_by_one=watch is not None and watch.p_in_turn):
+        wanted = [target for target in turn if target not in reasons]
+        reasons |= rendering.grow_targets(wanted, sources, watch)
+        finished = [target for target in wanted if target not in reasons]
+        images = dict(zip(finished, rendering.images(finished), strict=True))
+        reasons |= {target: NOT_FINITE for target, image in images.items() if image is None}
+        edited |= images
+        if watch is not None and watch.p_in_turn:
+            for tree in _passing(rendering, sources, images, watch):
+                left = set(planned.targets_of[tree]) - edited.keys() - reasons.keys()
+                reasons |= dict.fromkeys(left, ENOUGH)
     return [
-        _grown(tree, source, targets, edited, reasons)
+        grown(tree, source, [edited.get(t) for t in targets], [reasons.get(t) for t in targets])
         for tree, source, targets in zip(trees, sources, planned.targets_of, strict=True)
     ]
+
+
+def _passing(
+    rendering: "_Rendering",
+    sources: Sequence[ImageArray | None],
+    images: Mapping[int, ImageArray | None],
+    watch: Watch,
+) -> list[int]:
+    """The trees of which one of these finished targets passes."""
+    pairs = {}
+    for target, image in images.items():
+        number = rendering.plan.tree_of[target]
+        tree, source = rendering.trees[number], sources[number]
+        if source is not None and image is not None:
+            branch = rendering.plan.targets_of[number].index(target)
+            pairs[number] = pair_of(tree, branch, source, image)
+    said = watch.passes(list(pairs.values())) if pairs else []
+    return [number for number, passes in zip(pairs, said, strict=True) if passes]
 
 
 def _said(
@@ -124,45 +132,6 @@ def _said(
         said = watch.sources([trees[n].triplet for n in finite], list(finite.values()))
     reasons = dict(zip(finite, said, strict=True))
     return [reasons.get(n, NOT_FINITE) for n in range(len(sources))]
-
-
-def _grown(
-    tree: Tree,
-    source: ImageArray | None,
-    targets: Sequence[int],
-    edited: dict[int, ImageArray | None],
-    reasons: dict[int, str],
-) -> Grown:
-    pairs, given_up = [], []
-    for branch, (p, target) in enumerate(zip(tree.ps, targets, strict=True)):
-        key = ImagePair.key_of(tree.triplet.id, tree.seed_index, branch)
-        image = edited.get(target)
-        if source is None or image is None:
-            given_up.append(
-                GivenUp(
-                    triplet=tree.triplet,
-                    key=key,
-                    seed_index=tree.seed_index,
-                    branch=branch,
-                    p=p,
-                    guidance=tree.guidance,
-                    reason=reasons[target],
-                )
-            )
-        else:
-            pairs.append(
-                ImagePair(
-                    triplet=tree.triplet,
-                    key=key,
-                    source=source,
-                    edited=image,
-                    seed_index=tree.seed_index,
-                    branch=branch,
-                    p=p,
-                    guidance=tree.guidance,
-                )
-            )
-    return Grown(pairs=tuple(pairs), given_up=tuple(given_up))
 
 
 @torch.inference_mode()

@@ -21,6 +21,7 @@ trajectory, and costs two UNet *rows* a step: unconditional and conditional.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 
 def shared_steps(p: float, steps: int) -> int:
@@ -134,6 +135,20 @@ class Plan:
     def target_calls(self, i: int, wanted: Collection[int]) -> Iterator[Call]:
         """The UNet calls that move the wanted targets that share no longer past step i."""
         yield from self._filled([], [t for t in wanted if self.forks[t] <= i])
+
+    def turns(self, *, one_by_one: bool) -> Iterator[list[int]]:
+        """The targets that are grown at once.
+
+        Args:
+            one_by_one: One of each tree at a time, the one that shares longest first: its suffix
+                is the shortest. False takes all at once.
+        """
+        if not one_by_one:
+            yield list(self.forks)
+            return
+        own = [sorted(set(some), key=lambda one: -self.forks[one]) for some in self.targets_of]
+        for turn in zip_longest(*own):
+            yield [target for target in turn if target is not None]
 
     def _filled(self, pairs: list[tuple[int, int]], alone: list[int]) -> Iterator[Call]:
         """Calls as full as may be: first what must stay together, then what goes anywhere."""

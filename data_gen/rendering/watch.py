@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from data_gen.records import EditTriplet, ImageArray
+from data_gen.records import EditTriplet, ImageArray, ImagePair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,12 @@ class Watch(Protocol):
 
     Attributes:
         draft_at: Fraction of the steps after which candidates are looked at; None for never.
+        p_in_turn: Whether the candidates of a tree are finished one by one, the largest p first,
+            until one passes.
     """
 
     draft_at: float | None
+    p_in_turn: bool
 
     def sources(
         self, triplets: Sequence[EditTriplet], images: Sequence[ImageArray]
@@ -38,3 +41,6 @@ class Watch(Protocol):
 
     def drafts(self, drafts: Sequence[Draft]) -> Sequence[str | None]:
         """Why each candidate is to be given up."""
+
+    def passes(self, pairs: Sequence[ImagePair]) -> Sequence[bool]:
+        """Whether each finished candidate is good enough to finish no other of its tree."""

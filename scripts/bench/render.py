@@ -4,10 +4,10 @@
     python scripts/bench/render.py --setting recommended
 
 The first row is the reference recipe (`generate_img_dataset.py`): one pair a call, attention maps
-written out and copied, every candidate with a source of its own. Each of the next ones adds one
-idea to the row above it, and the last ones differ in how many values of p a seed gets. All go over
-the same triplets in turn, on one thread, and are timed by its CPU time, so that whatever else the
-machine does hits all of them alike.
+written out and copied, every candidate with a source of its own. Each of the next four adds one
+idea to the row above it; the others give seeds until enough pairs are kept, and differ in how many
+values of p a seed gets and when it gets no more. All go over the same triplets in turn, on one
+thread, and are timed by its CPU time, so that whatever else the machine does hits all alike.
 
 What users pay for is pairs of different sources that pass the filter (the best p of each), a second
 and a thousand UNet rows. More values of p a seed give better pairs, not only more, so those are
@@ -64,6 +64,7 @@ RECOMMENDED = replace(
 )
 SETTINGS = {"reference": REFERENCE, "recommended": RECOMMENDED}
 KEEP = 4
+FIRST = "one pair a call, maps written out"
 
 
 @dataclass(kw_only=True)
@@ -90,28 +91,37 @@ class Way:
 
 
 def ways(knobs: RenderKnobs, branches: int) -> list[Way]:
-    """The ideas, one by one, then the values of p a seed.
+    """The ideas, one by one, then what users pay for, by the values of p a seed.
 
     The tree has as many candidates as the rows above it, from fewer seeds.
     """
     one = replace(knobs, batch_rows=4)
     tree = replace(knobs, branches=branches, seeds=max(1, knobs.seeds // branches))
     source = EarlyKnobs(source=True)
-    draft = replace(source, draft_at=0.5)
+    enough = replace(source, enough=True)
+    in_turn = replace(enough, p_in_turn=True)
+
+    def many(number: int) -> RenderKnobs:
+        return replace(knobs, branches=number)
+
     return [
-        Way(name="one pair a call, maps written out", knobs=one, maps=True),
+        Way(name=FIRST, knobs=one, maps=True),
         Way(name="fused attention, no maps", knobs=one),
         Way(name="batches of 64 rows", knobs=knobs),
         Way(name=f"tree of {branches} p", knobs=tree),
-        Way(name="bad sources given up", knobs=tree, early=source),
-        Way(name="hopeless drafts given up", knobs=tree, early=draft),
+        Way(name=f"tree of {branches} p, bad sources given up", knobs=tree, early=source),
+        Way(name=f"1 p a seed, until {KEEP} are kept", knobs=knobs, early=enough),
+        Way(name="2 p a seed, the same", knobs=many(2), early=enough),
+        Way(name="2 p a seed in turn", knobs=many(2), early=in_turn),
+        Way(name="4 p a seed in turn", knobs=many(4), early=in_turn),
+        Way(name=f"{branches} p a seed in turn", knobs=many(branches), early=in_turn),
         *(
             Way(
-                name=f"{number} p a seed, until {KEEP} are kept",
-                knobs=replace(knobs, branches=number),
-                early=replace(draft, enough=True),
+                name=f"4 p a seed in turn, hopeless drafts given up at {draft_at}",
+                knobs=many(4),
+                early=replace(in_turn, draft_at=draft_at),
             )
-            for number in (1, 2, 3, 4, branches)
+            for draft_at in (0.5, 0.75)
         ),
     ]
 
@@ -125,6 +135,7 @@ def main(
     precision: Literal["float32", "bfloat16"] = "float32",
     model: Path = MODELS / "stable-diffusion",
     clip: Path = MODELS / "clip",
+    only: str = "",
 ) -> None:
     """Measure.
 
@@ -137,13 +148,16 @@ def main(
         precision: Of the weights; bfloat16 is the faster one where the CPU computes in it (AMX).
         model: Diffusers folder of a text-to-image model.
         clip: The CLIP that judges.
+        only: Ways to measure, with semicolons between; empty measures all. The first one's scores
+            are what the others are compared with.
     """
     torch.set_num_threads(1)
     backbone = load_backbone(model, dtype=getattr(torch, precision))
     scorer = load_clip(clip)
     knobs = FilterKnobs(keep=KEEP)
     thresholds = thresholds_of(knobs, scorer)
-    compared = ways(replace(SETTINGS[setting], seeds=seeds), branches)
+    known = {way.name: way for way in ways(replace(SETTINGS[setting], seeds=seeds), branches)}
+    compared = [known[name] for name in only.split(";")] if only else list(known.values())
     triplets = draw_triplets(count, seed=SEED)
     starts = range(0, count, chunk)
     for turn, start in enumerate(tqdm(starts, desc=setting)):

@@ -11,8 +11,9 @@ import torch
 
 from data_gen.judging.filter import FilterKnobs, Thresholds, failing, scored, select
 from data_gen.records import EditTriplet, Rendered, Verdict
+from data_gen.rendering.grown import ENOUGH, NOT_FINITE
 from data_gen.rendering.painting import EarlyKnobs, Painter
-from data_gen.rendering.pairs import NOT_FINITE, NotFinite
+from data_gen.rendering.pairs import NotFinite
 from data_gen.rendering.prefix_tree import unet_rows
 from data_gen.rendering.trees import RenderKnobs, draw_tree
 from data_gen.shapes import draw_triplets
@@ -161,6 +162,31 @@ def test_a_triplet_gets_no_more_seeds_than_it_needs(
         assert {pair.seed_index for pair in rendered.pairs} == set(range(first + 1))
         found = [v.pair.seed_index for v in verdicts if v.reason is None]
         assert found == ([first] if good else [])
+    assert rows < whole[1]
+
+
+def test_a_seed_gets_no_more_p_than_it_needs(
+    backbone: Backbone, scorer: ClipScorer, whole: tuple[Painted, int]
+) -> None:
+    painted, rows = paint(backbone, scorer, EarlyKnobs(p_in_turn=True))
+    thresholds = STRICT.thresholds
+    assert thresholds is not None
+    good = {
+        key
+        for key, verdict in candidates(whole[0]).items()
+        if verdict.pair.scores and failing(verdict.pair.scores, thresholds, STRICT) is None
+    }
+    wanted: set[str] = set()
+    for _, verdicts in whole[0]:
+        by_seed = itertools.groupby(verdicts, key=lambda verdict: verdict.pair.seed_index)
+        for _, of_seed in by_seed:
+            keys = [v.pair.key for v in sorted(of_seed, key=lambda v: -v.pair.p)]
+            ends = next((n for n, key in enumerate(keys) if key in good), len(keys))
+            wanted |= set(keys[: ends + 1])
+    assert candidates(painted).keys() == wanted
+    spared = {lost.key: lost.reason for rendered, _ in painted for lost in rendered.given_up}
+    assert spared.keys() == candidates(whole[0]).keys() - wanted
+    assert set(spared.values()) == {ENOUGH}
     assert rows < whole[1]
 
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_gen.records import EditTriplet, ImageArray, ImagePair
-from data_gen.rendering.pairs import NOT_FINITE, Draft, denoise_trees, rejection, render_trees
+from data_gen.rendering.grown import ENOUGH, NOT_FINITE
+from data_gen.rendering.pairs import Draft, denoise_trees, rejection, render_trees
 from data_gen.rendering.prefix_tree import plan, shared_steps, steps_together, unet_rows
 from data_gen.rendering.trees import RenderKnobs, Share, Tree, draw_tree
 from inference.backbone import Backbone, load_backbone
@@ -301,6 +302,8 @@ class Watcher:
         self.draft_at, self.keep = draft_at, keep
         self.bad_sources: set[int] = set()
         self.shown: list[Draft] = []
+        self.p_in_turn = False
+        self.good: set[float] = set()  # the values of p that pass
 
     def sources(
         self, triplets: Sequence[EditTriplet], images: Sequence[ImageArray]
@@ -310,6 +313,9 @@ class Watcher:
     def drafts(self, drafts: Sequence[Draft]) -> list[str | None]:
         self.shown += drafts
         return [None if self.keep(draft) else "bad draft" for draft in drafts]
+
+    def passes(self, pairs: Sequence[ImagePair]) -> list[bool]:
+        return [pair.p in self.good for pair in pairs]
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
@@ -340,6 +346,35 @@ def test_what_is_given_up_changes_nothing_else(
     # One source is given up before its targets, half of the other targets at their draft.
     assert sum(rows) < 3 * unet_rows(PS, STEPS) - (unet_rows(PS, STEPS) - 4 * STEPS)
     assert len(watch.shown) == 2 * len({shared_steps(p, STEPS) for p in PS})
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_p_in_turn_ends_at_the_largest_that_passes(
+    build_backbone: BuildBackbone, sampler: SamplerName
+) -> None:
+    backbone, knobs = build_backbone(dtype=torch.float64), replace(KNOBS, sampler=sampler)
+    trees = [tree(), tree(OTHERS[0], [0.1, 0.4]), tree(OTHERS[2], [0.2, 0.9])]
+    whole = render_trees(backbone, trees, knobs)
+    watch = Watcher(None, keep=lambda _: True)
+    watch.p_in_turn, watch.good = True, {PS[4], 0.9}
+    rows: list[int] = []
+    grown = render_trees(backbone, trees, knobs, watch=watch, progress=rows.append)
+    finished = [{pair.p for pair in one.pairs} for one in grown]
+    assert finished == [{p for p in PS if p >= PS[4]}, {0.1, 0.4}, {0.9}]
+    assert {lost.reason for one in grown for lost in one.given_up} == {ENOUGH}
+    for one, all_of_it in zip(grown, whole, strict=True):
+        wanted = {pair.key: pair for pair in all_of_it.pairs}
+        for pair in one.pairs:
+            np.testing.assert_array_equal(pair.edited, wanted[pair.key].edited)
+        assert len(one.pairs) + len(one.given_up) == len(all_of_it.pairs)
+    suffixes = [
+        {shared_steps(lost.p, STEPS) for lost in one.given_up}
+        - {shared_steps(pair.p, STEPS) for pair in one.pairs}
+        for one in grown
+    ]
+    spared = sum(2 * (STEPS - fork) for some in suffixes for fork in some)
+    assert spared > 0
+    assert sum(rows) == sum(unet_rows(one.ps, STEPS) for one in trees) - spared
 
 
 def test_a_late_draft_is_the_edited_image(build_backbone: BuildBackbone) -> None:
