@@ -72,7 +72,8 @@ def matching(pattern: Path) -> list[Path]:
     """
     if pattern.exists():
         return [pattern]
-    paths = sorted(map(Path, glob.glob(str(pattern))))  # noqa: PTH207  # pathlib's is relative
+    found = map(Path, glob.glob(str(pattern)))  # noqa: PTH207  # pathlib's is relative
+    paths = sorted(path for path in found if not path.is_dir())
     if not paths:
         raise FileNotFoundError(f"no captions file at {pattern}")
     return paths

@@ -85,7 +85,8 @@ def test_it_answers_reproducibly_and_ends_with_its_parent(llama: Path) -> None:
                 with pytest.raises(openai.BadRequestError) as refused:
                     ask(client, "another", 1)
                 assert "pinned" in refused.value.response.text
-                assert list(client.models.list()) == []  # /v1/models needs the hub's cache folder
+                # Of older servers /v1/models lists none that is not in the hub's cache.
+                assert {listed.id for listed in client.models.list()} <= {model}
         finally:
             os.kill(parent.pid, signal.SIGKILL)
     with openai.OpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
