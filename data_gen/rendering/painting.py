@@ -42,6 +42,7 @@ class EarlyKnobs:
             same pairs are kept, and the tree's suffixes cost nothing.
         draft_at: Fraction of the steps after which a candidate is given up whose expected image
             (the x0 that the model predicts) fails a similarity by more than ``slack``; null never.
+            Early, good ones fail too: at half of the steps of a stochastic sampler, many.
         slack: How far a draft may stay below a threshold.
         p_in_turn: Finish the values of p of a seed one by one, the largest first, which costs
             least, and no more of them once a candidate passes. That one is then the seed's, where

@@ -174,7 +174,7 @@ def report(compared: Sequence[Way]) -> None:
     header(
         *("", "candidates", "UNet rows a candidate", "candidates a second", "sources that pass"),
         *("a 1,000 rows", "a second", "of the better half, a 1,000 rows", "a second"),
-        *("directional", "image to image", f"kept, best {KEEP}"),
+        *(f"kept, {KEEP} a triplet", "a 1,000 rows", "a second", "directional", "image to image"),
     )
     for way in compared:
         passing = len(way.best)
@@ -189,9 +189,11 @@ def report(compared: Sequence[Way]) -> None:
             f"{passing / way.seconds:.3f}",
             f"{1000 * better / way.rows:.2f}",
             f"{better / way.seconds:.3f}",
+            way.kept,
+            f"{1000 * way.kept / way.rows:.2f}",
+            f"{way.kept / way.seconds:.3f}",
             quartiles([scores.directional for scores in way.best]),
             quartiles([scores.image_image for scores in way.best]),
-            way.kept,
         )
 
 
