@@ -20,8 +20,9 @@ from data_gen.rendering.prefix_tree import Call, Plan, plan
 from data_gen.rendering.trees import RenderKnobs, Tree
 from data_gen.rendering.watch import Draft, Watch
 from inference.alignment import Alignment, align, read_prompt
-from inference.attention import CrossMaps, RowSharing, controlled
+from inference.attention import RowSharing, controlled
 from inference.backbone import Backbone, PromptTooLong
+from inference.cross_maps import CrossMaps
 from inference.guidance import cfg
 from inference.images import to_numpy
 from inference.noise import keyed_noise

@@ -15,8 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inference.alignment import Alignment, Prompt, align, read_prompt
-from inference.attention import CrossMaps, RowSharing, controlled
+from inference.attention import RowSharing, controlled
 from inference.backbone import Backbone
+from inference.cross_maps import CrossMaps
 from inference.editors.blend import Blend, BlendMasks, BlendPositions, blend_grid, blend_positions
 from inference.editors.editor import EditRequest, required
 from inference.editors.sizes import Sizes, in_batches, resize

@@ -22,8 +22,8 @@ from inference.alignment import (
     read_prompt,
     shared_words,
 )
-from inference.attention import CrossMaps, edited_maps
 from inference.backbone import PromptTooLong
+from inference.cross_maps import CrossMaps, edited_maps
 
 LENGTH = 77
 

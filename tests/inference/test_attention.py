@@ -8,15 +8,14 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 from torch import Tensor, nn
 
 from inference.attention import (
-    CrossMaps,
     LostHook,
     MapRecorder,
     NoSites,
-    RowPairs,
     RowSharing,
     controlled,
 )
 from inference.backbone import Backbone, size_condition
+from inference.cross_maps import CrossMaps, RowPairs
 from inference.noise import keyed_noise
 from inference.samplers import ddim
 from inference.sampling import denoise

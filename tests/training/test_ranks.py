@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.training.endings import assert_same_end
+
 pytestmark = pytest.mark.timeout(1500)  # on a busy machine; half a minute on an idle one
 
 STEPS = 3
@@ -117,26 +119,13 @@ def test_ranks_agree_with_one(runs: Path, name: str) -> None:
     assert not torch.equal(left, right)  # they do compute it otherwise
 
 
-def assert_bit_equal(left: Path, right: Path) -> None:
-    a, b = (torch.load(run / "last.ckpt", weights_only=True) for run in (left, right))
-    assert a["global_step"] == b["global_step"] == STEPS
-    assert a["PairData"] == b["PairData"]
-    for name, weights in a["state_dict"].items():
-        assert torch.equal(weights, b["state_dict"][name]), name
-    moments = [c["optimizer_states"][0]["state"] for c in (a, b)]
-    for number, state in moments[0].items():
-        for name, value in state.items():
-            assert torch.equal(value, moments[1][number][name]), (number, name)
-    assert (left / WEIGHTS).read_bytes() == (right / WEIGHTS).read_bytes()
-
-
 def test_shared_weights_and_moments_go_on_as_unbroken(runs: Path) -> None:
-    assert_bit_equal(runs / "fsdp2", runs / "fsdp2-resumed")
+    assert_same_end(runs / "fsdp2", runs / "fsdp2-resumed", steps=STEPS)
 
 
 @pytest.mark.slow
 def test_ranks_go_on_as_unbroken(further_runs: Path) -> None:
-    assert_bit_equal(further_runs / "ddp", further_runs / "ddp-resumed")
+    assert_same_end(further_runs / "ddp", further_runs / "ddp-resumed", steps=STEPS)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import training.data.samples
 import training.module
+from tests.training.endings import assert_same_end
 from training.__main__ import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
@@ -41,22 +42,6 @@ def arguments(base: Path, shards: Path, output: Path, *more: str) -> list[str]:
         "--held_out_edits.every=3",
         *more,
     ]
-
-
-def assert_same_end(left: Path, right: Path) -> None:
-    """Live weights, average, optimiser and position of two runs are equal."""
-    a, b = (torch.load(run / "last.ckpt", weights_only=True) for run in (left, right))
-    assert a["global_step"] == b["global_step"]
-    assert a["PairData"] == b["PairData"]
-    for name, weights in a["state_dict"].items():
-        assert torch.equal(weights, b["state_dict"][name]), name
-    moments = [c["optimizer_states"][0]["state"] for c in (a, b)]
-    for number, state in moments[0].items():
-        for name, value in state.items():
-            assert torch.equal(value, moments[1][number][name]), (number, name)
-    for file in (left / "model").rglob("*.safetensors"):
-        other = right / "model" / file.relative_to(left / "model")
-        assert file.read_bytes() == other.read_bytes()
 
 
 class KilledError(Exception):
