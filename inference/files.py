@@ -101,9 +101,20 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 def move_durably(source: Path, target: Path) -> None:
     """Rename a file within its disk, such that it survives a power cut: fsync before and after."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    permit_as_usual(source)
     _fsync(source)
     source.replace(target)
     _fsync(target.parent)
+
+
+def permit_as_usual(path: Path) -> None:
+    """Give a file the permissions of a new one: safetensors leaves its files to their owner alone.
+
+    What a job has written is for its group too, where the user's umask says so.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
 
 
 def _fsync(path: Path) -> None:

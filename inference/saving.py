@@ -15,6 +15,7 @@ from diffusers import (
 )
 
 from inference.backbone import Backbone
+from inference.files import permit_as_usual
 from inference.settings import save_settings
 
 CARD: Final = "README.md"
@@ -83,5 +84,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
+    for path in filter(Path.is_file, partial.rglob("*")):
+        permit_as_usual(path)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)

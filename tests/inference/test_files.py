@@ -2,13 +2,18 @@
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from inference.backbone import Backbone
 from inference.files import folder_digest, is_abandoned, own_suffix, written_atomically
+from inference.saving import save_backbone
 
 
 def model(folder: Path) -> Path:
@@ -87,3 +92,19 @@ def test_a_killed_process_that_nobody_took_note_of_is_gone(tmp_path: Path) -> No
         while Path(f"/proc/{child.pid}/stat").read_text().split()[2] != "Z":
             pass
         assert is_abandoned(tmp_path / f".file.{socket.gethostname()}.{child.pid}.tmp")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_weights_are_readable_to_whom_the_umask_says(
+    tmp_path: Path, umask: int, mode: int, tiny_backbone: Backbone
+) -> None:
+    former = os.umask(umask)
+    try:
+        with written_atomically(tmp_path / "one.safetensors") as temporary:
+            save_file({"a": torch.zeros(1)}, temporary)
+        save_backbone(tiny_backbone, tmp_path / "model")
+    finally:
+        os.umask(former)
+    files = [tmp_path / "one.safetensors", *(tmp_path / "model").rglob("*.safetensors")]
+    assert len(files) >= 4
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {mode}
