@@ -113,7 +113,7 @@ class Painter:
             )
             drawn = time.perf_counter()
             rendered, finite = rendered or bool(grown), finite or any(map(_is_finite, grown))
-            self._add(makings, [one.pairs for one in grown])
+            self._add(makings, [watch.with_scores(one.pairs) for one in grown])
             for (making, _), one in zip(makings, grown, strict=True):
                 making.given_up += one.given_up
             self._ask_dear(opened, thresholds, dear)
@@ -173,10 +173,11 @@ class Painter:
         makings: "Sequence[tuple[_Making, Tree]]",
         pairs: Sequence[Sequence[ImagePair]],
     ) -> None:
-        """Score the pairs of a round and hand them to their triplets."""
-        judged = iter(self.cheaply_scored([pair for some in pairs for pair in some]))
+        """Score the pairs of a round that have no scores yet, and hand all to their triplets."""
+        new = [pair for some in pairs for pair in some if pair.scores is None]
+        judged = iter(self.cheaply_scored(new))
         for (making, _), some in zip(makings, pairs, strict=True):
-            making.pairs += [next(judged) for _ in some]
+            making.pairs += [next(judged) if pair.scores is None else pair for pair in some]
 
     def cheaply_scored(self, pairs: Sequence[ImagePair]) -> list[ImagePair]:
         """Pairs with the scores of all scorers that are not dear."""
@@ -263,6 +264,7 @@ class _ClipWatch:
     def __init__(self, painter: Painter, thresholds: Thresholds, surprise: Surprise) -> None:
         self.painter, self.thresholds, self.surprise = painter, thresholds, surprise
         self.draft_at, self.p_in_turn = painter.early.draft_at, painter.early.p_in_turn
+        self._scored: dict[str, ImagePair] = {}  # by key, until they are asked for
 
     def sources(
         self, triplets: Sequence[EditTriplet], images: Sequence[ImageArray]
@@ -304,12 +306,18 @@ class _ClipWatch:
 
     def passes(self, pairs: Sequence[ImagePair]) -> Sequence[bool]:
         """See `Watch`."""
+        found = self.painter.cheaply_scored(pairs)
+        self._scored |= {pair.key: pair for pair in found}
         knobs = self.painter.filter
         return [
             pair.scores is not None
             and failing(pair.scores, self.thresholds, knobs, hopeful=True) is None
-            for pair in self.painter.cheaply_scored(pairs)
+            for pair in found
         ]
+
+    def with_scores(self, pairs: Sequence[ImagePair]) -> list[ImagePair]:
+        """Finished pairs, with scores where it was asked whether they pass."""
+        return [self._scored.pop(pair.key, pair) for pair in pairs]
 
 
 def _first(reasons: dict[str, torch.Tensor], row: int) -> str | None:
