@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from data_gen.records import EditTriplet
-from data_gen.rendering.trees import Share, Tree
+from data_gen.rendering.trees import RenderKnobs, Share, Tree
 from inference.alignment import Alignment, align, read_prompt
 from inference.backbone import Backbone
 from inference.noise import keyed_noise
@@ -15,6 +15,8 @@ from scripts.bench.written_maps import Rewrite, written_maps
 
 PS = (0.0, 0.12, 0.31, 0.45, 0.46, 0.6, 0.83, 0.97)
 STEPS = 12
+KNOBS = RenderKnobs(steps=STEPS, batch_rows=12, seeds=2, branches=3)
+SAMPLER_NAMES = tuple(SAMPLERS)
 
 
 def triplet(caption: str, edited_caption: str) -> EditTriplet:

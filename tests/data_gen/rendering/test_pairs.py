@@ -17,12 +17,14 @@ from data_gen.rendering.prefix_tree import plan, shared_steps, steps_together, u
 from data_gen.rendering.trees import RenderKnobs, Share, Tree, draw_tree
 from inference.backbone import Backbone, load_backbone
 from inference.compilation import WITHOUT_ATTENTION, compile_blocks
-from inference.samplers import SAMPLERS, SamplerName
+from inference.samplers import SamplerName
 from inference.shapes import MODELS
 from tests.data_gen.rendering.reference_renderer import (
+    KNOBS,
     LONGER,
     OTHERS,
     PS,
+    SAMPLER_NAMES,
     STEPS,
     SWAP,
     render_independently,
@@ -31,9 +33,6 @@ from tests.data_gen.rendering.reference_renderer import (
 )
 
 BuildBackbone = Callable[..., Backbone]
-
-KNOBS = RenderKnobs(steps=STEPS, batch_rows=12, seeds=2, branches=3)
-SAMPLER_NAMES = tuple(SAMPLERS)
 
 
 PRECISIONS = pytest.mark.parametrize(

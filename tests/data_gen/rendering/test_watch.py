@@ -12,22 +12,20 @@ from data_gen.records import EditTriplet, ImageArray, ImagePair
 from data_gen.rendering.grown import ENOUGH, NOT_FINITE
 from data_gen.rendering.pairs import render_trees
 from data_gen.rendering.prefix_tree import shared_steps, unet_rows
-from data_gen.rendering.trees import RenderKnobs
 from data_gen.rendering.watch import Draft
 from inference.backbone import Backbone
-from inference.samplers import SAMPLERS, SamplerName
+from inference.samplers import SamplerName
 from tests.data_gen.rendering.reference_renderer import (
+    KNOBS,
     OTHERS,
     PS,
+    SAMPLER_NAMES,
     STEPS,
     SWAP,
     tree,
 )
 
 BuildBackbone = Callable[..., Backbone]
-
-KNOBS = RenderKnobs(steps=STEPS, batch_rows=12, seeds=2, branches=3)
-SAMPLER_NAMES = tuple(SAMPLERS)
 
 
 class Watcher:
