@@ -86,7 +86,7 @@ class EditorTraining(pl.LightningModule):
         if not 0 <= ema_decay < 1:
             raise ValueError(f"model.ema_decay is {ema_decay}, expected at least 0 and below 1")
         self.objective, self.optimizer_knobs, self.lora = objective, optimizer, lora
-        self.ema_decay, self.seed = ema_decay, seed
+        self.ema_decay, self.speed, self.seed = ema_decay, speed, seed
         parent = load_backbone(base)
         self.unet = widen(parent.unet).train().requires_grad_(True)
         if lora is not None:
@@ -124,8 +124,9 @@ class EditorTraining(pl.LightningModule):
                     f"optimizer.kind is adamw_8bit, which strategy {sharding.STRATEGY} cannot "
                     "share among the ranks, expected adamw"
                 )
-            for unet in (self.unet, self.average):
-                sharding.shard(unet, self.device_mesh["data_parallel"])
+            mesh, mixed = self.device_mesh["data_parallel"], self.trainer.precision == "bf16-mixed"
+            sharding.shard(self.unet, mesh, torch.bfloat16 if mixed else torch.float32)
+            sharding.shard(self.average, mesh)
 
     def put_together(self) -> None:
         """After training: the average as a plain network on rank 0; all ranks call this."""
@@ -169,11 +170,14 @@ class EditorTraining(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Bring the frozen parts to the device, and let the data module encode with them.
 
+        From here on float32 is multiplied as `speed.tf32` says, in the whole process.
+
         Raises:
             ValueError: The loss is to be weighted by a score that a pair lacks.
         """
         for module in self.backbone.modules.values():
             module.to(self.device)
+        torch.set_float32_matmul_precision("high" if self.speed.tf32 else "highest")
         self._data.encode, self._data.backbone = self.encode, self.backbone
         if self.objective.score is not None:
             scores, shares = self._data.scores(self.objective.score)

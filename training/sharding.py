@@ -19,7 +19,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from pytorch_lightning.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
@@ -28,18 +28,29 @@ BLOCKS: Final = (BasicTransformerBlock, ResnetBlock2D)
 """What is put together at a time; these hold nearly all of a UNet's parameters."""
 
 
-def shard(unet: UNet2DConditionModel, mesh: DeviceMesh) -> None:
+def shard(
+    unet: UNet2DConditionModel, mesh: DeviceMesh, gathered: torch.dtype = torch.float32
+) -> None:
     """Share a UNet's parameters among the ranks of a mesh, in place.
+
+    Args:
+        unet: Its parameters are float32 and stay so, with their gradients.
+        mesh: One dimension of ranks.
+        gathered: What a block's parameters are put together in, to compute with. Under bf16
+            autocast bf16 does, which would round weights to it next, at half of what is sent.
 
     Raises:
         ValueError: Its weights lie channels last, which FSDP2 cannot divide.
     """
     if not all(weights.is_contiguous() for weights in unet.parameters()):
         raise ValueError(f"speed.channels_last is true, which strategy {STRATEGY} cannot do")
+    precision = MixedPrecisionPolicy(
+        param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
     for module in list(unet.modules()):
         if isinstance(module, BLOCKS):
-            fully_shard(module, mesh=mesh, reshard_after_forward=True)
-    fully_shard(unet, mesh=mesh, reshard_after_forward=True)
+            fully_shard(module, mesh=mesh, mp_policy=precision)
+    fully_shard(unet, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -23,11 +23,14 @@ class Speed:
         channels_last: Lay out convolutions as GPUs with tensor cores read them.
         compile: Compile each kind of block once (regional compilation); the first step takes a
             minute, those after it less time than without.
+        tf32: Let GPUs multiply float32 matrices with 10 bits of mantissa, several times as fast;
+            torch does so for convolutions anyway.
     """
 
     gradient_checkpointing: bool = False
     channels_last: bool = False
     compile: bool = False
+    tf32: bool = False
 
 
 def lay_out(unet: UNet2DConditionModel, knobs: Speed) -> None:

@@ -103,6 +103,16 @@ def test_bf16_and_image_batches_train_as_well(arguments: list[str], tmp_path: Pa
     assert weights.isfinite().all()
 
 
+@pytest.mark.parametrize(("tf32", "precision"), [("false", "highest"), ("true", "high")])
+def test_float32_is_multiplied_as_asked(arguments: list[str], tf32: str, precision: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    main([*arguments, "--trainer.max_steps=1", f"--model.speed.tf32={tf32}"])
+    found = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(before)
+    assert found == precision
+
+
 def test_an_editor_is_trained_further(arguments: list[str], tmp_path: Path) -> None:
     main(arguments)
     editor = tmp_path / "run" / "model"
