@@ -33,6 +33,7 @@ _WITHOUT_EFFECT: Final = frozenset(
         "model.speed.gradient_checkpointing",
         _LAYOUT,
         "model.speed.compile",
+        "model.speed.tf32",
     }
 )
 

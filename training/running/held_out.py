@@ -60,6 +60,7 @@ class HeldOutEdits(Callback):
         self,
         every: int = 500,
         samples: int = 8,
+        loss_samples: int = 64,
         clip: str | None = None,
         shapes: bool = False,
     ) -> None:
@@ -67,19 +68,23 @@ class HeldOutEdits(Callback):
 
         Args:
             every: Optimiser steps from one time to the next.
-            samples: Number of held-out pairs, the same ones every time; 0 edits none.
+            samples: Number of held-out pairs that are edited, the same ones every time; 0 looks at
+                none.
+            loss_samples: Number of those whose loss is measured, by which the best checkpoint is
+                told: many more, as a loss takes a fraction of an edit's time.
             clip: An open_clip folder, or a name that open_clip knows, to measure similarities with.
             shapes: Whether the pictures are of the shapes world, where an edit can be read off.
 
         Raises:
             ValueError: A knob is out of its range.
         """
-        if every < 1 or samples < 0:
+        if every < 1 or samples < 0 or loss_samples < 1:
             raise ValueError(
-                f"held_out_edits.every and samples are {every} and {samples}; "
-                "expected at least 1 and at least 0"
+                f"held_out_edits.every, samples and loss_samples are {every}, {samples} and "
+                f"{loss_samples}; expected at least 1, 0 and 1"
             )
-        self.every, self.samples, self.shapes = every, samples, shapes
+        self.every, self.samples, self.loss_samples = every, samples, loss_samples
+        self.shapes = shapes
         self.scorer = None if clip is None else load_clip(clip)
         self.latest: HeldOutLoss | None = None
         self._said = False
@@ -105,15 +110,17 @@ class HeldOutEdits(Callback):
 
         All ranks do the same, since weights that are shared among them are put together by all.
         """
-        if not ends_a_step(trainer, batch_idx) or trainer.global_step % self.every:
+        now = ends_a_step(trainer, batch_idx) and trainer.global_step % self.every == 0
+        if not now or not self.samples:
             return
         data = cast(PairData, cast(Any, trainer).datamodule)
-        held = HeldOut.of(data.held_out_pairs(self.samples), data.framing)
-        if held.instructions:
-            self._edit(trainer, cast(EditorTraining, pl_module), held)
+        pairs = data.held_out_pairs(max(self.samples, self.loss_samples))
+        if pairs:
+            held = HeldOut.of(pairs, data.framing)
+            self._look(trainer, cast(EditorTraining, pl_module), held)
 
-    def _edit(self, trainer: pl.Trainer, module: EditorTraining, held: HeldOut) -> None:
-        step = trainer.global_step
+    def _look(self, trainer: pl.Trainer, module: EditorTraining, every: HeldOut) -> None:
+        step, held = trainer.global_step, every.first(self.samples)
         editor = Instruct(backbone=module.backbone, resolution=max(held.sources[0].shape[:2]))
         requests = [
             EditRequest(image=from_numpy(image), instruction=text, seed=number)
@@ -122,7 +129,7 @@ class HeldOutEdits(Callback):
             )
         ]
         outputs = editor.edit(requests)
-        losses = losses_by_timestep(module, held)
+        losses = losses_by_timestep(module, every.first(self.loss_samples))
         # one number for all ranks, whose arithmetic may differ in the last bit
         loss = trainer.strategy.broadcast(float(np.mean(list(losses.values()))))
         self.latest = HeldOutLoss(step=step, loss=loss)

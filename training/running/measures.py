@@ -1,7 +1,8 @@
 """Measures on held-out pairs: the loss by timestep, distances, similarities, right edits."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Final, Self
 
 import numpy as np
@@ -18,6 +19,8 @@ from training.objective import Draws, draw, edit_loss
 
 QUARTERS: Final = 4
 """Parts that the timesteps are measured in."""
+TOGETHER: Final = 8
+"""Pairs whose loss is computed at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,18 @@ class HeldOut:
         """Whether both captions of a pair are known."""
         return [bool(a and b) for a, b in zip(self.captions, self.edited_captions, strict=True)]
 
+    def first(self, count: int) -> Self:
+        """At most `count` of them."""
+        return self._part(slice(count))
+
+    def parts(self, size: int) -> Iterator[Self]:
+        """All of them, at most `size` at a time."""
+        for start in range(0, len(self.instructions), size):
+            yield self._part(slice(start, start + size))
+
+    def _part(self, some: slice) -> Self:
+        return type(self)(**{item.name: getattr(self, item.name)[some] for item in fields(self)})
+
     @classmethod
     def of(cls, pairs: Sequence[ImagePair], framing: Framing) -> Self:
         """Cut pairs to size without chance."""
@@ -48,7 +63,6 @@ class HeldOut:
         )
 
 
-@torch.no_grad()
 def losses_by_timestep(module: EditorTraining, held: HeldOut) -> dict[int, float]:
     """The averaged weights' loss with both conditions, in each quarter of the timesteps.
 
@@ -57,13 +71,23 @@ def losses_by_timestep(module: EditorTraining, held: HeldOut) -> dict[int, float
     Returns:
         The first timestep of each quarter, to its loss.
     """
+    totals: Counter[int] = Counter()
+    for number, part in enumerate(held.parts(TOGETHER)):
+        for start, loss in _losses(module, part, first=number * TOGETHER).items():
+            totals[start] += loss * len(part.instructions)
+    return {start: total / len(held.instructions) for start, total in totals.items()}
+
+
+@torch.no_grad()
+def _losses(module: EditorTraining, held: HeldOut, *, first: int) -> dict[int, float]:
+    """The same of a few pairs, the first of which has the place `first` among all."""
     edited, condition = module.encode(_batch(held.edited), _batch(held.sources))
     text = module.backbone.encode_text(held.instructions)
     count, timesteps = len(edited), len(module.alphas)
     drawn = draw(
         seed=module.seed,
         epochs=[-1] * count,  # no sample of training has this epoch
-        positions=range(count),
+        positions=range(first, first + count),
         shape=edited.shape[1:],
         timesteps=timesteps,
         knobs=replace(module.objective, dropout=0.0, focus=0.0),

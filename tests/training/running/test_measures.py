@@ -1,6 +1,7 @@
 """What is measured on held-out pairs tells right edits from none, and counts as it says."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,16 @@ from inference.images import from_numpy
 from inference.shapes import MODELS
 from inference.shapes.evaluation import draw_trials
 from inference.shapes.render import render
+from training.module import EditorTraining
+from training.running import measures
 from training.running.flops import peak_of, training_flops
-from training.running.measures import HeldOut, carried_out_share, distance, similarities
+from training.running.measures import (
+    HeldOut,
+    carried_out_share,
+    distance,
+    losses_by_timestep,
+    similarities,
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +71,18 @@ def test_a_direction_is_measured_where_captions_are_known(held: HeldOut) -> None
     assert found["directional_similarity"] == pytest.approx(expected["directional_similarity"])
     none = similarities(scorer, replace(held, edited_captions=[""] * count), outputs)
     assert none.keys() == {"image_similarity"}
+
+
+def test_the_loss_is_that_of_all_pairs_however_many_at_a_time(
+    held: HeldOut, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = EditorTraining(tiny_folder)
+    held = replace(held, instructions=[f"edit {n}" for n in range(len(held.sources))])
+    whole = losses_by_timestep(module, held)
+    monkeypatch.setattr(measures, "TOGETHER", 3)
+    assert losses_by_timestep(module, held) == pytest.approx(whole, rel=1e-5)
+    assert losses_by_timestep(module, held.first(3)) != pytest.approx(whole, rel=1e-3)
+    assert list(whole) == [0, 250, 500, 750]
 
 
 def test_stable_diffusion_costs_what_is_known_of_it() -> None:
