@@ -1,6 +1,6 @@
 """Measures on held-out pairs: the loss by timestep, distances, similarities, right edits."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Final, Self
@@ -71,7 +71,7 @@ def losses_by_timestep(module: EditorTraining, held: HeldOut) -> dict[int, float
     Returns:
         The first timestep of each quarter, to its loss.
     """
-    totals: Counter[int] = Counter()
+    totals: defaultdict[int, float] = defaultdict(float)
     for number, part in enumerate(held.parts(TOGETHER)):
         for start, loss in _losses(module, part, first=number * TOGETHER).items():
             totals[start] += loss * len(part.instructions)
