@@ -1,6 +1,6 @@
 """`python -m inference edit`: any editor, on files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -67,22 +67,8 @@ def edit(
         if kind is not SdEdit:
             raise ValueError(f"mask is {mask!r}, but {editor} has no mask; expected editor sdedit")
         knobs = {**knobs, "mask": _read_mask(mask)}
-    # Without an image, that of the source prompt is drawn and edited.
-    paths = [Path(image) for image in images] or [Path("drawn")]
-    outputs = output_paths(paths, Path(output))
-    count = len(paths)
-    sources = one_each("source", source, count) if source else [None] * count
-    targets = one_each("target", target, count) if target else [None] * count
-    requests = [
-        EditRequest(
-            image=load_image(path) if images else None,
-            instruction=instruction,
-            source=before,
-            target=after,
-            seed=seed or 0,
-        )
-        for path, before, after in zip(paths, sources, targets, strict=True)
-    ]
+    outputs = output_paths([Path(image) for image in images or ["drawn"]], Path(output))
+    requests = _requests(images or [None], instruction, source, target, seed or 0)
     default = MODELS / ("instruct-pix2pix" if kind is Instruct else "stable-diffusion")
     backbone = load_model(model or default, device, dtype)
     method: Editor = kind(backbone=backbone, progress=True, **knobs)
@@ -93,6 +79,29 @@ def edit(
         path.parent.mkdir(parents=True, exist_ok=True)
         save_image(path, image)
         print(path)
+
+
+def _requests(
+    images: Sequence[str | None],
+    instruction: str | None,
+    source: Sequence[str],
+    target: Sequence[str],
+    seed: int,
+) -> list[EditRequest]:
+    """One for each image; for None, that of the source prompt is drawn and edited."""
+    count = len(images)
+    sources = one_each("source", source, count) if source else [None] * count
+    targets = one_each("target", target, count) if target else [None] * count
+    return [
+        EditRequest(
+            image=None if image is None else load_image(image),
+            instruction=instruction,
+            source=before,
+            target=after,
+            seed=seed,
+        )
+        for image, before, after in zip(images, sources, targets, strict=True)
+    ]
 
 
 def _check_read(method: Editor, name: str, given: Mapping[str, object]) -> None:
