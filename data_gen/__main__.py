@@ -20,8 +20,9 @@ from data_gen.instructions.fine_tune import FineTuneKnobs, run_fine_tuning
 from data_gen.instructions.stage import Unanswered
 from data_gen.preflight import require_ready
 from data_gen.publishing.push import push
+from data_gen.runs.receipts import Unfinished
 from data_gen.runs.workers import WorkerError
-from data_gen.stages import Recipe, Unfinished, make_captions, make_instructions, make_pairs
+from data_gen.stages import Recipe, make_captions, make_instructions, make_pairs
 from data_gen.survey.sheet import sheet
 from data_gen.survey.stats import stats
 from data_gen.survey.verify import verify

@@ -30,6 +30,7 @@ from data_gen.runs.receipts import (
     done_receipt,
     fingerprint,
     plan,
+    require_none_failed,
     tally,
     write_receipt,
 )
@@ -46,10 +47,6 @@ _PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-
-class Unfinished(Exception):
-    """The run ended and something is still to be done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +175,7 @@ def plan_units(triplets: Sequence[EditTriplet], knobs: PairKnobs) -> list[Unit]:
 
 def _make_units(units: Sequence[Unit], knobs: PairKnobs, root: Path, executor: Executor) -> None:
     """Have units made and write their receipts, which only this process does."""
-    failed: list[Receipt] = []
+    receipts: list[Receipt] = []
     kept = 0
     prompts = sum(len(unit.triplets) for unit in units)
     with (
@@ -188,13 +185,12 @@ def _make_units(units: Sequence[Unit], knobs: PairKnobs, root: Path, executor: E
         for made in all_made:
             if isinstance(made, Receipt):
                 write_receipt(root, made)
-                failed += [made] if made.failed else []
+                receipts.append(made)
             else:
                 kept += made.kept
                 bar.set_postfix(kept=kept, refresh=False)
                 bar.update()
-    if failed:
-        raise Unfinished(_failure(failed))
+    require_none_failed(receipts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,11 +246,6 @@ def _located(model: str) -> str:
 def _shown(model: str) -> str:
     """A model's name in what gets published: where it lies on this machine is nobody's business."""
     return Path(model).name if Path(model).is_absolute() else model
-
-
-def _failure(receipts: Sequence[Receipt]) -> str:
-    _, reasons = tally(receipts)
-    return f"{len(receipts)} units failed, {dict(reasons)}: run again to make them again"
 
 
 def load_models(knobs: PairKnobs) -> tuple[Backbone, ClipScorer]:

@@ -24,6 +24,8 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from data_gen.runs.receipts import Unfinished
+from data_gen.runs.workers import WorkerError
 from inference.command_line import ERROR, USAGE_ERROR, one_sentence, run
 from training import identity
 from training.data.data_module import PairData
@@ -134,7 +136,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; expected errors become one sentence and exit code 1."""
     line = sys.argv[1:] if arguments is None else arguments
     if line[:1] == ["latents"]:
-        raise SystemExit(run({"latents": latents}, prog="python -m training", args=line))
+        raise SystemExit(
+            run(
+                {"latents": latents},
+                prog="python -m training",
+                args=line,
+                expected=(ValueError, OSError, Unfinished, WorkerError),
+            )
+        )
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     diffusers.utils.logging.disable_progress_bar()

@@ -7,13 +7,15 @@ each of which runs it on its share; all may share one output folder.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, TypeVar
 
 import torch
 
 from data_gen.runs.processes import Processes
 from data_gen.runs.receipts import Unit
 from data_gen.runs.workers import Made, Start
+
+U = TypeVar("U", bound=Unit)
 
 
 class Executor(Protocol):
@@ -104,6 +106,6 @@ class Partition:
             raise ValueError(f"partition must be i/n with 0 <= i < n, such as 0/4, got {text!r}")
         return cls(index=int(index), count=int(count))
 
-    def of(self, units: Sequence[Unit]) -> Sequence[Unit]:
+    def of(self, units: Sequence[U]) -> Sequence[U]:
         """Return this share of the units."""
         return units[self.index :: self.count]

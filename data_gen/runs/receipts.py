@@ -17,6 +17,10 @@ from data_gen.records import EditTriplet, content_id
 from inference.files import folder_digest, write_lines
 
 
+class Unfinished(Exception):
+    """The run ended and something is still to be done."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Unit:
     """A slice of the prompts, made as a whole.
@@ -30,6 +34,11 @@ class Unit:
     name: str
     fingerprint: str
     triplets: tuple[EditTriplet, ...]
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What a receipt tells outcomes of, by name."""
+        return tuple(triplet.id for triplet in self.triplets)
 
     @property
     def stem(self) -> str:
@@ -121,7 +130,7 @@ def failure(unit: Unit, reason: str, versions: Mapping[str, str]) -> Receipt:
         unit=unit.name,
         fingerprint=unit.fingerprint,
         files={},
-        prompts={triplet.id: failed for triplet in unit.triplets},
+        prompts=dict.fromkeys(unit.prompts, failed),
         seconds={},
         versions=versions,
     )
@@ -174,3 +183,17 @@ def tally(receipts: Sequence[Receipt]) -> tuple[Counter[str], Counter[str]]:
             statuses[outcome.status] += 1
             reasons.update(outcome.reasons)
     return statuses, reasons
+
+
+def require_none_failed(receipts: Sequence[Receipt]) -> None:
+    """Require units of which none failed.
+
+    Raises:
+        Unfinished: Some did; says how many, and why.
+    """
+    failed = [receipt for receipt in receipts if receipt.failed]
+    if failed:
+        _, reasons = tally(failed)
+        raise Unfinished(
+            f"{len(failed)} units failed, {dict(reasons)}: run again to make them again"
+        )

@@ -11,7 +11,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-import training.latents
+import training.latents.units
+from data_gen.runs.executors import ExecutorKnobs
+from data_gen.runs.receipts import Unfinished
 from data_gen.shards import ShardError, ShardIndex
 from inference.backbone import load_backbone
 from inference.images import from_numpy
@@ -159,7 +161,7 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(
     made: list[str] = []
 
     def until(killed_in: int) -> Callable[..., object]:
-        original = training.latents.packed
+        original = training.latents.units.packed
         calls = iter(range(1, killed_in + 1))
 
         def dying(tensors):
@@ -173,15 +175,61 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(
     output = tmp_path / "killed"
     for killed_in in (3, 10, 6):
         with monkeypatch.context() as patch:
-            patch.setattr(training.latents, "packed", until(killed_in))
+            patch.setattr(training.latents.units, "packed", until(killed_in))
             with pytest.raises(KilledError):
                 latents(tiny_folder, output, str(shards), unit_size=7, batch_size=6)
     latents(tiny_folder, output, str(shards), unit_size=7, batch_size=6)
     assert contents(output) == contents(encoded)
     assert len(made) == 2 + 9 + 5  # the second and third run found the units before them done
     with monkeypatch.context() as patch:
-        patch.setattr(training.latents, "packed", None)
+        patch.setattr(training.latents.units, "packed", None)
         latents(tiny_folder, output, str(shards), unit_size=7, batch_size=6)
+
+
+def test_partitions_and_processes_make_the_same_bytes(
+    encoded: Path,
+    shards: Path,
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "shared"
+    arguments = (tiny_folder, output, str(shards))
+    knobs = {"unit_size": 7, "batch_size": 6}
+    latents(*arguments, **knobs, partition="1/2")
+    assert "2 units are left to other partitions" in capsys.readouterr().out
+    assert not (output / "index.parquet").exists()
+    threads = torch.get_num_threads()
+    processes = ExecutorKnobs(kind="processes", workers=2, threads=threads)
+    latents(*arguments, **knobs, partition="0/2", executor=processes)
+    assert "latents of 18 pairs" in capsys.readouterr().out
+    assert contents(output) == contents(encoded)
+
+
+def test_a_unit_that_fails_is_told_and_made_again(
+    encoded: Path,
+    shards: Path,
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = iter(range(100))
+    original = training.latents.units.packed
+
+    def out_of_memory_once(tensors):
+        if next(calls) == 8:
+            raise RuntimeError("out of memory")
+        return original(tensors)
+
+    monkeypatch.setattr(training.latents.units, "packed", out_of_memory_once)
+    output, knobs = tmp_path / "set", {"unit_size": 7, "batch_size": 6}
+    failed = r"1 units failed, {'RuntimeError: out of memory': 7}: run again"
+    with pytest.raises(Unfinished, match=failed):
+        latents(tiny_folder, output, str(shards), **knobs)
+    assert not (output / "index.parquet").exists()
+    latents(tiny_folder, output, str(shards), **knobs)
+    assert contents(output) == contents(encoded)
+    assert next(calls) == 7 + 2 + 4 + 7  # the unit that failed, and no other, was made twice
 
 
 def test_every_shard_that_is_short_is_listed(encoded: Path, tiny_folder: Path, tmp_path) -> None:

@@ -1,0 +1,255 @@
+"""The stage `python -m training latents`: encode a data set once, so that training need not.
+
+The VAE takes about half of a training step. What it says of a pair depends on its weights and on
+the cut alone, so it is computed here, unit by unit, and read instead of images. A unit is written
+to temporary names, renamed, and its receipt comes last: kill the stage anywhere and run it again.
+
+A latents folder:
+
+    shards/<unit>-<fingerprint>.tar        latents and texts, see `latent_shards`
+    shards/<unit>-<fingerprint>.parquet    their index
+    receipts/<unit>.json                   written last
+    index.parquet                          the index of all shards, replaced in one piece
+    faulty.jsonl                           pairs that cannot be encoded, where there are any
+"""
+
+from collections.abc import Sequence, Set
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from diffusers import AutoencoderKL
+from tqdm import tqdm
+
+from data_gen.files import locked
+from data_gen.imports.reading import Columns, LayoutName, Reader
+from data_gen.runs.executors import Executor, ExecutorKnobs, Partition, executor_of
+from data_gen.runs.receipts import (
+    Receipt,
+    done_receipt,
+    fingerprint,
+    require_none_failed,
+    tally,
+    write_receipt,
+)
+from data_gen.shards import INDEX_FILE
+from inference.files import folder_digest, written_atomically
+from training.data import latent_shards
+from training.data.framing import Framing
+from training.data.inspection import (
+    FAULTY_FILE,
+    FaultyData,
+    compare_sizes,
+    inspect,
+    report,
+    write_faults,
+)
+from training.data.latent_shards import About
+from training.identity import set_digest
+from training.latents.units import DataSet, LatentWork, PairsUnit, Precision
+
+FORMAT: Final = 2
+"""Raised when the same call would give other bytes than before."""
+
+
+def latents(
+    base: Path,
+    output: Path,
+    path: str,
+    layout: LayoutName = "shards",
+    columns: Columns | None = None,
+    split: str = "train",
+    framing: Framing = Framing(),  # noqa: B008  (frozen)
+    variations: int = 1,
+    faulty: Literal["refuse", "leave_out"] = "refuse",
+    batch_size: int = 16,
+    unit_size: int = 1000,
+    precision: Precision = "float32",
+    device: str | None = None,
+    seed: int = 0,
+    partition: str = "0/1",
+    executor: ExecutorKnobs = ExecutorKnobs(),  # noqa: B008
+) -> None:
+    """Encode a data set once; training reads its latents in place of images.
+
+    For example, four random cuts of each pair:
+
+        python -m training latents --base models/stable-diffusion-v1-5 --path out/data
+            --output out/latents --framing.resolution 256 --framing.enlarge_to 288 --variations 4
+
+    and then `python -m training fit ... --data.shards out/latents`, with the same base.
+
+    Args:
+        base: The model whose VAE encodes, a diffusers folder.
+        output: The folder of the latents.
+        path: The data set, as `data.sets` of a training recipe names it.
+        layout: How it comes.
+        columns: Names of its columns or keys, where they are not the layout's usual ones.
+        split: Which split of what `datasets` loads.
+        framing: How images are cut; that of training.
+        variations: Cuts of each pair, of which training draws one at every visit; more than one
+            needs a framing with chance.
+        faulty: Whether pairs that cannot be used are a reason to stop, or are left out.
+        batch_size: Images the VAE encodes together.
+        unit_size: Pairs a shard: what is lost, at most, when the stage is killed.
+        precision: What the VAE computes in. SDXL's needs float32, or bfloat16 with a loss.
+        device: Where; null takes the GPU, where there is one.
+        seed: Of the cuts.
+        partition: The share of the units that this process makes, i/n; for array jobs.
+        executor: Who makes them: this process, several, or a cluster.
+
+    Raises:
+        ValueError: Pairs cannot be used, or a knob is out of its range.
+        FileNotFoundError: The base or the data set is not there.
+        Unfinished: Units failed.
+        WorkerError: There are no workers, or they cannot start.
+    """
+    if variations < 1 or batch_size < 1 or unit_size < 1:
+        raise ValueError(
+            f"variations, batch_size and unit_size are {variations}, {batch_size} and {unit_size}; "
+            "expected at least 1"
+        )
+    if variations > 1 and not framing.is_random:
+        raise ValueError(
+            f"variations is {variations}, but the framing has no chance in it: "
+            "set framing.enlarge_to or framing.flip, or variations to 1"
+        )
+    data = DataSet(path=_located(path), layout=layout, columns=columns, split=split)
+    reader = data.open()
+    vae = _vae_config(base)
+    rows = _sound(reader, framing, faulty, 1 << (len(vae["block_out_channels"]) - 1), output)
+    about = About(
+        vae=str(folder_digest(base / "vae")),
+        scaling_factor=vae["scaling_factor"],
+        framing=framing,
+        variations=variations,
+    )
+    work = LatentWork(
+        data=data,
+        vae=(base / "vae").resolve(),
+        output=output.resolve(),
+        about=about,
+        batch_size=batch_size,
+        precision=precision,
+        device=device,
+        seed=seed,
+    )
+    units = _units(work, reader, rows, unit_size)
+    mine = Partition.parse(partition).of(units)
+    _make(mine, work, executor_of(executor))
+    receipts = [receipt for unit in units if (receipt := done_receipt(output, unit))]
+    if len(receipts) == len(units):
+        _publish(output, receipts, about)
+    else:
+        print(f"latents: {len(units) - len(receipts)} units are left to other partitions")
+
+
+def _located(path: str) -> str:
+    """A path here as an absolute one; what is none here is a URL or a name on a hub."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+def _vae_config(base: Path) -> dict[str, Any]:
+    if not (base / "vae" / "config.json").is_file():
+        raise FileNotFoundError(f"there is no VAE in {base / 'vae'}")
+    blank: Any = AutoencoderKL
+    config: dict[str, Any] = blank.load_config(base / "vae", local_files_only=True)
+    return config
+
+
+def _sound(
+    reader: Reader, framing: Framing, faulty: str, side_multiple: int, output: Path
+) -> list[int]:
+    """The rows that can be used; raises where others cannot and are not to be left out."""
+    found = inspect(reader, np.arange(len(reader)), framing, side_multiple=side_multiple)
+    if framing.resolution is None:
+        compare_sizes([reader], [found])
+    write_faults(output, [found])
+    if found.faults:
+        said = f"{report([found])}\nlisted in {output / FAULTY_FILE}"
+        if faulty == "refuse":
+            raise FaultyData(f"{said}: mend them, or set faulty to leave_out")
+        print(said)
+    rows = [row for row in range(len(reader)) if row not in found.faults]
+    if not rows:
+        raise ValueError(f"{reader.name} holds no pair that can be encoded")
+    return rows
+
+
+def _units(
+    work: LatentWork, reader: Reader, rows: Sequence[int], unit_size: int
+) -> list[PairsUnit]:
+    """Cut the rows into units whose fingerprint covers all that decides their bytes."""
+    recipe = {
+        "format": FORMAT,
+        "about": work.about.to_json(),
+        "seed": work.seed,
+        "precision": work.precision,
+        "set": set_digest(work.data.path),
+        "batch_size": work.batch_size,
+    }
+    units = []
+    for number, start in enumerate(range(0, len(rows), unit_size)):
+        some = rows[start : start + unit_size]
+        keys = [reader.key(row) for row in some]
+        units.append(
+            PairsUnit(
+                name=f"{number:05d}",
+                fingerprint=fingerprint(recipe | {"keys": keys}, []),
+                rows=tuple(some),
+                places=tuple(reader.where(row) for row in some),
+            )
+        )
+    return units
+
+
+def _make(units: Sequence[PairsUnit], work: LatentWork, executor: Executor) -> None:
+    """Have those units made that are not done, and write their receipts."""
+    todo = [unit for unit in units if done_receipt(work.output, unit) is None]
+    if not todo:
+        return
+    receipts: list[Receipt] = []
+    count, left = (sum(len(unit.rows) for unit in some) for some in (units, todo))
+    with (
+        tqdm(total=count, initial=count - left, desc="encoding", unit="pair") as bar,
+        closing(executor(work, todo)) as all_made,
+    ):
+        for made in all_made:
+            if isinstance(made, Receipt):
+                write_receipt(work.output, made)
+                receipts.append(made)
+            else:
+                bar.update()
+    require_none_failed(receipts)
+
+
+def _publish(output: Path, receipts: Sequence[Receipt], about: About) -> None:
+    """Replace the index, drop what no receipt names, and say what was made."""
+    named = {name: digest for receipt in receipts for name, digest in receipt.files.items()}
+    parts = [pq.read_table(output / name) for name in named if name.endswith(".parquet")]
+    table = pa.concat_tables(parts)
+    if not table.num_rows:
+        raise ValueError("not one pair could be encoded")
+    with locked(output / ".lock"):  # the last two partitions may come here together
+        with written_atomically(output / INDEX_FILE) as temporary:
+            tars = {name: digest for name, digest in named.items() if name.endswith(".tar")}
+            latent_shards.write_index(temporary, table, about, tars)
+        _prune(output, named.keys(), {receipt.unit for receipt in receipts})
+    _, lost = tally(receipts)
+    print(
+        f"{output}: latents of {table.num_rows:,} pairs, {about.variations} cuts each"
+        + (f"; left out: {dict(lost)}" if lost else "")
+    )
+
+
+def _prune(output: Path, named: Set[str], units: Set[str]) -> None:
+    """Delete what other calls left."""
+    for path in output.glob("shards/*"):
+        if path.relative_to(output).as_posix() not in named:
+            path.unlink(missing_ok=True)
+    for path in output.glob("receipts/*.json"):
+        if path.stem not in units:
+            path.unlink(missing_ok=True)
