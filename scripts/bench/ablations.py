@@ -100,6 +100,8 @@ def main(
     per_kind: int = 50,
     only: str = "",
     side_by_side: int = 2,
+    text_scale: float | None = None,
+    image_scale: float | None = None,
 ) -> None:
     """Make the data, train, measure, print the table.
 
@@ -111,6 +113,8 @@ def main(
         per_kind: Edits of each type to measure by.
         only: Rows, with semicolons between; empty takes all.
         side_by_side: Runs at a time.
+        text_scale: Guidance to measure with in place of the recipe's.
+        image_scale: Likewise.
     """
     rows = {name: ROWS[name] for name in only.split(";")} if only else ROWS
     sets, pairs = data_sets(output / f"data-of-{captions}-captions", captions)
@@ -132,9 +136,17 @@ def main(
         for name, choice in rows.items():
             run = choice.folder(folder, seed)
             editor = raw_weights(run) if choice.raw else load_backbone(run / "model")
-            found[name].append(measured(editor, trials))
+            method = Instruct(
+                backbone=editor,
+                text_scale=text_scale,
+                image_scale=image_scale,
+                batch_size=50,
+                progress=True,
+            )
+            found[name].append(measured(method, trials))
             print(f"seed {seed}, {name}: {np.mean(found[name][-1].right):.0%}", file=sys.stderr)
-    print(f"{steps} steps, {pairs} pairs, {len(trials)} edits a seed\n")
+    scales = f"text scale {text_scale}, image scale {image_scale} (None: the recipe's)"
+    print(f"{steps} steps, {pairs} pairs, {len(trials)} edits a seed, {scales}\n")
     header("what is other", "right", "by seed", "size", "elsewhere")
     for name, ended in found.items():
         row(
@@ -244,9 +256,9 @@ def one_figure_trials(per_kind: int) -> list[Trial]:
     ]
 
 
-def measured(editor: Backbone, trials: Sequence[Trial]) -> Measured:
+def measured(editor: Instruct, trials: Sequence[Trial]) -> Measured:
     """Let an editor carry out the trials."""
-    outputs = carried_out(Instruct(backbone=editor, batch_size=50, progress=True), trials)
+    outputs = carried_out(editor, trials)
     outcomes = [measure(trial, output) for trial, output in zip(trials, outputs, strict=True)]
     return Measured(
         right=[one.right for one in outcomes],

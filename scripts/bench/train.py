@@ -33,7 +33,7 @@ from inference.shapes import MODELS
 
 def main(
     script: Path,
-    base: Path | str = MODELS / "stable-diffusion",
+    base: Path = MODELS / "stable-diffusion",
     data: Path | None = None,
     resolution: int | None = None,
     batch: int = 32,
@@ -59,16 +59,16 @@ def main(
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if base == "sd15":
+        if str(base) == "sd15":
             save_sd15(folder / "base")
             base = folder / "base"
-        side = resolution or (64 if Path(base) == MODELS / "stable-diffusion" else 256)
+        side = resolution or (64 if base == MODELS / "stable-diffusion" else 256)
         if data is None:
             data = folder / "data"
             data.mkdir()
             write_set(data, side, 8 * batch)
         job = Job(
-            base=Path(base).absolute(),
+            base=base.absolute(),
             data=data.absolute(),
             latents=folder / "latents",
             parquet=folder / "parquet",
