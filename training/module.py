@@ -4,7 +4,6 @@ Only the two UNets are registered as submodules, and checkpoints hold what is tr
 nothing frozen. All randomness comes from `objective.draw`; there is no generator state to save.
 """
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -35,7 +35,13 @@ from training.objective import (
     log_mean_weight,
     score_weights,
 )
-from training.optimizer import OptimizerKnobs, adamw, learning_rate_factor, use_own_rates
+from training.optimizer import (
+    OptimizerKnobs,
+    adamw,
+    clip,
+    learning_rate_factor,
+    use_own_rates,
+)
 from training.precision import bf16_with_float32_attention
 from training.speed import Speed, lay_out, speed_up
 from training.steps import StepRecord, ends_a_step
@@ -269,12 +275,9 @@ class EditorTraining(pl.LightningModule):
         Raises:
             ValueError: The gradient is not finite; the weights are still those of the last step.
         """
-        limit = self.optimizer_knobs.clip_norm
-        norm = sharding.whole(
-            torch.nn.utils.clip_grad_norm_(
-                self.unet.parameters(), math.inf if limit is None else limit
-            )
-        )
+        trained = [p for p in self.unet.parameters() if p.grad is not None]
+        shared = get_total_norm([cast(Tensor, p.grad) for p in trained])
+        norm = sharding.whole(shared)
         if not torch.isfinite(norm):
             raise ValueError(
                 f"the gradient of step {self.global_step + 1} is {norm.item()}, expected a finite "
@@ -282,6 +285,7 @@ class EditorTraining(pl.LightningModule):
                 "stands. With other data or a lower optimizer.learning_rate begin another output "
                 f"folder there: --ckpt_path {self.trainer.default_root_dir}/last.ckpt"
             )
+        clip(trained, shared, self.optimizer_knobs.clip_norm)
         self.log("loss", self._step.loss, batch_size=1, sync_dist=True)
         self.log("gradient_norm", norm, batch_size=1)
         self._step.clear()

@@ -1,13 +1,16 @@
 """AdamW: its knobs, its groups and its learning rate."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import AdamW, Optimizer
+
+from training import sharding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,20 @@ def _lay_out_moments(optimizer: Optimizer) -> None:
     for parameter, moments in optimizer.state.items():
         for name in ("exp_avg", "exp_avg_sq"):
             moments[name] = torch.empty_like(parameter).copy_(moments[name])
+
+
+def clip(parameters: Sequence[Tensor], norm: Tensor, limit: float | None) -> None:
+    """Shrink gradients to a norm, as torch does, but for multiplying them by 1 where they are less.
+
+    That would read and write all gradients, two passes over memory where AdamW makes seven.
+
+    Args:
+        parameters: Have gradients.
+        norm: Of all their gradients together, as `get_total_norm` gives it.
+        limit: Largest norm; None leaves them alone.
+    """
+    if limit is not None and sharding.whole(norm) + 1e-6 > limit:  # torch's margin
+        clip_grads_with_norm_(parameters, limit, norm)
 
 
 def _eight_bit() -> Callable[..., Optimizer]:

@@ -51,7 +51,7 @@ def main(
         data: Folder of shards; by default photographs' spectra at `resolution`.
         resolution: Side of the images; by default 64 for the shapes and 256 otherwise.
         batch: Pairs a step.
-        steps: Steps a turn.
+        steps: Steps a turn, of which the last is not counted: it holds the checkpoint.
         skip: Of those, steps at the start that are not counted.
         rounds: Turns of each.
         precision: `32-true` or `bf16-mixed`.

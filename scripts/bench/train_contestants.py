@@ -152,11 +152,14 @@ def finished(line: list[str]) -> tuple[str, float]:
 
 
 def logged(folder: Path, tag: str, skip: int, memory: float) -> Turn:
-    """The turn whose TensorBoard files lie below a folder."""
+    """The turn whose TensorBoard files lie below a folder.
+
+    The last step does not count: some write their checkpoint before they log it.
+    """
     (file,) = (path for path in folder.rglob("events.out.tfevents.*") if tag in tags(path))
     reader = EventAccumulator(str(file), size_guidance={"scalars": 0})
     reader.Reload()
-    events = reader.Scalars(tag)
+    events = reader.Scalars(tag)[:-1]
     seconds = pace([event.wall_time for event in events], skip)
     return Turn(seconds=seconds, losses=[event.value for event in events[skip:]], memory=memory)
 

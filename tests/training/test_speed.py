@@ -2,15 +2,17 @@
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from inference.noise import keyed_noise
 from training.module import EditorTraining
-from training.optimizer import OptimizerKnobs, adamw
+from training.optimizer import OptimizerKnobs, adamw, clip
 from training.speed import Speed
 from training.steps import StepRecord
 
@@ -75,6 +77,22 @@ def test_moments_stay_with_their_weights_where_a_run_goes_on_with_another_layout
         moment = goes_on[1].state[found]["exp_avg"]
         torch.testing.assert_close(moment, same[1].state[expected]["exp_avg"])
         assert moment.stride() == found.stride()
+
+
+@pytest.mark.parametrize("norm", [0.5, 1 - 5e-7, 1.0, 3.0])
+@pytest.mark.parametrize("limit", [1.0, None])
+def test_gradients_are_clipped_bit_for_bit_as_torch_does(norm: float, limit: float | None) -> None:
+    found, expected = ([torch.zeros(3, 5), torch.zeros(7)] for _ in range(2))
+    raw = [keyed_noise("clip", number, shape=p.shape) for number, p in enumerate(found)]
+    scale = norm / get_total_norm(raw)
+    for parameter, gradient in zip([*found, *expected], [*raw, *raw], strict=True):
+        parameter.grad = gradient * scale
+    total = get_total_norm([cast(Tensor, p.grad) for p in found])
+    clip(found, total, limit)
+    if limit is not None:
+        torch.nn.utils.clip_grad_norm_(expected, limit)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(cast(Tensor, one.grad), cast(Tensor, other.grad))
 
 
 def test_compiled_weights_keep_their_names(tiny_folder: Path) -> None:
