@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -204,6 +205,19 @@ def test_partitions_and_processes_make_the_same_bytes(
     latents(*arguments, **knobs, partition="0/2", executor=processes)
     assert "latents of 18 pairs" in capsys.readouterr().out
     assert contents(output) == contents(encoded)
+
+
+def test_a_scaling_factor_that_the_vae_does_not_name_is_diffusers_own(
+    shards: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """The first folders of Stable Diffusion 1.5 do not."""
+    shutil.copytree(tiny_folder / "vae", tmp_path / "base" / "vae")
+    file = tmp_path / "base" / "vae" / "config.json"
+    named = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in named.items() if k != "scaling_factor"}))
+    latents(tmp_path / "base", tmp_path / "set", str(shards))
+    metadata = pq.read_schema(tmp_path / "set" / "index.parquet").metadata
+    assert json.loads(metadata[b"latents"])["scaling_factor"] == 0.18215
 
 
 def test_a_unit_that_fails_is_told_and_made_again(

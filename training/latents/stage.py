@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
@@ -120,10 +121,10 @@ def latents(
     data = DataSet(path=_located(path), layout=layout, columns=columns, split=split)
     reader = data.open()
     vae = _vae_config(base)
-    rows = _sound(reader, framing, faulty, 1 << (len(vae["block_out_channels"]) - 1), output)
+    rows = _sound(reader, framing, faulty, 1 << (len(vae.block_out_channels) - 1), output)
     about = About(
         vae=str(folder_digest(base / "vae")),
-        scaling_factor=vae["scaling_factor"],
+        scaling_factor=vae.scaling_factor,
         framing=framing,
         variations=variations,
     )
@@ -152,12 +153,13 @@ def _located(path: str) -> str:
     return str(Path(path).resolve()) if Path(path).exists() else path
 
 
-def _vae_config(base: Path) -> dict[str, Any]:
+def _vae_config(base: Path) -> Any:
+    """The VAE's configuration, with diffusers' defaults for what its file leaves out."""
     if not (base / "vae" / "config.json").is_file():
         raise FileNotFoundError(f"there is no VAE in {base / 'vae'}")
-    blank: Any = AutoencoderKL
-    config: dict[str, Any] = blank.load_config(base / "vae", local_files_only=True)
-    return config
+    kind: Any = AutoencoderKL
+    with torch.device("meta"):
+        return kind.from_config(kind.load_config(base / "vae", local_files_only=True)).config
 
 
 def _sound(
