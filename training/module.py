@@ -13,7 +13,6 @@ import pytorch_lightning as pl
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -275,9 +274,7 @@ class EditorTraining(pl.LightningModule):
         Raises:
             ValueError: The gradient is not finite; the weights are still those of the last step.
         """
-        trained = [p for p in self.unet.parameters() if p.grad is not None]
-        shared = get_total_norm([cast(Tensor, p.grad) for p in trained])
-        norm = sharding.whole(shared)
+        norm = clip(self.unet.parameters(), self.optimizer_knobs.clip_norm)
         if not torch.isfinite(norm):
             raise ValueError(
                 f"the gradient of step {self.global_step + 1} is {norm.item()}, expected a finite "
@@ -285,7 +282,6 @@ class EditorTraining(pl.LightningModule):
                 "stands. With other data or a lower optimizer.learning_rate begin another output "
                 f"folder there: --ckpt_path {self.trainer.default_root_dir}/last.ckpt"
             )
-        clip(trained, shared, self.optimizer_knobs.clip_norm)
         self.log("loss", self._step.loss, batch_size=1, sync_dist=True)
         self.log("gradient_norm", norm, batch_size=1)
         self._step.clear()

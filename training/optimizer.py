@@ -1,13 +1,13 @@
 """AdamW: its knobs, its groups and its learning rate."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW, Optimizer
 
 from training import sharding
@@ -103,18 +103,24 @@ def _lay_out_moments(optimizer: Optimizer) -> None:
             moments[name] = torch.empty_like(parameter).copy_(moments[name])
 
 
-def clip(parameters: Sequence[Tensor], norm: Tensor, limit: float | None) -> None:
+def clip(parameters: Iterable[Tensor], limit: float | None) -> Tensor:
     """Shrink gradients to a norm, as torch does, but for multiplying them by 1 where they are less.
 
     That would read and write all gradients, two passes over memory where AdamW makes seven.
 
     Args:
-        parameters: Have gradients.
-        norm: Of all their gradients together, as `get_total_norm` gives it.
-        limit: Largest norm; None leaves them alone.
+        parameters: Those without a gradient are left out.
+        limit: Largest norm of all gradients together; None leaves them alone.
+
+    Returns:
+        Their norm before, a scalar.
     """
-    if limit is not None and sharding.whole(norm) + 1e-6 > limit:  # torch's margin
-        clip_grads_with_norm_(parameters, limit, norm)
+    trained = [p for p in parameters if p.grad is not None]
+    shared = get_total_norm([cast(Tensor, p.grad) for p in trained])
+    norm = sharding.whole(shared)
+    if limit is not None and norm + 1e-6 > limit:  # torch's margin
+        clip_grads_with_norm_(trained, limit, shared)
+    return norm
 
 
 def _eight_bit() -> Callable[..., Optimizer]:
