@@ -87,6 +87,7 @@ class HeldOutEdits(Callback):
         self.shapes = shapes
         self.scorer = None if clip is None else load_clip(clip)
         self.latest: HeldOutLoss | None = None
+        self._pairs: HeldOut | None = None
         self._said = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -113,14 +114,15 @@ class HeldOutEdits(Callback):
         now = ends_a_step(trainer, batch_idx) and trainer.global_step % self.every == 0
         if not now or not self.samples:
             return
-        data = cast(PairData, cast(Any, trainer).datamodule)
-        pairs = data.held_out_pairs(max(self.samples, self.loss_samples))
-        if pairs:
-            held = HeldOut.of(pairs, data.framing)
-            self._look(trainer, cast(EditorTraining, pl_module), held)
+        if self._pairs is None:  # read once: they are the same ones every time
+            data = cast(PairData, cast(Any, trainer).datamodule)
+            found = data.held_out_pairs(max(self.samples, self.loss_samples))
+            self._pairs = HeldOut.of(found, data.framing)
+        if self._pairs.instructions:
+            self._look(trainer, cast(EditorTraining, pl_module), self._pairs)
 
-    def _look(self, trainer: pl.Trainer, module: EditorTraining, every: HeldOut) -> None:
-        step, held = trainer.global_step, every.first(self.samples)
+    def _look(self, trainer: pl.Trainer, module: EditorTraining, pairs: HeldOut) -> None:
+        step, held = trainer.global_step, pairs.first(self.samples)
         editor = Instruct(backbone=module.backbone, resolution=max(held.sources[0].shape[:2]))
         requests = [
             EditRequest(image=from_numpy(image), instruction=text, seed=number)
@@ -129,7 +131,7 @@ class HeldOutEdits(Callback):
             )
         ]
         outputs = editor.edit(requests)
-        losses = losses_by_timestep(module, every.first(self.loss_samples))
+        losses = losses_by_timestep(module, pairs.first(self.loss_samples))
         # one number for all ranks, whose arithmetic may differ in the last bit
         loss = trainer.strategy.broadcast(float(np.mean(list(losses.values()))))
         self.latest = HeldOutLoss(step=step, loss=loss)
