@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.imports.reading import Listing, Reader, open_pairs
+from data_gen.imports.reading import Listing, Reader
 from data_gen.shards.cache import Cache
 from data_gen.shards.stores import open_store
 from inference.noise import keyed_seed
@@ -163,13 +163,7 @@ def _open(knobs: PairSet, plan: Plan) -> Reader | LatentPairs:
         reader = LatentPairs(knobs.path, plan.cache)
         reader.require_framing(plan.framing)
         return reader
-    return open_pairs(
-        knobs.path,
-        layout=knobs.layout,
-        columns=knobs.columns,
-        split=knobs.split,
-        cache=plan.cache,
-    )
+    return knobs.open(plan.cache)
 
 
 def _source(reader: Reader | LatentPairs, framing: Framing) -> Source:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.imports.reading import Columns, LayoutName, Listing
+from data_gen.imports.reading import Columns, LayoutName, Listing, Reader, open_pairs
+from data_gen.shards.cache import Cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,12 @@ class PairSet:
     weight: float | None = None
     at_least: Mapping[str, float] = field(default_factory=dict)
     at_most: Mapping[str, float] = field(default_factory=dict)
+
+    def open(self, cache: Cache | None = None) -> Reader:
+        """See `open_pairs`."""
+        return open_pairs(
+            self.path, layout=self.layout, columns=self.columns, split=self.split, cache=cache
+        )
 
 
 def chosen_rows(reader: Listing, knobs: PairSet) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ A latents folder:
 
 from collections.abc import Sequence, Set
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -36,6 +37,7 @@ from data_gen.runs.receipts import (
     tally,
     write_receipt,
 )
+from data_gen.runs.workers import Start
 from data_gen.shards import INDEX_FILE
 from inference.files import folder_digest, written_atomically
 from training.data import latent_shards
@@ -49,8 +51,9 @@ from training.data.inspection import (
     write_faults,
 )
 from training.data.latent_shards import About
+from training.data.sets import PairSet
 from training.identity import set_digest
-from training.latents.units import DataSet, LatentWork, PairsUnit, Precision
+from training.latents.units import LatentWork, PairsUnit, Precision
 
 FORMAT: Final = 2
 """Raised when the same call would give other bytes than before."""
@@ -118,7 +121,7 @@ def latents(
             f"variations is {variations}, but the framing has no chance in it: "
             "set framing.enlarge_to or framing.flip, or variations to 1"
         )
-    data = DataSet(path=_located(path), layout=layout, columns=columns, split=split)
+    data = PairSet(path=_located(path), layout=layout, columns=columns, split=split)
     reader = data.open()
     vae = _vae_config(base)
     rows = _sound(reader, framing, faulty, 1 << (len(vae.block_out_channels) - 1), output)
@@ -140,7 +143,9 @@ def latents(
     )
     units = _units(work, reader, rows, unit_size)
     mine = Partition.parse(partition).of(units)
-    _make(mine, work, executor_of(executor))
+    # other processes open the set anew, which takes a while in some layouts
+    start = partial(work.maker, reader) if executor.kind == "in_process" else work
+    _make(mine, output, start, executor_of(executor))
     receipts = [receipt for unit in units if (receipt := done_receipt(output, unit))]
     if len(receipts) == len(units):
         _publish(output, receipts, about)
@@ -208,20 +213,20 @@ def _units(
     return units
 
 
-def _make(units: Sequence[PairsUnit], work: LatentWork, executor: Executor) -> None:
+def _make(units: Sequence[PairsUnit], output: Path, start: Start, executor: Executor) -> None:
     """Have those units made that are not done, and write their receipts."""
-    todo = [unit for unit in units if done_receipt(work.output, unit) is None]
+    todo = [unit for unit in units if done_receipt(output, unit) is None]
     if not todo:
         return
     receipts: list[Receipt] = []
     count, left = (sum(len(unit.rows) for unit in some) for some in (units, todo))
     with (
         tqdm(total=count, initial=count - left, desc="encoding", unit="pair") as bar,
-        closing(executor(work, todo)) as all_made,
+        closing(executor(start, todo)) as all_made,
     ):
         for made in all_made:
             if isinstance(made, Receipt):
-                write_receipt(work.output, made)
+                write_receipt(output, made)
                 receipts.append(made)
             else:
                 bar.update()

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import torch
 from diffusers import AutoencoderKL
 
-from data_gen.imports.reading import BadPair, Columns, LayoutName, Reader, open_pairs
+from data_gen.imports.reading import BadPair, Reader
 from data_gen.records import EditTriplet
 from data_gen.runs.receipts import Outcome, Receipt, Unit, failure
 from data_gen.shards import shard_writer
 from inference.files import file_digest, written_atomically
 from training.data import latent_shards
 from training.data.latent_shards import NUMBERS, SCHEMA, About, packed
+from training.data.sets import PairSet
 from training.latents.encoding import Encoded, PairEncoder
 
 Precision = Literal["float32", "bfloat16"]
@@ -48,20 +49,6 @@ class PairsUnit(Unit):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSet:
-    """What is encoded; see `open_pairs`."""
-
-    path: str
-    layout: LayoutName
-    columns: Columns | None
-    split: str
-
-    def open(self) -> Reader:
-        """Read its index."""
-        return open_pairs(self.path, layout=self.layout, columns=self.columns, split=self.split)
-
-
-@dataclass(frozen=True, kw_only=True)
 class LatentWork:
     """All that a worker must know, on this machine or another: a `Start` that can be pickled.
 
@@ -76,7 +63,7 @@ class LatentWork:
         seed: Of the cuts.
     """
 
-    data: DataSet
+    data: PairSet
     vae: Path
     output: Path
     about: About
@@ -86,7 +73,11 @@ class LatentWork:
     seed: int
 
     def __call__(self) -> "UnitMaker":
-        """Load the VAE and open the set."""
+        """Open the set and load the VAE."""
+        return self.maker(self.data.open())
+
+    def maker(self, reader: Reader) -> "UnitMaker":
+        """Load the VAE, for the set opened before."""
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         vae: Any = AutoencoderKL.from_pretrained(
             self.vae,
@@ -98,7 +89,7 @@ class LatentWork:
             output=self.output,
             encoder=PairEncoder(
                 vae=vae.to(device).eval().requires_grad_(False),
-                reader=self.data.open(),
+                reader=reader,
                 about=self.about,
                 batch_size=self.batch_size,
                 seed=self.seed,
