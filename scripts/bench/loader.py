@@ -70,12 +70,14 @@ def main(
 
 
 def write_set(root: Path, side: int, pairs: int) -> None:
-    """Shards of pairs of photographs, each shifted so that no two are equal."""
+    """Shards of pairs of photographs, each shifted so that no two of `side` ** 2 are equal."""
     source = photograph(side)
     edited = np.ascontiguousarray(source[::-1])
     with shard_writer(root / "00000.tar", {}) as writer:
         for number in range(pairs):
-            writer.write(pair(np.roll(source, number, axis=0), np.roll(edited, number, axis=1)))
+            shift = divmod(number, side)
+            shifted = np.roll(source, shift, axis=(1, 0)), np.roll(edited, shift, axis=(0, 1))
+            writer.write(pair(*shifted))
     write_index(root / INDEX_FILE, scan_shard(root / "00000.tar", "00000.tar"))
 
 
