@@ -23,21 +23,13 @@ from data_gen.judging.loading import ScorerKnobs, load_scorers
 from data_gen.records import EditTriplet
 from data_gen.rendering.painting import EarlyKnobs, Painter
 from data_gen.rendering.trees import RenderKnobs
-from data_gen.runs.executors import Executor, ExecutorKnobs, Partition, executor_of
-from data_gen.runs.receipts import (
-    Receipt,
-    Unit,
-    done_receipt,
-    fingerprint,
-    plan,
-    require_none_failed,
-    tally,
-    write_receipt,
-)
+from data_gen.runs.executors import Executor, ExecutorKnobs, Partition, executor_of, outcomes
+from data_gen.runs.receipts import Unit, done_receipt, fingerprint, plan, tally
 from data_gen.runs.units import UnitMaker, publish, require_not_imported
 from inference.backbone import Backbone, load_backbone
 from inference.clip import ClipScorer, load_clip
 from inference.compilation import WITHOUT_ATTENTION, compile_blocks
+from inference.memory import keep_memory
 
 FORMAT = 6
 """Raised when the same recipe and models would give other bytes than before."""
@@ -174,23 +166,17 @@ def plan_units(triplets: Sequence[EditTriplet], knobs: PairKnobs) -> list[Unit]:
 
 
 def _make_units(units: Sequence[Unit], knobs: PairKnobs, root: Path, executor: Executor) -> None:
-    """Have units made and write their receipts, which only this process does."""
-    receipts: list[Receipt] = []
+    """Have units made and say how many pairs are kept."""
     kept = 0
     prompts = sum(len(unit.triplets) for unit in units)
     with (
         tqdm(total=prompts, desc="pairs", unit="prompt") as bar,
-        closing(executor(PairWork.of(knobs, root), units)) as all_made,
+        closing(outcomes(executor, PairWork.of(knobs, root), units, root)) as told,
     ):
-        for made in all_made:
-            if isinstance(made, Receipt):
-                write_receipt(root, made)
-                receipts.append(made)
-            else:
-                kept += made.kept
-                bar.set_postfix(kept=kept, refresh=False)
-                bar.update()
-    require_none_failed(receipts)
+        for outcome in told:
+            kept += outcome.kept
+            bar.set_postfix(kept=kept, refresh=False)
+            bar.update()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,8 +235,13 @@ def _shown(model: str) -> str:
 
 
 def load_models(knobs: PairKnobs) -> tuple[Backbone, ClipScorer]:
-    """Load what renders and what scores, on the GPU where there is one."""
+    """Load what renders and what scores, on the GPU where there is one.
+
+    On a CPU the process keeps its memory from here on.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        keep_memory()
     dtype = _PRECISIONS[knobs.precision]
     backbone = load_backbone(knobs.model, vae=knobs.vae, device=device, dtype=dtype)
     if knobs.channels_last:

@@ -27,6 +27,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from data_gen.runs.receipts import Unfinished
 from data_gen.runs.workers import WorkerError
 from inference.command_line import ERROR, USAGE_ERROR, one_sentence, run
+from inference.memory import keep_memory
 from training import identity
 from training.data.data_module import PairData
 from training.latents import latents
@@ -120,6 +121,11 @@ class TrainingCLI(LightningCLI):
                 TensorBoardLogger(output, name="tensorboard"),
             ]
         return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """On a CPU, where a step's tensors come from the C library, let it keep their memory."""
+        if self.trainer.strategy.root_device.type == "cpu":
+            keep_memory()
 
     def after_fit(self) -> None:
         """Export the averaged weights; also where a run was killed after its last step."""

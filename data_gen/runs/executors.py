@@ -5,14 +5,16 @@
 each of which runs it on its share; all may share one output folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, Self, TypeVar
 
 import torch
 
 from data_gen.runs.processes import Processes
-from data_gen.runs.receipts import Unit
+from data_gen.runs.receipts import Outcome, Receipt, Unit, require_none_failed, write_receipt
 from data_gen.runs.workers import Made, Start
 
 U = TypeVar("U", bound=Unit)
@@ -85,6 +87,34 @@ def in_process(start: Start, units: Sequence[Unit]) -> Made:
     make = start()
     for unit in units:
         yield from make(unit)
+
+
+def outcomes(
+    executor: Executor, start: Start, units: Sequence[Unit], root: Path
+) -> Generator[Outcome]:
+    """Have units made and write their receipts, which only the process that asks for them does.
+
+    Args:
+        executor: Who makes them.
+        start: Called once in each process that makes units.
+        units: What to make.
+        root: The folder whose receipts they are.
+
+    Yields:
+        The outcome of each prompt as it is done. Closing ends all workers.
+
+    Raises:
+        Unfinished: Prompts failed; all others are done by then.
+    """
+    receipts: list[Receipt] = []
+    with closing(executor(start, units)) as all_made:
+        for made in all_made:
+            if isinstance(made, Receipt):
+                write_receipt(root, made)
+                receipts.append(made)
+            else:
+                yield made
+    require_none_failed(receipts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import torch
 from jsonargparse import auto_cli
 
 from inference.backbone import load_backbone
+from inference.memory import keep_memory
 from training.optimizer import OptimizerKnobs, adamw
 from training.unet import widen
 
@@ -40,6 +41,8 @@ def ceiling(
     torch.manual_seed(0)
     backbone = load_backbone(base)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        keep_memory()
     unet = widen(backbone.unet).train().requires_grad_(True).to(device)
     for module in (backbone.vae, backbone.text_encoder):
         module.to(device)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+import torch
 
 from data_gen import __main__, stages
 from data_gen.instructions import stage as instructions
@@ -133,6 +134,15 @@ def test_the_pair_stage_publishes_once_all_partitions_are_done(
     assert not (data / "index.parquet").exists()
     assert __main__.main([*line, "--partition", "1/2"]) == 0
     assert len(ShardIndex(data)) > 0
+
+
+def test_models_on_a_cpu_keep_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(stages, "keep_memory", lambda: calls.append(None))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.chdir(ROOT)
+    stages.load_models(PairKnobs())
+    assert len(calls) == 1
 
 
 def test_all_that_decides_the_bytes_is_in_the_fingerprint(

@@ -246,6 +246,15 @@ def test_a_unit_that_fails_is_told_and_made_again(
     assert next(calls) == 7 + 2 + 4 + 7  # the unit that failed, and no other, was made twice
 
 
+def test_a_vae_on_a_cpu_keeps_its_memory(
+    shards: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(training.latents.units, "keep_memory", lambda: calls.append(None))
+    latents(tiny_folder, tmp_path / "set", str(shards), device="cpu")
+    assert len(calls) == 1
+
+
 def test_every_shard_that_is_short_is_listed(encoded: Path, tiny_folder: Path, tmp_path) -> None:
     copy = tmp_path / "set"
     shutil.copytree(encoded, copy)

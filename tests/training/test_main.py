@@ -15,6 +15,7 @@ from diffusers import (
 )
 from PIL import Image
 
+import training.__main__
 from inference.backbone import load_backbone
 from training.__main__ import main
 from training.data.samples import Batch
@@ -111,6 +112,15 @@ def test_float32_is_multiplied_as_asked(arguments: list[str], tf32: str, precisi
     found = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(before)
     assert found == precision
+
+
+def test_a_run_on_a_cpu_keeps_its_memory(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(training.__main__, "keep_memory", lambda: calls.append(None))
+    main([*arguments, "--trainer.max_steps=1"])
+    assert len(calls) == 1
 
 
 def test_an_editor_is_trained_further(arguments: list[str], tmp_path: Path) -> None:

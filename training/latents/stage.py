@@ -28,15 +28,8 @@ from tqdm import tqdm
 
 from data_gen.files import locked
 from data_gen.imports.reading import Columns, LayoutName, Reader
-from data_gen.runs.executors import Executor, ExecutorKnobs, Partition, executor_of
-from data_gen.runs.receipts import (
-    Receipt,
-    done_receipt,
-    fingerprint,
-    require_none_failed,
-    tally,
-    write_receipt,
-)
+from data_gen.runs.executors import Executor, ExecutorKnobs, Partition, executor_of, outcomes
+from data_gen.runs.receipts import Receipt, done_receipt, fingerprint, tally
 from data_gen.runs.workers import Start
 from data_gen.shards import INDEX_FILE
 from inference.files import folder_digest, written_atomically
@@ -214,23 +207,17 @@ def _units(
 
 
 def _make(units: Sequence[PairsUnit], output: Path, start: Start, executor: Executor) -> None:
-    """Have those units made that are not done, and write their receipts."""
+    """Have those units made that are not done."""
     todo = [unit for unit in units if done_receipt(output, unit) is None]
     if not todo:
         return
-    receipts: list[Receipt] = []
     count, left = (sum(len(unit.rows) for unit in some) for some in (units, todo))
     with (
         tqdm(total=count, initial=count - left, desc="encoding", unit="pair") as bar,
-        closing(executor(start, todo)) as all_made,
+        closing(outcomes(executor, start, todo, output)) as told,
     ):
-        for made in all_made:
-            if isinstance(made, Receipt):
-                write_receipt(output, made)
-                receipts.append(made)
-            else:
-                bar.update()
-    require_none_failed(receipts)
+        for _ in told:
+            bar.update()
 
 
 def _publish(output: Path, receipts: Sequence[Receipt], about: About) -> None:

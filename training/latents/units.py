@@ -19,6 +19,7 @@ from data_gen.records import EditTriplet
 from data_gen.runs.receipts import Outcome, Receipt, Unit, failure
 from data_gen.shards import shard_writer
 from inference.files import file_digest, written_atomically
+from inference.memory import keep_memory
 from training.data import latent_shards
 from training.data.latent_shards import NUMBERS, SCHEMA, About, packed
 from training.data.sets import PairSet
@@ -77,8 +78,10 @@ class LatentWork:
         return self.maker(self.data.open())
 
     def maker(self, reader: Reader) -> "UnitMaker":
-        """Load the VAE, for the set opened before."""
+        """Load the VAE, for the set opened before; on a CPU the process keeps its memory."""
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if device == "cpu":
+            keep_memory()
         vae: Any = AutoencoderKL.from_pretrained(
             self.vae,
             local_files_only=True,
