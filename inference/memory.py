@@ -15,7 +15,7 @@ def keep_memory() -> None:
     """Let this process keep the memory that it frees, where the C library is glibc.
 
     glibc gives large blocks back to the system, which has to clear every page before the next layer
-    or the next step asks for the same gigabytes again: a tenth of the time of rendering on a CPU,
+    or the next step asks for the same gigabytes again: a twelfth of the time of rendering on a CPU,
     half of a training step of Stable Diffusion's UNet. Blocks below 256 MB are kept from here on;
     that bounds what their gaps can cost, a few of the largest of them. For programs, not for
     libraries: the whole process is changed. See mallopt(3).
