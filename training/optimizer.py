@@ -27,7 +27,7 @@ class OptimizerKnobs:
         schedule: What follows: the same rate, or a cosine to zero at `trainer.max_steps`.
         clip_norm: Largest norm of the gradient of the whole UNet; None does not clip.
         kind: AdamW as it is, or with moments of 8 bits, a quarter of their memory (Dettmers et al.
-            2022); that needs bitsandbytes and a GPU.
+            2022); that needs bitsandbytes.
     """
 
     learning_rate: float = 1e-4

@@ -17,7 +17,6 @@ def faults(count):
         torch.ones(6, 2**20)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-torch.ones(64, 2**20)  # too large to be kept
 before = faults(10)
 keep_memory()
 faults(10)  # until small blocks between the large ones have found their place

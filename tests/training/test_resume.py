@@ -70,8 +70,9 @@ def main_killed_at(call: int, command: list[str], monkeypatch: pytest.MonkeyPatc
         ("--data.cache_latents=false", "--data.framing.flip=true"),
         ("--trainer.accumulate_grad_batches=2", "--trainer.precision=bf16-mixed"),
         ("--model.lora.rank=2",),
+        ("--model.optimizer.kind=adamw_8bit",),
     ],
-    ids=["cached", "images", "accumulated-bf16", "adapters"],
+    ids=["cached", "images", "accumulated-bf16", "adapters", "eight-bit"],
 )
 def test_killed_and_resumed_equals_unbroken(
     tiny_folder: Path,

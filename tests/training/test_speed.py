@@ -106,6 +106,23 @@ def test_compiled_weights_keep_their_names(tiny_folder: Path) -> None:
     assert not any(module._compiled_call_impl for module in fast.average.modules())
 
 
+def test_moments_of_eight_bits_step_as_those_of_32_do() -> None:
+    steps = []
+    for kind in ("adamw", "adamw_8bit"):
+        torch.manual_seed(0)
+        layer = nn.Linear(64, 128)
+        before = layer.weight.detach().clone()
+        optimizer = adamw(layer, OptimizerKnobs(kind=kind, learning_rate=1e-2))
+        for number in range(3):
+            optimizer.zero_grad()
+            layer(keyed_noise("moments", number, shape=(8, 64))).square().mean().backward()
+            optimizer.step()
+        steps.append(layer.weight.detach() - before)
+    assert optimizer.state[layer.weight]["state1"].dtype == torch.uint8
+    assert not torch.equal(*steps)
+    assert (steps[1] - steps[0]).norm() <= 0.05 * steps[0].norm()
+
+
 def test_eight_bits_without_their_library_say_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
