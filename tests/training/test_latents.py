@@ -249,10 +249,17 @@ def test_a_unit_that_fails_is_told_and_made_again(
 def test_a_vae_on_a_cpu_keeps_its_memory(
     shards: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[None] = []
-    monkeypatch.setattr(training.latents.units, "keep_memory", lambda: calls.append(None))
+    calls: list[str | torch.device] = []
+    monkeypatch.setattr(training.latents.units, "keep_memory", calls.append)
     latents(tiny_folder, tmp_path / "set", str(shards), device="cpu")
-    assert len(calls) == 1
+    assert [str(device) for device in calls] == ["cpu"]
+
+
+def test_a_wrong_share_is_said_before_the_set_is_looked_for(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="partition must be i/n"):
+        latents(tiny_folder, tmp_path / "set", "nowhere", partition="5/5")
 
 
 def test_every_shard_that_is_short_is_listed(encoded: Path, tiny_folder: Path, tmp_path) -> None:

@@ -114,6 +114,7 @@ def latents(
             f"variations is {variations}, but the framing has no chance in it: "
             "set framing.enlarge_to or framing.flip, or variations to 1"
         )
+    share, make = Partition.parse(partition), executor_of(executor)  # or say now what is wrong
     data = PairSet(path=_located(path), layout=layout, columns=columns, split=split)
     reader = data.open()
     vae = _vae_config(base)
@@ -135,10 +136,9 @@ def latents(
         seed=seed,
     )
     units = _units(work, reader, rows, unit_size)
-    mine = Partition.parse(partition).of(units)
     # other processes open the set anew, which takes a while in some layouts
     start = partial(work.maker, reader) if executor.kind == "in_process" else work
-    _make(mine, output, start, executor_of(executor))
+    _make(share.of(units), output, start, make)
     receipts = [receipt for unit in units if (receipt := done_receipt(output, unit))]
     if len(receipts) == len(units):
         _publish(output, receipts, about)
