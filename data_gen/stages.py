@@ -240,8 +240,7 @@ def load_models(knobs: PairKnobs) -> tuple[Backbone, ClipScorer]:
     On a CPU the process keeps its memory from here on.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        keep_memory()
+    keep_memory(device)
     dtype = _PRECISIONS[knobs.precision]
     backbone = load_backbone(knobs.model, vae=knobs.vae, device=device, dtype=dtype)
     if knobs.channels_last:

@@ -4,25 +4,30 @@ import ctypes
 import platform
 from typing import Final
 
+import torch
+
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _KEPT: Final = 2**28
-_KEPT_BEFORE_GLIBC_2_35: Final = 2**25
-"""The most that it takes; it is also where its own adapting ends."""
+_KEPT_BY_OLDER: Final = 2**25
+"""The most that older versions of glibc take; it is also where their own adapting ends."""
 
 
-def keep_memory() -> None:
-    """Let this process keep the memory that it frees, where the C library is glibc.
+def keep_memory(device: str | torch.device) -> None:
+    """Let a process that computes on a CPU keep the memory it frees, where the C library is glibc.
 
     glibc gives large blocks back to the system, which has to clear every page before the next layer
     or the next step asks for the same gigabytes again: a twelfth of the time of rendering on a CPU,
     half of a training step of Stable Diffusion's UNet. Blocks below 256 MB are kept from here on;
     that bounds what their gaps can cost, a few of the largest of them. For programs, not for
     libraries: the whole process is changed. See mallopt(3).
+
+    Args:
+        device: Where the process computes; nothing is done unless that is a CPU.
     """
-    if platform.libc_ver()[0] != "glibc":
+    if torch.device(device).type != "cpu" or platform.libc_ver()[0] != "glibc":
         return
     library = ctypes.CDLL(None)
     library.mallopt(_M_TRIM_THRESHOLD, -1)  # never shrink the heap
     if not library.mallopt(_M_MMAP_THRESHOLD, _KEPT):
-        library.mallopt(_M_MMAP_THRESHOLD, _KEPT_BEFORE_GLIBC_2_35)
+        library.mallopt(_M_MMAP_THRESHOLD, _KEPT_BY_OLDER)

@@ -124,8 +124,7 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """On a CPU, where a step's tensors come from the C library, let it keep their memory."""
-        if self.trainer.strategy.root_device.type == "cpu":
-            keep_memory()
+        keep_memory(self.trainer.strategy.root_device)
 
     def after_fit(self) -> None:
         """Export the averaged weights; also where a run was killed after its last step."""

@@ -1,8 +1,8 @@
 """Who makes the units: an executor has them made and knows nothing of what that takes.
 
 ``in_process`` makes them one after the other, ``Processes`` on all GPUs or cores of a machine,
-``RayActors`` on a cluster; the bytes are the same. ``Partition`` cuts the table for array jobs,
-each of which runs it on its share; all may share one output folder.
+``RayActors`` on a cluster; the bytes are the same. ``outcomes`` writes the receipts. ``Partition``
+cuts the table for array jobs, each of which runs it on its share; all may share one output folder.
 """
 
 from collections.abc import Generator, Sequence

@@ -41,8 +41,7 @@ def ceiling(
     torch.manual_seed(0)
     backbone = load_backbone(base)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        keep_memory()
+    keep_memory(device)
     unet = widen(backbone.unet).train().requires_grad_(True).to(device)
     for module in (backbone.vae, backbone.text_encoder):
         module.to(device)

@@ -137,12 +137,12 @@ def test_the_pair_stage_publishes_once_all_partitions_are_done(
 
 
 def test_models_on_a_cpu_keep_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[None] = []
-    monkeypatch.setattr(stages, "keep_memory", lambda: calls.append(None))
+    calls: list[str | torch.device] = []
+    monkeypatch.setattr(stages, "keep_memory", calls.append)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.chdir(ROOT)
     stages.load_models(PairKnobs())
-    assert len(calls) == 1
+    assert [str(device) for device in calls] == ["cpu"]
 
 
 def test_all_that_decides_the_bytes_is_in_the_fingerprint(

@@ -17,8 +17,9 @@ def faults(count):
         torch.ones(6, 2**20)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
+keep_memory("cuda")
 before = faults(10)
-keep_memory()
+keep_memory("cpu")
 faults(10)  # until small blocks between the large ones have found their place
 print(before, faults(10))
 """

@@ -117,10 +117,10 @@ def test_float32_is_multiplied_as_asked(arguments: list[str], tf32: str, precisi
 def test_a_run_on_a_cpu_keeps_its_memory(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[None] = []
-    monkeypatch.setattr(training.__main__, "keep_memory", lambda: calls.append(None))
+    calls: list[str | torch.device] = []
+    monkeypatch.setattr(training.__main__, "keep_memory", calls.append)
     main([*arguments, "--trainer.max_steps=1"])
-    assert len(calls) == 1
+    assert [str(device) for device in calls] == ["cpu"]
 
 
 def test_an_editor_is_trained_further(arguments: list[str], tmp_path: Path) -> None:

@@ -80,8 +80,7 @@ class LatentWork:
     def maker(self, reader: Reader) -> "UnitMaker":
         """Load the VAE, for the set opened before; on a CPU the process keeps its memory."""
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if device == "cpu":
-            keep_memory()
+        keep_memory(device)
         vae: Any = AutoencoderKL.from_pretrained(
             self.vae,
             local_files_only=True,
