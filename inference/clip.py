@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -189,6 +188,8 @@ def load_clip(name: str | Path, *, device: str | torch.device = "cpu") -> ClipSc
         ValueError: ``name`` is neither a folder nor something open_clip knows, or the folder's
             files do not make a model.
     """
+    import open_clip  # whoever only knows the type of a scorer does without
+
     model_name, tag = _resolve(str(name))
     try:
         model = open_clip.create_model(
@@ -263,6 +264,8 @@ def _resolve(name: str) -> tuple[str, str | None]:
         return f"local-dir:{name}", None
     if name.startswith("hf-hub:"):
         return name, None
+    import open_clip
+
     architecture, _, tag = name.partition("/")
     if tag not in open_clip.list_pretrained_tags_by_model(architecture):
         raise ValueError(

@@ -1,8 +1,8 @@
-"""Read text and JSON that others wrote: the size is looked at first, and every error names the file.
+"""Read text and JSON that others wrote: sized, decoded and parsed, with errors that name the file.
 
-The one door for them. Whatever is wrong with a file or a line, from a pipe in its place to JSON that
-is nested 100,000 deep, is a `ValueError` in one sentence. What the fields mean is for the reader of
-each format to check.
+The one door for them. Whatever is wrong with a file or a line, from a pipe in its place to JSON
+that is nested 100,000 deep, is a `ValueError` in one sentence. What the fields mean is for the
+reader of each format to check.
 """
 
 import codecs

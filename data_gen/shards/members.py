@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from data_gen.records import EditTriplet, ImageArray, ImagePair, Scores
@@ -88,6 +87,8 @@ def decode_image(content: bytes, name: str) -> ImageArray:
     Raises:
         ShardError: It is no JPEG, is damaged, or is larger than 2^26 pixels.
     """
+    import simplejpeg  # data sets in other layouts do without
+
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
         if width * height <= MAX_PIXELS:
@@ -98,6 +99,8 @@ def decode_image(content: bytes, name: str) -> ImageArray:
 
 
 def _pixels(content: bytes, colours: str) -> ImageArray:
+    import simplejpeg
+
     if colours not in _FOUR_INKS:
         return np.asarray(simplejpeg.decode_jpeg(content))
     with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:

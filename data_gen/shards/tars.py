@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
-import webdataset
 from numpy.typing import NDArray
 
 from data_gen.records import EditTriplet, ImagePair, Scores, Verdict
@@ -40,12 +39,17 @@ from data_gen.shards.members import (
 from data_gen.shards.places import read_places, require_sizes
 from data_gen.shards.stores import Folder, Remote, Store, open_store
 
+if TYPE_CHECKING:
+    import webdataset
+
 # ---------------------------------------------------------------- writing
 
 
 @contextmanager
 def shard_writer(path: Path, provenance: Mapping[str, str]) -> Iterator["ShardWriter"]:
     """Open a shard for writing. The same pairs in the same order give the same bytes."""
+    import webdataset  # who only reads shards does without
+
     with (
         path.open("wb") as file,
         webdataset.TarWriter(
