@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from data_gen.asking.budget import BudgetMet
-from data_gen.asking.server import ServerError
 from data_gen.estimate.report import report
 from data_gen.imports.pairs import import_pairs
 from data_gen.instructions.fine_tune import FineTuneKnobs, run_fine_tuning
@@ -27,6 +25,8 @@ from data_gen.survey.sheet import sheet
 from data_gen.survey.stats import stats
 from data_gen.survey.verify import verify
 from inference import command_line
+from inference.endpoints.budget import BudgetMet
+from inference.endpoints.server import ServerError
 
 
 def run(**recipe: Any) -> None:

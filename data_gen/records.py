@@ -5,7 +5,6 @@ same text has the same id in every run and on every machine, and everything rand
 be a function of an id. Nothing here reads or writes files (see ``shards``).
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,13 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.content_id import content_id
+
 ImageArray = NDArray[np.uint8]
 """One image: (H, W, 3), RGB, 0..255."""
-
-
-def content_id(*parts: str) -> str:
-    """Hash text into an id: the first 16 hexadecimal digits of SHA-256 over the parts as JSON."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def same_text(one: str, other: str) -> bool:

@@ -25,7 +25,6 @@ from jsonargparse import auto_cli
 from numpy.typing import NDArray
 from report_pictures import data_uri, loss_plot, sharing_plot
 
-from data_gen.asking.journal import Journal
 from data_gen.instructions.stage import read_triplets
 from data_gen.rendering.sharing import study_sharing
 from data_gen.rendering.trees import RenderKnobs, Share
@@ -33,6 +32,7 @@ from data_gen.shapes import draw_triplets, unconcerned_region
 from data_gen.shards import INDEX_FILE, ShardIndex, read_pair, scan_shard
 from inference.backbone import Backbone, load_backbone
 from inference.editors.instruct import Instruct
+from inference.endpoints.journal import Journal
 from inference.settings import Settings, load_settings
 from inference.shapes import MODELS
 from inference.shapes.edits import EDIT_TYPES, EditType

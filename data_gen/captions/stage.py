@@ -31,7 +31,8 @@ from data_gen.captions.filters import (
 from data_gen.captions.pool import CaptionPool
 from data_gen.captions.sources import Found, Source
 from data_gen.files import locked, read_lines
-from data_gen.records import Caption, caption_from_json, caption_to_json, content_id
+from data_gen.records import Caption, caption_from_json, caption_to_json
+from inference.content_id import content_id
 from inference.files import file_digest, write_lines
 from inference.shapes.captions import caption, describe
 from inference.shapes.scene import random_scene

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from data_gen.asking.journal import read_journal
 from data_gen.estimate.forecast import (
     Forecast,
     Work,
@@ -32,6 +31,7 @@ from data_gen.rendering.pairs import NotFinite, denoise_trees, render_trees
 from data_gen.rendering.trees import draw_tree
 from data_gen.stages import PairKnobs, Recipe, load_models
 from inference.backbone import Backbone
+from inference.endpoints.journal import read_journal
 
 MEASURED_STEPS = 3
 """Steps of the rendering that is timed."""

@@ -25,10 +25,11 @@ from data_gen.hostile_text import text_fault
 from data_gen.imports.layouts import TEXTS, Columns, Layout, Refused, Said
 from data_gen.imports.opening import LayoutName, completed, opened
 from data_gen.imports.pictures import BadPicture, as_jpeg
-from data_gen.records import EditTriplet, ImageArray, ImagePair, content_id, same_text
+from data_gen.records import EditTriplet, ImageArray, ImagePair, same_text
 from data_gen.runs.receipts import Outcome, Receipt, Unit, done_receipt, plan, write_receipt
 from data_gen.runs.units import CANDIDATE_SCHEMA, IMPORT_FILE, publish
 from data_gen.shards import scan_shard, shard_writer, write_index
+from inference.content_id import content_id
 from inference.files import file_digest, write_lines
 
 FORMAT: Final = 1

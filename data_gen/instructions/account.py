@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 from typing import Any, Literal
 
-from data_gen.asking.history import History
 from data_gen.records import Caption, EditTriplet
+from inference.endpoints.history import History
 
 Status = Literal["written", "rejected", "failed", "left"]
 

@@ -3,24 +3,26 @@
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-from data_gen.asking.asker import Asker, BadRequest, Failed, Reply
-from data_gen.asking.history import History
-from data_gen.asking.server import ServerError
 from data_gen.instructions.prompts import Question, Rejected
-from data_gen.instructions.structured import PROBE, heard
-from data_gen.instructions.wording import Wording
-from data_gen.records import content_id
+from data_gen.instructions.structured import PROBE
+from data_gen.instructions.template import PromptTemplate
+from inference.content_id import content_id
+from inference.endpoints.client import BadRequest, ChatClient, Failed, Reply
+from inference.endpoints.history import History
+from inference.endpoints.server import ServerError
 
 CUT: Final = "cut off at max_tokens"
 
 
-def answer_entry(request: str, asked: Question, reply: Reply, wording: Wording) -> dict[str, Any]:
+def answer_entry(
+    request: str, asked: Question, reply: Reply, template: PromptTemplate
+) -> dict[str, Any]:
     """Make the journal's entry of an answer, usable or not."""
     entry: dict[str, Any] = {"request": request, **asdict(asked), "answer": reply.text}
     if reply.flaw is not None:
         return entry | {"rejected": reply.flaw}
     try:
-        wording.parse(reply.text, asked)
+        template.parse(reply.text, asked)
     except Rejected as reason:
         return entry | {"rejected": CUT if reply.cut else str(reason)}
     return entry | {"rejected": None}
@@ -34,17 +36,21 @@ class NotTaken:
     endpoint's, and they are to be asked again when that is put right.
 
     Args:
-        asker: Asks the endpoint.
-        wording: How.
+        client: Asks the endpoint.
+        template: How.
         history: The journal.
         failures: Request id -> why there is no answer; has those that are not rejected.
     """
 
     def __init__(
-        self, asker: Asker, wording: Wording, history: History, failures: dict[str, str]
+        self,
+        client: ChatClient,
+        template: PromptTemplate,
+        history: History,
+        failures: dict[str, str],
     ) -> None:
-        self._asker = asker
-        self._wording = wording
+        self._client = client
+        self._template = template
         self._history = history
         self._failures = failures
         self._held: dict[str, tuple[Question, BadRequest]] = {}
@@ -57,7 +63,7 @@ class NotTaken:
     def reject(self) -> None:
         """Journal those held as rejected: another question has been answered since."""
         for request, (asked, why) in self._held.items():
-            entry = answer_entry(request, asked, why.reply, self._wording)
+            entry = answer_entry(request, asked, why.reply, self._template)
             self._history.record(entry | {"dollars": "0"})
             del self._failures[request]
         self._held.clear()
@@ -72,11 +78,11 @@ class NotTaken:
         if not self._held:
             return
         asked, _ = next(iter(self._held.values()))
-        body = self._wording.body(replace(asked, caption=PROBE))
+        body = self._template.body(replace(asked, caption=PROBE))
         try:
-            await heard(self._asker, content_id("taken", PROBE, asked.edit_type), body)
+            await self._client.ask_unlogged(content_id("taken", PROBE, asked.edit_type), body)
         except BadRequest as why:
-            raise ServerError(self._asker.refusal(str(why))) from why
+            raise ServerError(self._client.refusal(str(why))) from why
         except Failed:
             return
         self.reject()

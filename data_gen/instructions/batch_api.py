@@ -17,15 +17,22 @@ import openai
 from openai.types import Batch
 from tqdm import tqdm
 
-from data_gen.asking.asker import Asker, BadRequest, bill, is_bad_request, read_reply, seed_of
-from data_gen.asking.budget import BudgetMet, prompt_bound
-from data_gen.asking.history import History
-from data_gen.asking.server import ServerError
 from data_gen.instructions.answers import NotTaken, answer_entry
 from data_gen.instructions.knobs import InstructionKnobs
 from data_gen.instructions.prompts import Question
-from data_gen.instructions.wording import Wording
-from data_gen.records import content_id
+from data_gen.instructions.template import PromptTemplate
+from inference.content_id import content_id
+from inference.endpoints.budget import BudgetMet, prompt_bound
+from inference.endpoints.client import (
+    BadRequest,
+    ChatClient,
+    bill,
+    is_bad_request,
+    read_reply,
+    seed_of,
+)
+from inference.endpoints.history import History
+from inference.endpoints.server import ServerError
 
 MAX_REQUESTS: Final = 50_000
 MAX_BYTES: Final = 190_000_000  # the endpoint takes 200 MB
@@ -56,8 +63,8 @@ class InBatches:
     """The slow, cheap way to answers.
 
     Args:
-        asker: Knows the endpoint.
-        wording: How questions are worded.
+        client: Knows the endpoint.
+        template: How questions are worded.
         knobs: Prices and patience.
         history: The journal.
         bar: Shows how far it is.
@@ -65,19 +72,19 @@ class InBatches:
 
     def __init__(
         self,
-        asker: Asker,
-        wording: Wording,
+        client: ChatClient,
+        template: PromptTemplate,
         knobs: InstructionKnobs,
         history: History,
         bar: "tqdm[Any]",
     ) -> None:
-        self._asker = asker
-        self._wording = wording
+        self._client = client
+        self._template = template
         self._knobs = knobs
         self._prices = knobs.prices.batched()
         self._history = history
         self._bar = bar
-        self._patient = asker.client.with_options(
+        self._patient = client.api.with_options(
             max_retries=knobs.max_retries, timeout=TRANSFER_TIMEOUT_S
         )
 
@@ -106,9 +113,9 @@ class InBatches:
                     raise BudgetMet
                 await self._collect(names, questions, failures)
         except openai.OpenAIError as error:
-            said = self._asker.redacted(str(error))[:300]
+            said = self._client.redacted(str(error))[:300]
             raise ServerError(
-                f"the Batch API at {self._asker.endpoint.base_url} failed: {said}. "
+                f"the Batch API at {self._client.endpoint.base_url} failed: {said}. "
                 "Run again; batches that are out are collected then"
             ) from error
 
@@ -149,8 +156,8 @@ class InBatches:
         return lines
 
     def _line(self, request: str, asked: Question) -> _Line:
-        body = self._wording.body(asked)
-        sent = body | {"model": self._asker.endpoint.model, "seed": seed_of(request)}
+        body = self._template.body(asked)
+        sent = body | {"model": self._client.endpoint.model, "seed": seed_of(request)}
         line = {"custom_id": request, "method": "POST", "url": _URL, "body": sent}
         worst = self._prices.worst(prompt_bound(body), self._knobs.max_tokens)
         return _Line(request=request, text=json.dumps(line), worst=worst)
@@ -168,7 +175,7 @@ class InBatches:
             )
             self._history.record({"batch": name, "starting": file.id})
             # Not repeated on errors: it would run, and cost, twice.
-            remote = await self._asker.client.batches.create(
+            remote = await self._client.api.batches.create(
                 input_file_id=file.id,
                 endpoint=_URL,
                 completion_window="24h",
@@ -185,7 +192,7 @@ class InBatches:
         self, names: Sequence[str], questions: Mapping[str, Question], failures: dict[str, str]
     ) -> None:
         """Wait for batches and journal their answers; ``failures`` gets those without one."""
-        not_taken = NotTaken(self._asker, self._wording, self._history, failures)
+        not_taken = NotTaken(self._client, self._template, self._history, failures)
         waiting = list(names)
         while waiting:
             for name in list(waiting):
@@ -246,7 +253,7 @@ class InBatches:
         What is answered or not taken is dropped from ``said``; of the rest it says what failed.
         """
         answered = False
-        for line in self._asker.redacted(content.decode(errors="replace")).split("\n"):
+        for line in self._client.redacted(content.decode(errors="replace")).split("\n"):
             request, response = _result(line)
             if request not in said or self._history.answer(request) is not None:
                 continue
@@ -260,7 +267,7 @@ class InBatches:
                 if asked is not None and is_bad_request(status):
                     not_taken.hold(request, asked, BadRequest(said.pop(request)))
                 continue
-            entry = answer_entry(request, asked, reply, self._wording)
+            entry = answer_entry(request, asked, reply, self._template)
             self._history.record(entry | bill(reply, Decimal(requests[request]), self._prices))
             del said[request]
             answered = True

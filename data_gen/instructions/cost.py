@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from data_gen.asking.budget import prompt_bound
 from data_gen.instructions.knobs import InstructionKnobs
 from data_gen.instructions.prompts import Question, answer, caption_flaw
-from data_gen.instructions.stage import plain_wording
+from data_gen.instructions.stage import plain_template
 from data_gen.records import Caption
+from inference.endpoints.budget import prompt_bound
 
 BYTES_A_TOKEN: Final = 4.0
 """English in a large vocabulary; other languages take more tokens."""
@@ -45,9 +45,9 @@ def estimate_asking(captions: Sequence[Caption], knobs: InstructionKnobs) -> Ask
     sound = [one.text for one in captions if caption_flaw(one.text) is None]
     some = sound[:: max(1, len(sound) // SAMPLE)]
     scale = len(sound) / max(1, len(some)) * knobs.edits_per_caption
-    wording = plain_wording(knobs)
+    template = plain_template(knobs)
     kind = max(knobs.edit_types, key=len)
-    bodies = [wording.body(Question(caption=text, edit_type=kind)) for text in some]
+    bodies = [template.body(Question(caption=text, edit_type=kind)) for text in some]
     prompts = sum(len(str(m["content"]).encode()) for body in bodies for m in body["messages"])
     prompt_tokens = round(prompts / BYTES_A_TOKEN * scale)
     answer_tokens = round(sum(map(_answer_bytes, some)) / BYTES_A_TOKEN * scale)

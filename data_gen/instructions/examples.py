@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_gen.records import content_id
+from inference.content_id import content_id
 
 _NAMES = {
     "caption": ("caption", "input"),

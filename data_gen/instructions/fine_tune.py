@@ -16,13 +16,13 @@ from typing import Final
 import openai
 from openai.types.fine_tuning import FineTuningJob
 
-from data_gen.asking.journal import Journal
-from data_gen.asking.keys import DEFAULT_KEY_ENV, api_key, check_key_env, redacted
-from data_gen.asking.server import ServerError
 from data_gen.instructions.examples import Example, read_examples
 from data_gen.instructions.prompts import ANSWER_FIELDS, Question, Rejected
-from data_gen.instructions.wording import Wording
-from data_gen.records import content_id
+from data_gen.instructions.template import PromptTemplate
+from inference.content_id import content_id
+from inference.endpoints.journal import Journal
+from inference.endpoints.keys import DEFAULT_KEY_ENV, api_key, check_key_env, redacted
+from inference.endpoints.server import ServerError
 from inference.files import file_digest, write_lines
 
 UNTYPED: Final = "any"
@@ -127,12 +127,12 @@ def write_training_file(examples: Sequence[Example], path: Path) -> TrainingFile
             f"{with_inverse} of {len(examples)} edits have an inverse instruction: "
             "give it to all of them, or to none"
         )
-    wording = Wording(writer="", inverse=bool(with_inverse), extra={})
+    template = PromptTemplate(writer="", inverse=bool(with_inverse), extra={})
     lines: dict[str, str] = {}
     reasons: Counter[str] = Counter()
     for one in examples:
         try:
-            line, edit_type = _chat(one, wording)
+            line, edit_type = _chat(one, template)
         except Rejected as reason:
             reasons[str(reason)] += 1
         else:
@@ -147,13 +147,13 @@ def write_training_file(examples: Sequence[Example], path: Path) -> TrainingFile
     return TrainingFile(path=path, inverse=bool(with_inverse), edit_types=Counter(lines.values()))
 
 
-def _chat(example: Example, wording: Wording) -> tuple[str, str]:
+def _chat(example: Example, template: PromptTemplate) -> tuple[str, str]:
     """One line of the training file, and the edit type it is about."""
     asked = Question(caption=example.caption, edit_type=example.edit_type or UNTYPED)
     fields = {name: getattr(example, name) for name in ANSWER_FIELDS}
     answer = json.dumps({name: text for name, text in fields.items() if text is not None})
-    wording.parse(answer, asked)
-    chat = [*wording.messages(asked), {"role": "assistant", "content": answer}]
+    template.parse(answer, asked)
+    chat = [*template.messages(asked), {"role": "assistant", "content": answer}]
     return json.dumps({"messages": chat}), asked.edit_type
 
 

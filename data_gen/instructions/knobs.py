@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data_gen.asking.budget import Prices
-from data_gen.asking.keys import DEFAULT_KEY_ENV, check_key_env
-from data_gen.asking.terms import OURS
+from inference.endpoints.budget import Prices
+from inference.endpoints.config import OURS
+from inference.endpoints.keys import DEFAULT_KEY_ENV, check_key_env
 
 DEFAULT_MIX = {
     "recolour": 1.0,

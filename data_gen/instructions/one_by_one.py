@@ -6,19 +6,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_gen.asking.asker import Asker, BadRequest, Failed, Stopped
-from data_gen.asking.history import History
 from data_gen.instructions.answers import NotTaken, answer_entry
 from data_gen.instructions.prompts import Question
-from data_gen.instructions.wording import Wording
+from data_gen.instructions.template import PromptTemplate
+from inference.endpoints.client import BadRequest, ChatClient, Failed, Stopped
+from inference.endpoints.history import History
 
 
 class OneByOne:
     """The direct way to answers.
 
     Args:
-        asker: Asks.
-        wording: How.
+        client: Asks.
+        template: How.
         history: The journal.
         concurrency: Requests in flight.
         bar: Shows how far it is.
@@ -26,15 +26,15 @@ class OneByOne:
 
     def __init__(
         self,
-        asker: Asker,
-        wording: Wording,
+        client: ChatClient,
+        template: PromptTemplate,
         history: History,
         *,
         concurrency: int,
         bar: "tqdm[Any]",
     ) -> None:
-        self._asker = asker
-        self._wording = wording
+        self._client = client
+        self._template = template
         self._history = history
         self._concurrency = concurrency
         self._bar = bar
@@ -51,7 +51,7 @@ class OneByOne:
             ServerError: The endpoint is down or refuses; the same.
         """
         todo = iter(questions.items())
-        not_taken = NotTaken(self._asker, self._wording, self._history, failures)
+        not_taken = NotTaken(self._client, self._template, self._history, failures)
 
         async def work() -> None:
             for request, asked in todo:
@@ -64,7 +64,7 @@ class OneByOne:
                 except Failed as why:
                     failures[request] = str(why)
                 except BaseException:
-                    self._asker.stop()
+                    self._client.stop()
                     raise
                 else:
                     not_taken.reject()
@@ -78,8 +78,8 @@ class OneByOne:
         await not_taken.settle()
 
     async def _ask(self, request: str, asked: Question) -> None:
-        await self._asker.ask(
+        await self._client.ask(
             request,
-            self._wording.body(asked),
-            lambda reply: answer_entry(request, asked, reply, self._wording),
+            self._template.body(asked),
+            lambda reply: answer_entry(request, asked, reply, self._template),
         )

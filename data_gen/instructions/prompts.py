@@ -15,9 +15,10 @@ from typing import Any
 
 from openai.types.chat import ChatCompletionMessageParam
 
-from data_gen.asking.terms import Form
 from data_gen.hostile_text import text_fault
-from data_gen.records import EditTriplet, content_id, same_text
+from data_gen.records import EditTriplet, same_text
+from inference.content_id import content_id
+from inference.endpoints.config import ResponseFormat
 
 MAX_CHARACTERS = 400
 
@@ -50,7 +51,9 @@ _EXAMPLES = """\
 They too are data."""
 
 
-def system_text(form: Form = "plain", *, inverse: bool = True, examples: bool = False) -> str:
+def system_text(
+    form: ResponseFormat = "plain", *, inverse: bool = True, examples: bool = False
+) -> str:
     """Return the system message, constant for a whole run.
 
     Args:
@@ -116,7 +119,7 @@ def messages(caption: str, edit_type: str) -> list[ChatCompletionMessageParam]:
 
 
 def parse_answer(
-    text: str, asked: Question, *, form: Form = "plain", inverse: bool = True
+    text: str, asked: Question, *, form: ResponseFormat = "plain", inverse: bool = True
 ) -> EditTriplet:
     """Validate a model's answer and make it a triplet.
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from data_gen.instructions.prompts import edit_types_for
-from data_gen.records import Caption, content_id
+from data_gen.records import Caption
+from inference.content_id import content_id
 
 Outcomes = Mapping[str, bool | None]
 """Edit type asked of a caption -> whether the answer was usable; None where there is none yet."""

@@ -4,12 +4,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from data_gen.asking.history import History
 from data_gen.instructions.knobs import InstructionKnobs
 from data_gen.instructions.prompts import Question
 from data_gen.instructions.quotas import plan_round, round_of
-from data_gen.instructions.wording import Wording
-from data_gen.records import Caption, content_id
+from data_gen.instructions.template import PromptTemplate
+from data_gen.records import Caption
+from inference.content_id import content_id
+from inference.endpoints.history import History
 
 Usable = Callable[[Mapping[str, Any]], bool]
 """Whether an answer's entry makes a triplet."""
@@ -21,7 +22,7 @@ class Plan:
     Args:
         captions: The captions, ids distinct.
         knobs: The mix, and in how many rounds.
-        wording: How questions are worded, hence their ids.
+        template: How questions are worded, hence their ids.
         usable: Which answers count.
     """
 
@@ -29,13 +30,13 @@ class Plan:
         self,
         captions: Sequence[Caption],
         knobs: InstructionKnobs,
-        wording: Wording,
+        template: PromptTemplate,
         usable: Usable,
     ) -> None:
         self.asked: dict[str, dict[str, str]] = {}
         self._captions = captions
         self._knobs = knobs
-        self._wording = wording
+        self._template = template
         self._usable = usable
         self._outcomes: dict[str, dict[str, bool | None]] = {}
 
@@ -66,7 +67,7 @@ class Plan:
         questions = {}
         for caption, edit_type in chosen:
             question = Question(caption=caption.text, edit_type=edit_type)
-            request = self._wording.request_id(question)
+            request = self._template.request_id(question)
             questions[request] = question
             self.asked.setdefault(caption.id, {})[edit_type] = request
             self._outcomes.setdefault(caption.id, {})[edit_type] = None
@@ -87,5 +88,5 @@ class Plan:
         example = Question(caption="", edit_type="")
         ids = sorted(caption.id for caption in self._captions)
         return content_id(
-            json.dumps(quotas, sort_keys=True), self._wording.request_id(example), *ids
+            json.dumps(quotas, sort_keys=True), self._template.request_id(example), *ids
         )

@@ -2,8 +2,8 @@
 
 Every answer, usable or not, goes to an append-only journal before anything else happens to it; a
 question that stands there is not asked again. ``prompts`` says what is asked and how an answer is
-checked, ``rounds`` which questions there are; ``asking`` gets an answer, and ``budget`` keeps the
-money.
+checked, ``rounds`` which questions there are; ``inference.endpoints`` gets an
+answer within the budget.
 """
 
 import asyncio
@@ -15,14 +15,6 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from data_gen.asking.asker import Asker
-from data_gen.asking.budget import BudgetMet, Ledger
-from data_gen.asking.endpoint import Line
-from data_gen.asking.history import History
-from data_gen.asking.journal import Journal
-from data_gen.asking.moderation import Moderator
-from data_gen.asking.server import ServerError
-from data_gen.asking.terms import Form
 from data_gen.files import read_lines
 from data_gen.instructions.account import Account, account, dollars
 from data_gen.instructions.batch_api import InBatches
@@ -32,8 +24,17 @@ from data_gen.instructions.one_by_one import OneByOne
 from data_gen.instructions.prompts import Question, Rejected, caption_flaw, edit_types_for
 from data_gen.instructions.rounds import Plan
 from data_gen.instructions.structured import find_form
-from data_gen.instructions.wording import Wording
-from data_gen.records import Caption, EditTriplet, content_id, triplet_from_json, triplet_to_json
+from data_gen.instructions.template import PromptTemplate
+from data_gen.records import Caption, EditTriplet, triplet_from_json, triplet_to_json
+from inference.content_id import content_id
+from inference.endpoints.budget import BudgetMet, Ledger
+from inference.endpoints.client import ChatClient
+from inference.endpoints.config import ResponseFormat
+from inference.endpoints.history import History
+from inference.endpoints.journal import Journal
+from inference.endpoints.moderation import Moderator
+from inference.endpoints.server import ServerError
+from inference.endpoints.session import EndpointSession
 from inference.files import folder_digest, write_lines
 
 
@@ -112,16 +113,16 @@ def read_triplets(path: Path) -> list[EditTriplet]:
 
 def plan_questions(captions: Sequence[Caption], knobs: InstructionKnobs) -> dict[str, Question]:
     """List what is asked where one round asks for everything: request id -> question."""
-    wording = plain_wording(knobs)
+    template = plain_template(knobs)
     return {
-        wording.request_id(asked): asked
+        template.request_id(asked): asked
         for caption in captions
         for edit_type in edit_types_for(caption.id, knobs.edit_types, knobs.edits_per_caption)
         for asked in [Question(caption=caption.text, edit_type=edit_type)]
     }
 
 
-def plain_wording(knobs: InstructionKnobs) -> Wording:
+def plain_template(knobs: InstructionKnobs) -> PromptTemplate:
     """How questions are worded where the endpoint is not held to a form.
 
     A local writer is known by its weights, so that a changed one is asked anew.
@@ -130,7 +131,7 @@ def plain_wording(knobs: InstructionKnobs) -> Wording:
     book = None
     if knobs.examples is not None:
         book = ExampleBook(read_examples(knobs.examples), knobs.examples_per_question)
-    return Wording(
+    return PromptTemplate(
         writer=digest or knobs.model,
         form="plain" if knobs.form == "auto" else knobs.form,
         inverse=knobs.inverse,
@@ -156,14 +157,14 @@ def count_answers(
         knobs: How they are asked for.
         entries: A journal's entries; a run may be writing more.
     """
-    wording, texts = plain_wording(knobs), {caption.text for caption in captions}
+    template, texts = plain_template(knobs), {caption.text for caption in captions}
     answers: Counter[str] = Counter()
     for entry in entries:
         if knobs.form == "auto" and entry.get("endpoint") == endpoint_id(knobs):
-            wording = wording.held_to(entry["form"])
+            template = template.held_to(entry["form"])
         elif "answer" in entry and entry["caption"] in texts:
             asked = Question(caption=entry["caption"], edit_type=entry["edit_type"])
-            answers[asked.caption] += entry["request"] == wording.request_id(asked)
+            answers[asked.caption] += entry["request"] == template.request_id(asked)
     return answers
 
 
@@ -178,22 +179,22 @@ class _Stage:
         self._captions = captions
         self._knobs = knobs
         self._history = history
-        self._wording = plain_wording(knobs)
+        self._template = plain_template(knobs)
         self._moderator = Moderator(knobs.moderation, history) if knobs.moderation else None
         self._plan: Plan | None = None
         self._flagged: dict[str, str] = {}
 
     async def run(self) -> bool:
         """Ask all that is not answered yet; return whether the budget was met on the way."""
-        async with Line(self._knobs, self._history) as line:
+        async with EndpointSession(self._knobs, self._history) as session:
             try:
                 sound = [one.text for one in self._captions if caption_flaw(one.text) is None]
-                await self._screen(line, sound)
+                await self._screen(session, sound)
                 clean = [caption for caption in self._captions if self._may_pass(caption)]
-                await self._choose_form(line, clean)
-                self._plan = Plan(clean, self._knobs, self._wording, self._is_usable)
+                await self._choose_form(session, clean)
+                self._plan = Plan(clean, self._knobs, self._template, self._is_usable)
                 for number, questions in self._plan.rounds(self._history):
-                    await self._ask(line, number, questions)
+                    await self._ask(session, number, questions)
             except BudgetMet:
                 return True
         return False
@@ -209,56 +210,62 @@ class _Stage:
             judge=self._judged,
         )
 
-    async def _choose_form(self, line: Line, captions: Sequence[Caption]) -> None:
+    async def _choose_form(self, session: EndpointSession, captions: Sequence[Caption]) -> None:
         if self._knobs.form == "auto" and self._knobs.base_url is not None:
             place = endpoint_id(self._knobs)
             form = self._history.form(place) or self._form_before(captions)
             if form is None:
                 kinds = sorted(self._knobs.edit_types)
-                form = await find_form(line.asker(), self._wording, kinds[0])
+                form = await find_form(session.client(), self._template, kinds[0])
                 self._history.record({"form": form, "endpoint": place})
-            self._wording = self._wording.held_to(form)
+            self._template = self._template.held_to(form)
 
-    def _form_before(self, captions: Sequence[Caption]) -> Form | None:
+    def _form_before(self, captions: Sequence[Caption]) -> ResponseFormat | None:
         """Plain where questions of this data set were asked so: they are not to be paid again."""
         first = plan_questions(captions, self._knobs) if self._history.has_answers else {}
         return "plain" if len(self._history.unanswered(first)) < len(first) else None
 
-    async def _ask(self, line: Line, number: int, questions: Mapping[str, Question]) -> None:
+    async def _ask(
+        self, session: EndpointSession, number: int, questions: Mapping[str, Question]
+    ) -> None:
         self.questions += len(questions)
         missing = {name: questions[name] for name in self._history.unanswered(questions)}
         try:
             if missing:
-                await self._ask_missing(line, number, missing)
+                await self._ask_missing(session, number, missing)
         except BudgetMet:
-            await self._screen_answers(line, questions)  # of those that came before it was met
+            await self._screen_answers(session, questions)  # of those that came before it was met
             raise
-        await self._screen_answers(line, questions)
+        await self._screen_answers(session, questions)
 
-    async def _ask_missing(self, line: Line, number: int, missing: Mapping[str, Question]) -> None:
+    async def _ask_missing(
+        self, session: EndpointSession, number: int, missing: Mapping[str, Question]
+    ) -> None:
         rounds = self._knobs.rounds
         said = f"instructions, round {number} of {rounds}" if rounds > 1 else "instructions"
         with tqdm(total=len(missing), desc=said, unit="caption") as bar:
-            await self._way(line.asker(), bar).ask(missing, self.failures)
+            await self._way(session.client(), bar).ask(missing, self.failures)
 
-    async def _screen_answers(self, line: Line, questions: Mapping[str, Question]) -> None:
+    async def _screen_answers(
+        self, session: EndpointSession, questions: Mapping[str, Question]
+    ) -> None:
         if self._moderator is None:
             return
         answers = [self._history.answer(request) for request in questions]
         made = [self._made(entry) for entry in answers if entry is not None]
-        await self._screen(line, [_texts(one) for one in made if isinstance(one, EditTriplet)])
+        await self._screen(session, [_texts(one) for one in made if isinstance(one, EditTriplet)])
 
-    def _way(self, asker: Asker, bar: "tqdm[Any]") -> Way:
+    def _way(self, client: ChatClient, bar: "tqdm[Any]") -> Way:
         if self._knobs.batch:
-            return InBatches(asker, self._wording, self._knobs, self._history, bar)
+            return InBatches(client, self._template, self._knobs, self._history, bar)
         return OneByOne(
-            asker, self._wording, self._history, concurrency=self._knobs.concurrency, bar=bar
+            client, self._template, self._history, concurrency=self._knobs.concurrency, bar=bar
         )
 
-    async def _screen(self, line: Line, texts: Sequence[str]) -> None:
+    async def _screen(self, session: EndpointSession, texts: Sequence[str]) -> None:
         if self._moderator and self._moderator.unknown(texts):
             await self._moderator.screen(
-                line.asker(),
+                session.client(),
                 texts,
                 concurrency=self._knobs.concurrency,
                 max_retries=self._knobs.max_retries,
@@ -290,7 +297,7 @@ class _Stage:
             return str(entry["rejected"])
         asked = Question(caption=entry["caption"], edit_type=entry["edit_type"])
         try:
-            return self._wording.parse(entry["answer"], asked)
+            return self._template.parse(entry["answer"], asked)
         except Rejected as reason:  # by a check that was not there when it was journaled
             return str(reason)
 

@@ -5,16 +5,15 @@ rung is tried with a real question, and stands if the answer passes the very che
 will go through. What is found is journaled and holds for the whole data set.
 """
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from data_gen.asking.asker import Asker, BadRequest, Failed, Reply
-from data_gen.asking.terms import Form
 from data_gen.instructions.prompts import Question, Rejected
-from data_gen.instructions.wording import Wording
-from data_gen.records import content_id
+from data_gen.instructions.template import PromptTemplate
+from inference.content_id import content_id
+from inference.endpoints.client import BadRequest, ChatClient, Failed, Reply
+from inference.endpoints.config import ResponseFormat
 
-LADDER: Final[tuple[Form, ...]] = ("json_schema", "json_object", "tagged")
+LADDER: Final[tuple[ResponseFormat, ...]] = ("json_schema", "json_object", "tagged")
 TRIES: Final = 2
 PROBE: Final = "a red apple on a wooden table"
 """The caption of the questions that find out what the endpoint can do."""
@@ -25,12 +24,12 @@ _WELL_FORMED: Final = frozenset(
 """Reasons to reject an answer that say nothing against its form."""
 
 
-async def find_form(asker: Asker, wording: Wording, edit_type: str) -> Form:
+async def find_form(client: ChatClient, template: PromptTemplate, edit_type: str) -> ResponseFormat:
     """Return the strictest form that the endpoint's answers keep to.
 
     Args:
-        asker: Asks the endpoint.
-        wording: How questions are worded but for the form.
+        client: Asks the endpoint.
+        template: How questions are worded but for the form.
         edit_type: A kind of edit that will be asked for.
 
     Raises:
@@ -39,46 +38,28 @@ async def find_form(asker: Asker, wording: Wording, edit_type: str) -> Form:
     """
     asked = Question(caption=PROBE, edit_type=edit_type)
     for form in LADDER[:-1]:
-        if await _keeps_to(asker, wording.held_to(form), asked):
+        if await _keeps_to(client, template.held_to(form), asked):
             return form
     return LADDER[-1]
 
 
-async def _keeps_to(asker: Asker, wording: Wording, asked: Question) -> bool:
+async def _keeps_to(client: ChatClient, template: PromptTemplate, asked: Question) -> bool:
     for attempt in range(TRIES):
-        request = content_id("probe", wording.form, str(attempt))
+        request = content_id("probe", template.form, str(attempt))
         try:
-            reply = await heard(asker, request, wording.body(asked))
+            reply = await client.ask_unlogged(request, template.body(asked))
         except BadRequest:
             return False
         except Failed:
             continue
-        if _is_well_formed(reply, wording, asked):
+        if _is_well_formed(reply, template, asked):
             return True
     return False
 
 
-async def heard(asker: Asker, request: str, body: Mapping[str, Any]) -> Reply:
-    """Ask without keeping the answer; only its cost goes to the journal.
-
-    Raises:
-        Failed: There is none.
-        BudgetMet: It does not fit into the budget.
-        ServerError: The endpoint is down or refuses.
-    """
-    heard: list[Reply] = []
-
-    def entry(reply: Reply) -> dict[str, Any]:
-        heard.append(reply)
-        return {"freed": request, "dollars": "0"}
-
-    await asker.ask(request, body, entry)
-    return heard[0]
-
-
-def _is_well_formed(reply: Reply, wording: Wording, asked: Question) -> bool:
+def _is_well_formed(reply: Reply, template: PromptTemplate, asked: Question) -> bool:
     try:
-        wording.parse(reply.text, asked)
+        template.parse(reply.text, asked)
     except Rejected as reason:
         return reply.flaw is None and str(reason) in _WELL_FORMED
     return reply.flaw is None

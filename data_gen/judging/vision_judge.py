@@ -18,16 +18,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from data_gen.asking.asker import Asker, BadRequest, Failed, Reply, Stopped
-from data_gen.asking.budget import BudgetMet, Ledger, prompt_bound
-from data_gen.asking.endpoint import Line
-from data_gen.asking.history import History
-from data_gen.asking.journal import SharedJournal
-from data_gen.asking.server import ServerError
 from data_gen.judging.judge_knobs import JudgeKnobs
 from data_gen.judging.rubric import SCHEMA, SYSTEM, Unusable, parse_marks, user_text
-from data_gen.records import ImagePair, content_id
+from data_gen.records import ImagePair
 from data_gen.shards.members import encode_jpeg
+from inference.content_id import content_id
+from inference.endpoints.budget import BudgetMet, Ledger, prompt_bound
+from inference.endpoints.client import BadRequest, ChatClient, Failed, Reply, Stopped
+from inference.endpoints.history import History
+from inference.endpoints.journal import SharedJournal
+from inference.endpoints.server import ServerError
+from inference.endpoints.session import EndpointSession
 
 JOURNAL: Final = "judge.jsonl"
 _USUAL_CHARACTERS: Final = 200
@@ -79,7 +80,7 @@ class VisionJudge:
         self._history = History(self._journal, Ledger(knobs.prices, budget))
         # One loop for all calls: the client's connections and the rate limits outlive a call.
         self._loop = asyncio.Runner()
-        self._line = Line(knobs, self._history, partial(_bound, knobs=knobs))
+        self._session = EndpointSession(knobs, self._history, partial(_bound, knobs=knobs))
 
     def __call__(self, pairs: Sequence[ImagePair]) -> list[float]:
         """See `Scorer`.
@@ -100,7 +101,7 @@ class VisionJudge:
 
     def close(self) -> None:
         """End the connections."""
-        self._loop.run(self._line.__aexit__(None, None, None))
+        self._loop.run(self._session.__aexit__(None, None, None))
         self._loop.close()
         self._journal.close()
 
@@ -110,13 +111,13 @@ class VisionJudge:
         return float("nan") if entry["rejected"] else parse_marks(entry["answer"])
 
     async def _ask_all(self, todo: Mapping[str, _Shown]) -> None:
-        asker, left = self._line.asker(), iter(todo.items())
+        client, left = self._session.client(), iter(todo.items())
         failures: list[str] = []
 
         async def work() -> None:
             for request, shown in left:
                 try:
-                    await self._ask(asker, request, shown)
+                    await self._ask(client, request, shown)
                 except Stopped:
                     return
                 except Failed as why:
@@ -136,14 +137,14 @@ class VisionJudge:
                 f"{failures[0]}"
             )
 
-    async def _ask(self, asker: Asker, request: str, shown: _Shown) -> None:
+    async def _ask(self, client: ChatClient, request: str, shown: _Shown) -> None:
         try:
-            await asker.ask(
+            await client.ask(
                 request, _body(shown, self._knobs), lambda reply: _entry(request, shown, reply)
             )
         except BadRequest as why:
-            if not asker.answered:  # it takes no question of this kind, so none will be answered
-                raise ServerError(asker.refusal(str(why))) from why
+            if not client.answered:  # it takes no question of this kind, so none will be answered
+                raise ServerError(client.refusal(str(why))) from why
             # Of this pair it takes none, in the next run as little.
             self._history.record(_entry(request, shown, why.reply) | {"dollars": "0"})
 

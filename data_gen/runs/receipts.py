@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from data_gen.records import EditTriplet, content_id
+from data_gen.records import EditTriplet
+from inference.content_id import content_id
 from inference.files import folder_digest, write_lines
 
 

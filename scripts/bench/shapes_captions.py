@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from data_gen.asking.journal import Journal
 from data_gen.instructions.stage import InstructionKnobs, write_triplets
 from data_gen.records import Caption, EditTriplet
+from inference.endpoints.journal import Journal
 from inference.shapes import MODELS
 from inference.shapes.captions import caption, describe
 from inference.shapes.edits import EDIT_TYPES, EditType

@@ -3,15 +3,12 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_gen.asking import pacing
-from data_gen.instructions.knobs import InstructionKnobs
 from data_gen.judging.filter import FilterKnobs, Thresholds
 from data_gen.records import (
     EditTriplet,
@@ -29,7 +26,7 @@ from data_gen.shards import scan_shard, shard_writer, write_index
 from data_gen.stages import PairKnobs, Recipe
 from inference.files import file_digest, write_lines
 from inference.shapes import MODELS
-from tests.data_gen.provider import Provider, listening
+from tests.endpoints import impatient, knobs_for, provider  # noqa: F401
 
 SHAPES_CLIP = str(MODELS / "clip")
 
@@ -164,33 +161,3 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
         }
 
     return read
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Back off for hundredths of a second, where a server does not ask for more."""
-    monkeypatch.setattr(pacing, "FIRST_WAIT_S", 0.02)
-
-
-@pytest.fixture
-def provider() -> Iterator[Provider]:
-    with listening(Provider()) as one:
-        yield one
-
-
-@pytest.fixture
-def knobs_for(provider: Provider) -> Callable[..., InstructionKnobs]:
-    """`knobs_for(**knobs)`: asks the provider plainly, once, of one kind of edit."""
-
-    def make(**knobs: Any) -> InstructionKnobs:
-        plain: dict[str, Any] = {
-            "model": "small",
-            "base_url": provider.base_url,
-            "edit_types": {"recolour": 1.0},
-            "rounds": 1,
-            "form": "plain",
-            "timeout_s": 20.0,
-        }
-        return InstructionKnobs(**(plain | knobs))
-
-    return make

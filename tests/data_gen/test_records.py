@@ -9,10 +9,10 @@ from data_gen.records import (
     EditTriplet,
     caption_from_json,
     caption_to_json,
-    content_id,
     triplet_from_json,
     triplet_to_json,
 )
+from inference.content_id import content_id
 
 
 def test_ids_do_not_depend_on_the_machine() -> None:

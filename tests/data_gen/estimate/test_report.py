@@ -11,8 +11,6 @@ import pytest
 from torch import nn
 
 from data_gen import __main__, stages
-from data_gen.asking.journal import Journal
-from data_gen.asking.server import ServerError
 from data_gen.estimate.forecast import forecast, stand_ins, work_of_all
 from data_gen.estimate.report import report, request_lines
 from data_gen.instructions.stage import write_triplets
@@ -22,9 +20,11 @@ from data_gen.rendering.trees import RenderKnobs
 from data_gen.shapes import draw_triplets
 from data_gen.stages import PairKnobs, Recipe, make_captions, make_instructions, make_pairs
 from inference.backbone import Backbone, load_backbone
+from inference.endpoints.journal import Journal
+from inference.endpoints.server import ServerError
 from inference.files import write_lines
 from inference.shapes.edits import EditType
-from tests.data_gen.provider import good
+from tests.provider import good
 
 ROOT = Path(__file__).parents[3]
 

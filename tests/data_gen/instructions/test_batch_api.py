@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from data_gen.asking.budget import BudgetMet, Ledger, Prices
-from data_gen.asking.history import History
-from data_gen.asking.journal import Journal
-from data_gen.asking.server import ServerError
 from data_gen.instructions import batch_api
 from data_gen.instructions.stage import write_triplets
 from data_gen.records import Caption, EditTriplet
-from tests.data_gen.provider import CHILDREN
+from inference.endpoints.budget import BudgetMet, Ledger, Prices
+from inference.endpoints.history import History
+from inference.endpoints.journal import Journal
+from inference.endpoints.server import ServerError
+from tests.provider import CHILDREN
 
 CAPTIONS = [Caption.of(f"a red circle number {number}") for number in range(10)]
 PRICES = Prices(input=0.5, output=4.0, batch_share=0.5)  # half of it is what the provider bills

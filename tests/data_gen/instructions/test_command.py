@@ -11,7 +11,7 @@ from data_gen import __main__
 from data_gen.instructions.stage import read_triplets, write_triplets
 from data_gen.records import Caption
 from data_gen.stages import Recipe
-from tests.data_gen.provider import CHILDREN
+from tests.provider import CHILDREN
 
 
 @pytest.fixture

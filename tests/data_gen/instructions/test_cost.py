@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from data_gen.asking.budget import Prices
 from data_gen.instructions.cost import estimate_asking
 from data_gen.instructions.stage import write_triplets
 from data_gen.records import Caption
+from inference.endpoints.budget import Prices
 
 CAPTIONS = [Caption.of(f"a red circle on a wide green field, number {n}") for n in range(12)]
 

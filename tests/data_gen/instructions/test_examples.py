@@ -9,7 +9,7 @@ import pytest
 
 from data_gen.instructions.examples import Example, ExampleBook, read_examples
 from data_gen.instructions.prompts import Question
-from data_gen.instructions.stage import plain_wording, plan_questions, write_triplets
+from data_gen.instructions.stage import plain_template, plan_questions, write_triplets
 from data_gen.records import Caption
 
 LINES = [
@@ -105,8 +105,8 @@ def test_other_examples_are_other_questions(tmp_path: Path, knobs_for: Callable[
 def test_without_an_inverse_none_is_asked_for_and_none_taken(
     knobs_for: Callable[..., Any],
 ) -> None:
-    wording = plain_wording(knobs_for(inverse=False))
+    template = plain_template(knobs_for(inverse=False))
     asked = Question(caption="a cat", edit_type="any")
-    assert "inverse_instruction" not in str(wording.messages(asked))
+    assert "inverse_instruction" not in str(template.messages(asked))
     text = json.dumps({"instruction": "make it a dog", "edited_caption": "a dog"})
-    assert wording.parse(text, asked).inverse_instruction == ""
+    assert template.parse(text, asked).inverse_instruction == ""

@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from data_gen import __main__
-from data_gen.asking.server import ServerError
 from data_gen.instructions.examples import Example
 from data_gen.instructions.fine_tune import FineTuneKnobs, run_fine_tuning, write_training_file
 from data_gen.instructions.knobs import InstructionKnobs
 from data_gen.instructions.prompts import Question
-from data_gen.instructions.stage import plain_wording
+from data_gen.instructions.stage import plain_template
+from inference.endpoints.server import ServerError
 
 EDITS = [
     {"input": f"a cat {n}", "edit": f"make it a dog {n}", "output": f"a dog {n}"} for n in range(12)
@@ -46,13 +46,13 @@ def test_the_command_prints_a_recipe_that_asks_as_it_was_taught(
     assert knobs.model == "ft:small:emend"
     (file,) = provider.files.values()
     assert file == (tmp_path / "out/training.jsonl").read_bytes()
-    wording = plain_wording(knobs)
+    template = plain_template(knobs)
     for edit, row in zip(EDITS, map(json.loads, file.splitlines()), strict=True):
         asked = Question(caption=edit["input"], edit_type="any")
         *chat, answer = row["messages"]
-        assert chat == wording.messages(asked)
+        assert chat == template.messages(asked)
         assert answer["role"] == "assistant"
-        triplet = wording.parse(answer["content"], asked)
+        triplet = template.parse(answer["content"], asked)
         assert (triplet.instruction, triplet.edited_caption) == (edit["edit"], edit["output"])
     (job,) = provider.jobs.values()
     assert job["asked"]["method"]["supervised"]["hyperparameters"] == {"n_epochs": 1}

@@ -15,7 +15,7 @@ from data_gen.instructions.prompts import (
     parse_answer,
     question,
 )
-from data_gen.records import content_id
+from inference.content_id import content_id
 
 ASKED = Question(caption="a red circle", edit_type="recolour")
 GOOD = {

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from data_gen.asking.server import ServerError
 from data_gen.instructions.prompts import answer
 from data_gen.instructions.stage import (
     InstructionKnobs,
@@ -20,6 +19,7 @@ from data_gen.instructions.stage import (
     write_triplets,
 )
 from data_gen.records import Caption, EditTriplet
+from inference.endpoints.server import ServerError
 
 CAPTIONS = [Caption.of(f"a red circle number {number}") for number in range(8)]
 

@@ -20,7 +20,7 @@ from transformers import (
 
 from data_gen.records import EditTriplet, ImageArray, ImagePair
 from tests.data_gen.judging.eyes import Eyes, by_brightness
-from tests.data_gen.provider import listening
+from tests.provider import listening
 
 Pairs = Callable[..., ImagePair]
 

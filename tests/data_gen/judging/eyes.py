@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_gen.asking.budget import Prices
-from tests.data_gen.provider import INPUT, OUTPUT, Provider, completion
+from inference.endpoints.budget import Prices
+from tests.provider import INPUT, OUTPUT, Provider, completion
 
 PRICES = Prices(input=float(INPUT), output=float(OUTPUT))
 PICTURE_TOKENS = 900

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_gen.asking.budget import BudgetMet
-from data_gen.asking.server import ServerError
 from data_gen.judging.judge_knobs import JudgeKnobs
 from data_gen.judging.rubric import Unusable, parse_marks
 from data_gen.judging.vision_judge import JOURNAL, JudgeError, VisionJudge, dearest
-from data_gen.records import ImagePair
+from data_gen.records import EditTriplet, ImagePair
 from data_gen.shards.members import encode_jpeg
+from inference.endpoints.budget import BudgetMet
+from inference.endpoints.server import ServerError
 from tests.data_gen.judging.eyes import PICTURE_TOKENS, PRICES, Eyes, by_brightness
-from tests.data_gen.provider import CHILDREN
+from tests.provider import CHILDREN, Provider
 
 
 @pytest.fixture
@@ -205,3 +205,20 @@ def test_wrong_knobs_are_named(eyes: Eyes) -> None:
         knobs_for(eyes, extra={"seed": 1})
     with pytest.raises(ValueError, match="pairs.scorers.judge.timeout_s must be above 0"):
         knobs_for(eyes, timeout_s=0.0)
+
+
+def test_the_judge_gets_its_own_key(
+    tmp_path: Path,
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+    triplets: list[EditTriplet],
+    make_pair: Callable[..., ImagePair],
+) -> None:
+    monkeypatch.setenv("OTHER_KEY", "sk-other")
+    provider.chat = lambda body: (401, {}, b"{}")  # type: ignore[method-assign]
+    knobs = JudgeKnobs(model="eyes", base_url=provider.base_url, key_env="OTHER_KEY")
+    judge = VisionJudge(knobs, tmp_path)
+    with pytest.raises(ServerError, match="refuses"):
+        judge([make_pair(triplets[0])])
+    judge.close()
+    assert provider.keys == {"Bearer sk-other"}

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from data_gen import __main__
-from data_gen.asking.budget import Prices
 from data_gen.instructions.stage import write_triplets
 from data_gen.records import Caption, EditTriplet, triplet_to_json
 from data_gen.shards import ShardIndex
 from data_gen.survey.stats import survey
+from inference.endpoints.budget import Prices
 from inference.files import write_lines
-from tests.data_gen.provider import good
+from tests.provider import good
 
 PICTURES = ["survival.png", "reasons.png", "scores.png", "p.png"]
 

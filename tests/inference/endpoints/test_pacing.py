@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_gen.asking import pacing
-from data_gen.asking.pacing import LONGEST_BACKOFF_S, Pace, backoff, retry_after
+from inference.endpoints import pacing
+from inference.endpoints.pacing import LONGEST_BACKOFF_S, Pace, backoff, retry_after
 
 
 @given(st.lists(st.floats(0, 5), min_size=1, max_size=60), st.integers(1, 600))

@@ -11,7 +11,6 @@ from typing import Any
 
 from openai.types.chat import ChatCompletionMessageParam
 
-from data_gen.asking.terms import Form
 from data_gen.instructions.examples import ExampleBook
 from data_gen.instructions.prompts import (
     ANSWER_FIELDS,
@@ -20,11 +19,13 @@ from data_gen.instructions.prompts import (
     question,
     system_text,
 )
-from data_gen.records import EditTriplet, content_id
+from data_gen.records import EditTriplet
+from inference.content_id import content_id
+from inference.endpoints.config import ResponseFormat
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wording:
+class PromptTemplate:
     """Everything about a request that all questions of a run share.
 
     Attributes:
@@ -38,14 +39,14 @@ class Wording:
     """
 
     writer: str
-    form: Form = "plain"
+    form: ResponseFormat = "plain"
     inverse: bool = True
     examples: ExampleBook | None = None
     temperature: float | None = 0.7
     max_tokens: int = 256
     extra: Mapping[str, Any]
 
-    def held_to(self, form: Form) -> "Wording":
+    def held_to(self, form: ResponseFormat) -> "PromptTemplate":
         """The same, with answers in another form."""
         return replace(self, form=form)
 

@@ -1,9 +1,9 @@
 """Serve a local language model to ourselves: ``transformers serve`` on loopback.
 
-The instruction stage talks to every language model through an OpenAI-compatible server, a small
-local one included. ``serving`` starts that server in a child process and ends it; the module
-itself is the child's entry (``python -m data_gen.asking.server FOLDER``), so that the package's
-torchvision guard runs before transformers. A hosted or vLLM server needs nothing from here.
+Every language model is asked through an OpenAI-compatible server, a small local one included.
+``serving`` starts that server in a child process and ends it; the module itself is the child's
+entry (``python -m inference.endpoints.server FOLDER``), so that the package's torchvision guard
+runs before transformers. A hosted or vLLM server needs nothing from here.
 """
 
 import json
@@ -86,7 +86,7 @@ def _start(folder: Path, scratch: Path, errors: IO[bytes]) -> subprocess.Popen[b
     if sum(path.stat().st_size for path in folder.glob("*.safetensors")) < SMALL_BYTES:
         environment["OMP_NUM_THREADS"] = "1"
     return subprocess.Popen(
-        [sys.executable, "-m", "data_gen.asking.server", str(folder)],
+        [sys.executable, "-m", "inference.endpoints.server", str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,

@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 
-from data_gen.asking.keys import NO_KEY, api_key
-from data_gen.asking.server import ServerError
 from data_gen.instructions.fine_tune import FineTuneKnobs
 from data_gen.instructions.stage import write_triplets
 from data_gen.judging.judge_knobs import JudgeKnobs
-from data_gen.judging.vision_judge import VisionJudge
-from data_gen.records import Caption, EditTriplet, ImagePair
-from tests.data_gen.provider import Provider
+from data_gen.records import Caption
+from inference.endpoints.keys import NO_KEY, api_key
+from tests.provider import Provider
 
 
 @pytest.fixture(autouse=True)
@@ -38,21 +36,6 @@ def test_the_writer_gets_its_own_key(
         captions, knobs_for(key_env=key_env), journal=tmp_path / "j", triplets=tmp_path / "t"
     )
     assert provider.keys == {f"Bearer {sent}"}
-
-
-def test_the_judge_gets_its_own_key(
-    tmp_path: Path,
-    provider: Provider,
-    triplets: list[EditTriplet],
-    make_pair: Callable[..., ImagePair],
-) -> None:
-    provider.chat = lambda body: (401, {}, b"{}")  # type: ignore[method-assign]
-    knobs = JudgeKnobs(model="eyes", base_url=provider.base_url, key_env="OTHER_KEY")
-    judge = VisionJudge(knobs, tmp_path)
-    with pytest.raises(ServerError, match="refuses"):
-        judge([make_pair(triplets[0])])
-    judge.close()
-    assert provider.keys == {"Bearer sk-other"}
 
 
 def test_a_variable_that_was_named_must_be_set(monkeypatch: pytest.MonkeyPatch) -> None:

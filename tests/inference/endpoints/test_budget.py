@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_gen.asking.budget import BudgetMet, Ledger, Prices, Usage, prompt_bound
-from data_gen.asking.server import ServerError
 from data_gen.instructions.prompts import SYSTEM
 from data_gen.instructions.stage import write_triplets
-from data_gen.records import Caption, EditTriplet, content_id
-from tests.data_gen.provider import CHILDREN
+from data_gen.records import Caption, EditTriplet
+from inference.content_id import content_id
+from inference.endpoints.budget import BudgetMet, Ledger, Prices, Usage, prompt_bound
+from inference.endpoints.server import ServerError
+from tests.provider import CHILDREN
 
 PRICES = Prices(input=0.25, output=2.0)
 CAPTIONS = [Caption.of(f"a red circle number {number}") for number in range(60)]

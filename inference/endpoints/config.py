@@ -2,9 +2,9 @@
 
 from typing import Literal, Protocol
 
-from data_gen.asking.budget import Prices
+from inference.endpoints.budget import Prices
 
-Form = Literal["plain", "json_schema", "json_object", "tagged"]
+ResponseFormat = Literal["plain", "json_schema", "json_object", "tagged"]
 """How an answer is written down: as plain JSON, held to a schema, held to JSON, between tags."""
 
 
@@ -14,8 +14,8 @@ OURS = frozenset(
 """Fields of a request that are not the user's to choose as ``extra``."""
 
 
-class Terms(Protocol):
-    """What all knobs that lead to an endpoint have in common; `InstructionKnobs` says each."""
+class EndpointConfig(Protocol):
+    """What all options that lead to an endpoint have in common; `InstructionKnobs` says each."""
 
     @property
     def model(self) -> str:

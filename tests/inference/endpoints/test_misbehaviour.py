@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from data_gen.asking.budget import BudgetMet, Ledger, Prices
-from data_gen.asking.server import ServerError
 from data_gen.instructions.stage import write_triplets
-from data_gen.records import Caption, EditTriplet, content_id
+from data_gen.records import Caption, EditTriplet
+from inference.content_id import content_id
+from inference.endpoints.budget import BudgetMet, Ledger, Prices
+from inference.endpoints.server import ServerError
 
 CAPTIONS = [Caption.of(f"a red circle number {number}") for number in range(80)]
 PRICES = Prices(input=0.25, output=2.0)  # what the provider bills

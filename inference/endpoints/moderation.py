@@ -7,10 +7,10 @@ from typing import Final
 import openai
 from tqdm import tqdm
 
-from data_gen.asking.asker import Asker
-from data_gen.asking.history import History
-from data_gen.asking.server import ServerError
-from data_gen.records import content_id
+from inference.content_id import content_id
+from inference.endpoints.client import ChatClient
+from inference.endpoints.history import History
+from inference.endpoints.server import ServerError
 
 TEXTS_A_REQUEST: Final = 32
 
@@ -37,12 +37,12 @@ class Moderator:
         return self._history.verdicts[self._id(text)]
 
     async def screen(
-        self, asker: Asker, texts: Iterable[str], *, concurrency: int, max_retries: int
+        self, client: ChatClient, texts: Iterable[str], *, concurrency: int, max_retries: int
     ) -> None:
         """Get a verdict for every text that has none.
 
         Args:
-            asker: Knows the endpoint.
+            client: Knows the endpoint.
             texts: The texts.
             concurrency: Requests in flight.
             max_retries: How often a request that failed is repeated.
@@ -56,7 +56,7 @@ class Moderator:
         async def work() -> None:
             for start in starts:
                 some = unknown[start : start + TEXTS_A_REQUEST]
-                await self._ask(asker, max_retries, some)
+                await self._ask(client, max_retries, some)
                 bar.update(len(some))
 
         with tqdm(total=len(unknown), desc="moderation", unit="text", disable=not unknown) as bar:
@@ -67,10 +67,10 @@ class Moderator:
             if end is not None:
                 raise end
 
-    async def _ask(self, asker: Asker, max_retries: int, texts: list[str]) -> None:
-        client = asker.client.with_options(max_retries=max_retries)
+    async def _ask(self, client: ChatClient, max_retries: int, texts: list[str]) -> None:
+        api = client.api.with_options(max_retries=max_retries)
         try:
-            answer = await client.moderations.create(model=self._model, input=texts)
+            answer = await api.moderations.create(model=self._model, input=texts)
             results = answer.results
             flags = [
                 ", ".join(sorted(name for name, on in result.categories if on)) or "flagged"
@@ -79,7 +79,7 @@ class Moderator:
                 for result in results
             ]
         except (openai.OpenAIError, AttributeError, TypeError) as error:
-            said = asker.redacted(str(error))[:300]
+            said = client.redacted(str(error))[:300]
             raise ServerError(f"moderation by {self._model} gave no verdict: {said}") from error
         if len(flags) != len(texts):
             raise ServerError(

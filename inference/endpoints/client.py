@@ -1,7 +1,7 @@
 """Ask a language model one thing, through everything that can go wrong on the way.
 
 The `openai` client does the talking; its own retries are off, because each sending is paced and
-paid for by itself. ``Asker.ask`` ends in one of four ways: an answer, journaled with what it cost;
+paid for by itself. ``ChatClient.ask`` ends in one of four ways: an answer, journaled with its cost;
 `Failed`, this question has none in this run; `BudgetMet`; or `ServerError`, nobody will get one.
 """
 
@@ -17,12 +17,12 @@ from typing import Any, Final
 
 import openai
 
-from data_gen.asking.budget import BudgetMet, Prices, Usage, prompt_bound
-from data_gen.asking.history import History
-from data_gen.asking.keys import redacted
-from data_gen.asking.pacing import LONGEST_WAIT_S, Pace, backoff, retry_after
-from data_gen.asking.server import Endpoint, ServerError
-from data_gen.asking.terms import Terms
+from inference.endpoints.budget import BudgetMet, Prices, Usage, prompt_bound
+from inference.endpoints.config import EndpointConfig
+from inference.endpoints.history import History
+from inference.endpoints.keys import redacted
+from inference.endpoints.pacing import LONGEST_WAIT_S, Pace, backoff, retry_after
+from inference.endpoints.server import Endpoint, ServerError
 
 # httpx with openai 2, httpx2 since openai 3.
 _http = sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__]
@@ -138,13 +138,13 @@ def seed_of(request: str) -> int:
     return int(request, 16) % 2**31
 
 
-class Asker:
+class ChatClient:
     """Ask one endpoint.
 
     Args:
-        client: The client, its own retries off.
+        api: The library's client, its own retries off.
         endpoint: Who is asked.
-        knobs: Limits, patience and prices.
+        config: Limits, patience and prices.
         history: Where everything is written down.
         bound: The most tokens that the prompt of a request's body can have.
 
@@ -155,19 +155,19 @@ class Asker:
 
     def __init__(
         self,
-        client: openai.AsyncOpenAI,
+        api: openai.AsyncOpenAI,
         endpoint: Endpoint,
-        knobs: Terms,
+        config: EndpointConfig,
         history: History,
         bound: Callable[[Mapping[str, Any]], int] = prompt_bound,
     ) -> None:
-        self.client = client
+        self.api = api
         self.endpoint = endpoint
         self.answered = history.has_answers
-        self._knobs = knobs
+        self._config = config
         self._history = history
         self._bound = bound
-        self._pace = Pace(knobs.requests_per_minute, knobs.tokens_per_minute)
+        self._pace = Pace(config.requests_per_minute, config.tokens_per_minute)
         self._rng = random.Random()
         self._flying = 0
         self._settled = asyncio.Event()
@@ -194,7 +194,7 @@ class Asker:
             try:
                 await self._once(request, body, entry)
             except _Trouble as trouble:
-                if not trouble.passing or attempt >= self._knobs.max_retries:
+                if not trouble.passing or attempt >= self._config.max_retries:
                     self._count_failure(str(trouble))
                     raise trouble.kind(str(trouble)) from trouble
                 wait = backoff(attempt, self._rng)
@@ -208,19 +208,30 @@ class Asker:
                 self.answered, self._failures_in_a_row = True, 0
                 return
 
+    async def ask_unlogged(self, request: str, body: Mapping[str, Any]) -> Reply:
+        """Ask without keeping the answer; only its cost goes to the journal. Raises as `ask`."""
+        replies: list[Reply] = []
+
+        def entry(reply: Reply) -> dict[str, Any]:
+            replies.append(reply)
+            return {"freed": request, "dollars": "0"}
+
+        await self.ask(request, body, entry)
+        return replies[0]
+
     def stop(self) -> None:
         """Send nothing more; what is in flight may still come home."""
         self._stopped.set()
 
     def redacted(self, text: str) -> str:
         """The text without the key, should a server have repeated it."""
-        return redacted(text, self.client.api_key)
+        return redacted(text, self.api.api_key)
 
     async def _once(
         self, request: str, body: Mapping[str, Any], entry: Callable[[Reply], dict[str, Any]]
     ) -> None:
-        prompt, answer = self._bound(body), self._knobs.max_tokens
-        worst = self._knobs.prices.worst(prompt, answer)
+        prompt, answer = self._bound(body), self._config.max_tokens
+        worst = self._config.prices.worst(prompt, answer)
         await self._sleep(self._pace.delay(prompt + answer, time.monotonic()))
         await self._reserve(request, worst)
         try:
@@ -233,7 +244,7 @@ class Asker:
             self._settled.set()
         if reply.usage is not None:
             self._pace.give_back(prompt + answer - reply.usage.prompt - reply.usage.answer)
-        self._history.record(entry(reply) | bill(reply, worst, self._knobs.prices))
+        self._history.record(entry(reply) | bill(reply, worst, self._config.prices))
         self._check_bill(reply, worst)
 
     async def _reserve(self, request: str, worst: Decimal) -> None:
@@ -256,20 +267,20 @@ class Asker:
     def _check_bill(self, reply: Reply, worst: Decimal) -> None:
         if reply.usage is None or not self._history.ledger.limited:
             return
-        cost = self._knobs.prices.cost(reply.usage)
+        cost = self._config.prices.cost(reply.usage)
         if cost > worst:
             raise ServerError(
                 f"the language-model server at {self.endpoint.base_url} charged ${cost} for a "
                 f"request that can cost ${worst} at most: it does not keep to "
-                f"max_completion_tokens={self._knobs.max_tokens}, so no budget can be kept"
+                f"max_completion_tokens={self._config.max_tokens}, so no budget can be kept"
             )
 
     async def _send(self, request: str, body: Mapping[str, Any]) -> Reply:
         try:
-            async with asyncio.timeout(self._knobs.timeout_s):
+            async with asyncio.timeout(self._config.timeout_s):
                 content = await self._post(request, body)
         except (TimeoutError, openai.APITimeoutError) as error:
-            said = f"no answer within {self._knobs.timeout_s:g} s"
+            said = f"no answer within {self._config.timeout_s:g} s"
             raise _Trouble(said, billed=True) from error
         except openai.APIStatusError as error:
             return self._refused(error)
@@ -288,7 +299,7 @@ class Asker:
     async def _post(self, request: str, body: Mapping[str, Any]) -> bytes | None:
         """The body of the answer; None where it is too large to be one."""
         fields = {name: value for name, value in body.items() if name != "messages"}
-        async with self.client.chat.completions.with_streaming_response.create(
+        async with self.api.chat.completions.with_streaming_response.create(
             model=self.endpoint.model,
             messages=body["messages"],
             extra_body=fields | {"seed": seed_of(request)},
@@ -336,7 +347,7 @@ class Asker:
 
     def _count_failure(self, said: str) -> None:
         self._failures_in_a_row += 1
-        limit = max(_ANSWERLESS_IN_A_ROW, 2 * self._knobs.concurrency)
+        limit = max(_ANSWERLESS_IN_A_ROW, 2 * self._config.concurrency)
         if self._failures_in_a_row >= limit:
             raise ServerError(
                 f"the language-model server at {self.endpoint.base_url} answered none of the last "

@@ -7,36 +7,36 @@ from typing import Any, Self
 
 import openai
 
-from data_gen.asking.asker import Asker
-from data_gen.asking.budget import prompt_bound
-from data_gen.asking.history import History
-from data_gen.asking.keys import NO_KEY, api_key
-from data_gen.asking.server import Endpoint, serving
-from data_gen.asking.terms import Terms
+from inference.endpoints.budget import prompt_bound
+from inference.endpoints.client import ChatClient
+from inference.endpoints.config import EndpointConfig
+from inference.endpoints.history import History
+from inference.endpoints.keys import NO_KEY, api_key
+from inference.endpoints.server import Endpoint, serving
 
 
-class Line:
-    """A line to the endpoint, opened when somebody first wants to talk.
+class EndpointSession:
+    """A session with the endpoint, opened when somebody first wants to talk.
 
     A run that finds everything in its journal starts no server and needs no key.
 
     Args:
-        knobs: Whom to reach.
+        config: Whom to reach.
         history: Where what is said is written down.
         bound: The most tokens that the prompt of a request's body can have.
     """
 
     def __init__(
         self,
-        knobs: Terms,
+        config: EndpointConfig,
         history: History,
         bound: Callable[[Mapping[str, Any]], int] = prompt_bound,
     ) -> None:
-        self._knobs = knobs
+        self._config = config
         self._bound = bound
         self._history = history
         self._stack = AsyncExitStack()
-        self._asker: Asker | None = None
+        self._client: ChatClient | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -49,24 +49,24 @@ class Line:
     ) -> None:
         await self._stack.aclose()
 
-    def asker(self) -> Asker:
-        """Return who asks the endpoint."""
-        if self._asker is None:
-            endpoint, client = self._stack.enter_context(_connected(self._knobs))
-            self._stack.push_async_callback(client.close)
-            self._asker = Asker(client, endpoint, self._knobs, self._history, self._bound)
-        return self._asker
+    def client(self) -> ChatClient:
+        """Return the client that asks the endpoint."""
+        if self._client is None:
+            endpoint, api = self._stack.enter_context(_connected(self._config))
+            self._stack.push_async_callback(api.close)
+            self._client = ChatClient(api, endpoint, self._config, self._history, self._bound)
+        return self._client
 
 
 @contextmanager
-def _connected(knobs: Terms) -> Iterator[tuple[Endpoint, openai.AsyncOpenAI]]:
-    if knobs.base_url is not None:
-        endpoint = Endpoint(base_url=knobs.base_url, model=knobs.model)
-        key = api_key(knobs.key_env)
-        yield endpoint, new_client(knobs.base_url, key, timeout_s=knobs.timeout_s)
+def _connected(config: EndpointConfig) -> Iterator[tuple[Endpoint, openai.AsyncOpenAI]]:
+    if config.base_url is not None:
+        endpoint = Endpoint(base_url=config.base_url, model=config.model)
+        key = api_key(config.key_env)
+        yield endpoint, new_client(config.base_url, key, timeout_s=config.timeout_s)
         return
-    with serving(knobs.model) as endpoint:
-        client = new_client(endpoint.base_url, NO_KEY, timeout_s=knobs.timeout_s, ours=True)
+    with serving(config.model) as endpoint:
+        client = new_client(endpoint.base_url, NO_KEY, timeout_s=config.timeout_s, ours=True)
         yield endpoint, client
 
 

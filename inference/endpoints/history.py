@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
-from data_gen.asking.budget import Ledger
-from data_gen.asking.journal import Journal, SharedJournal
-from data_gen.asking.terms import Form
+from inference.endpoints.budget import Ledger
+from inference.endpoints.config import ResponseFormat
+from inference.endpoints.journal import Journal, SharedJournal
 
 
 class History:
@@ -40,7 +40,7 @@ class History:
         self._journal = journal
         self._answers: dict[str, tuple[int, Mapping[str, Any]]] = {}
         self._marks: dict[tuple[str, int], int] = {}
-        self._forms: dict[str, Form] = {}
+        self._forms: dict[str, ResponseFormat] = {}
         self._length = 0
         for entry in journal.entries():
             self._apply(entry)
@@ -84,7 +84,7 @@ class History:
             self.record({"round": number, "plan": plan})
         return self._marks[plan, number]
 
-    def form(self, endpoint: str) -> Form | None:
+    def form(self, endpoint: str) -> ResponseFormat | None:
         """How answers of an endpoint are written down, where that has been found out."""
         return self._forms.get(endpoint)
 

@@ -14,8 +14,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from data_gen.asking.server import ServerError, serving
 from data_gen.instructions.prompts import messages
+from inference.endpoints.server import ServerError, serving
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 TEMPLATE = (
@@ -69,7 +69,7 @@ def ask(client: openai.OpenAI, model: str, seed: int) -> str | None:
 def test_it_answers_reproducibly_and_ends_with_its_parent(llama: Path) -> None:
     program = (
         "import sys, json, time\n"
-        "from data_gen.asking.server import serving\n"
+        "from inference.endpoints.server import serving\n"
         "with serving(sys.argv[1]) as endpoint:\n"
         "    print(json.dumps([endpoint.base_url, endpoint.model]), flush=True)\n"
         "    time.sleep(600)\n"
@@ -101,7 +101,7 @@ def test_it_answers_reproducibly_and_ends_with_its_parent(llama: Path) -> None:
 
 
 def test_it_ends_with_a_parent_that_is_killed_before_it_is_up(llama: Path) -> None:
-    command = [sys.executable, "-m", "data_gen.asking.server", str(llama)]
+    command = [sys.executable, "-m", "inference.endpoints.server", str(llama)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         for pipe in (child.stdin, child.stdout):
             assert pipe is not None

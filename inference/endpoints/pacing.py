@@ -1,6 +1,6 @@
 """When the next request may go: limits a minute, what a server asks for, and how long to back off.
 
-Plain arithmetic on the seconds of one clock; ``asking`` does the waiting.
+Plain arithmetic on the seconds of one clock; `ChatClient` does the waiting.
 """
 
 import email.utils

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_gen.asking.journal import Journal
+from inference.endpoints.journal import Journal
 
 
 def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path) -> None:
