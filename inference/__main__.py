@@ -4,13 +4,14 @@ import sys
 from collections.abc import Sequence
 
 from inference.attention import LostHook
-from inference.command_line import USAGE_ERROR, Commands, chosen, flattened, run, spelled_out
+from inference.command_line import Commands, chosen, flattened, run, spelled_out
 from inference.commands.caption import caption
 from inference.commands.convert import convert
 from inference.commands.edit import EDITORS, edit
 from inference.commands.grid import grid
 from inference.commands.invert import INVERSIONS, invert
 from inference.editors.prompt_to_prompt import PromptToPrompt
+from inference.recipe_parser import USAGE_ERROR
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,19 +4,20 @@ A command is a function; jsonargparse turns its signature into options and reads
 """
 
 import inspect
-import json
-import re
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn, get_origin
+from typing import Any, get_origin
 
 import docstring_parser
 import yaml
-from jsonargparse import ArgumentParser, auto_cli
+from jsonargparse import auto_cli
 
-USAGE_ERROR = 2
+from inference.outside import MAX_YAML_BYTES, parse_yaml, read_text
+from inference.recipe_parser import RecipeParser
+
 ERROR = 1
 
 Commands = Mapping[str, Callable[..., None]]
@@ -49,7 +50,7 @@ def run(
             dict(commands),
             args=_join_lists(commands, line),
             as_positional=False,
-            parser_class=_Parser,
+            parser_class=RecipeParser,
             prog=prog,
         )
     except expected as error:
@@ -117,8 +118,8 @@ def chosen(line: Sequence[str], option: str, names: Mapping[str, object]) -> str
 def _named_in(recipe: str, option: str) -> str | None:
     """The name that a YAML file gives for an option; what is wrong with it jsonargparse says."""
     try:
-        content = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        content = parse_yaml(read_text(Path(recipe), max_bytes=MAX_YAML_BYTES), recipe)
+    except (OSError, ValueError):
         return None
     name = content.get(option) if isinstance(content, dict) else None
     return name if isinstance(name, str) else None
@@ -155,12 +156,6 @@ def _parameters(of: Callable[..., Any]) -> list[inspect.Parameter]:
     return found
 
 
-class _Parser(ArgumentParser):
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        sys.stderr.write(f"error: {one_sentence(message)}\n")
-        sys.exit(USAGE_ERROR)
-
-
 def _join_lists(commands: Commands, line: list[str]) -> list[str]:
     """`--images a b` to `--images '["a", "b"]'` for the options of the named command."""
     if not line or line[0] not in commands:
@@ -179,17 +174,10 @@ def _join_lists(commands: Commands, line: list[str]) -> list[str]:
             values.append(rest.pop(0))
         is_literal = len(values) == 1 and values[0].startswith("[")
         if values:
-            joined.append(values[0] if is_literal else json.dumps(values))
+            joined.append(values[0] if is_literal else _yaml_list(values))
     return joined
 
 
-def one_sentence(message: str) -> str:
-    """One sentence for jsonargparse's messages, which run over several lines."""
-    option = re.search(r'Parser key "(.+?)"', message)
-    given = re.search(r"(?:Given|Got) value: (.*)", message)
-    kinds = re.findall(r"Expected an? (?:<class '(.+?)'>|(?:typing\.)?(.+?)\. Got)", message)
-    if option and given and kinds:
-        names = ["null" if a == "NoneType" else a or b for a, b in kinds]
-        return f"{option[1]} is {given[1]!r}; expected {' or '.join(names)}"
-    lines = [line.strip(" -") for line in message.splitlines()]
-    return " ".join(line for line in lines if line)
+def _yaml_list(values: Sequence[str]) -> str:
+    """Texts as a list in one line; JSON's escapes of emoji are none in YAML."""
+    return str(yaml.safe_dump(values, default_flow_style=True, default_style='"', width=math.inf))

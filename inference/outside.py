@@ -1,4 +1,4 @@
-"""Read text and JSON that others wrote: sized, decoded and parsed, with errors that name the file.
+"""Read text, JSON and YAML of others: sized, decoded and parsed, with errors that name the file.
 
 The one door for them. Whatever is wrong with a file or a line, from a pipe in its place to JSON
 that is nested 100,000 deep, is a `ValueError` in one sentence. What the fields mean is for the
@@ -8,10 +8,18 @@ reader of each format to check.
 import codecs
 import json
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
+
+import yaml
 
 MAX_BYTES: Final = 256 * 2**20
 """Files of text that are larger are not read: no configuration, list or table of ours is."""
+
+MAX_YAML_BYTES: Final = 2**20
+"""Recipes that are larger are not read."""
+
+MAX_YAML_VALUES: Final = 100_000
+"""What a recipe may hold once its aliases are written out."""
 
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -88,6 +96,69 @@ def parse_object(content: str | bytes, name: str) -> dict[str, Any]:
 def read_object(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """The object that a JSON file holds; errors as `read_text` and `parse_object`."""
     return parse_object(read_text(path, max_bytes=max_bytes), str(path))
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """A value of YAML in which no key stands twice; aliases are counted as if written out.
+
+    Raises:
+        ValueError: It is not YAML, has a key twice, holds itself, or is too deep or too large.
+    """
+    try:
+        loader = _YamlLoader(text)
+        if (node := loader.get_single_node()) is None:
+            return None
+        _count_values(node, name, {})
+        return loader.construct_document(node)
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deep") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+
+
+class _YamlLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """Takes dates for text, as jsonargparse does; the recursion of libyaml's has no limit."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _count_values(node: yaml.Node, name: str, counts: dict[int, int | None]) -> int:
+    """How many values a node holds, those behind aliases as often as they are named."""
+    if id(node) in counts:
+        if (known := counts[id(node)]) is None:
+            raise ValueError(f"{name}, line {_line(node)}: a value refers to itself")
+        return known
+    counts[id(node)] = None
+    found = 1
+    if isinstance(node, yaml.MappingNode):
+        _require_single_keys(node, name)
+        found += sum(_count_values(value, name, counts) for _, value in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        found += sum(_count_values(value, name, counts) for value in node.value)
+    if found > MAX_YAML_VALUES:
+        raise ValueError(f"{name} holds more than {MAX_YAML_VALUES:,} values")
+    counts[id(node)] = found
+    return found
+
+
+def _require_single_keys(mapping: yaml.MappingNode, name: str) -> None:
+    lines: dict[str, int] = {}
+    for key, _ in mapping.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise ValueError(f"{name}, line {_line(key)}: a key is a {key.id}; expected text")  # noqa: TRY004
+        if key.value in lines:
+            raise ValueError(
+                f"{name}, line {_line(key)}: the key {key.value!r} stands already in line "
+                f"{lines[key.value]}"
+            )
+        lines[key.value] = _line(key)
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
 
 
 def _finite(text: str) -> float:

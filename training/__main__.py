@@ -13,7 +13,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import diffusers
 import pytorch_lightning as pl
@@ -26,8 +26,9 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from data_gen.runs.receipts import Unfinished
 from data_gen.runs.workers import WorkerError
-from inference.command_line import ERROR, USAGE_ERROR, one_sentence, run
+from inference.command_line import ERROR, run
 from inference.memory import keep_memory
+from inference.recipe_parser import RecipeParser
 from training import identity
 from training.data.data_module import PairData
 from training.latents import latents
@@ -47,10 +48,8 @@ _KNOWN_WARNINGS = (
 )
 
 
-class _Parser(LightningArgumentParser):
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        sys.stderr.write(f"error: {one_sentence(message)}\n")
-        sys.exit(USAGE_ERROR)
+class _Parser(RecipeParser, LightningArgumentParser):
+    """Lightning's parser, guarded."""
 
 
 class AlreadyDone(Exception):

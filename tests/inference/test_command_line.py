@@ -38,6 +38,12 @@ def test_a_list_may_be_several_values() -> None:
     assert seen == [(["a.png", "b.png"], "red", None, 4)]
 
 
+def test_any_character_stays_in_a_list() -> None:
+    names = ["happy😀.png", "a\u2028b.png", "x\x07.png", 'it"s.png', "1e3", "a, b]"]
+    assert call("paint", "--images", *names) == 0
+    assert seen == [(names, "red", None, 3)]
+
+
 def test_a_recipe_is_read_and_overridden(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("images: [a.png]\ncolour: tan\n")

@@ -1,9 +1,10 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from inference.outside import parse_json, parse_object, read_object, read_text
+from inference.outside import parse_json, parse_object, parse_yaml, read_object, read_text
 
 WRITTEN = '{"caption": "a cät"}'
 
@@ -53,3 +54,28 @@ def test_numbers_are_finite(number: str) -> None:
 def test_an_object_is_expected(text: str, kind: str) -> None:
     with pytest.raises(ValueError, match=f"it holds a {kind}; expected an object"):
         parse_object(text, "it")
+
+
+def test_yaml_is_a_value_whose_keys_stand_once() -> None:
+    assert parse_yaml("a: {b: [1, x], when: 2001-99-99}", "it") == {
+        "a": {"b": [1, "x"], "when": "2001-99-99"}
+    }
+    assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}", "it")["b"] == {"x": 1, "y": 2}
+    assert parse_yaml("", "it") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: 1\nb:\n  c: 1\n  c: 2", "it, line 4: the key 'c' stands already in line 3"),
+        ("? [a]\n: 1", "it, line 1: a key is a sequence; expected text"),
+        ("a: &a {b: *a}", "it, line 1: a value refers to itself"),
+        ("[" * 5000, "it is nested too deep"),
+        ("a: {", "it is not YAML: "),
+        ("a: !!python/object/apply:os.getcwd []", "it is not YAML: could not determine"),
+        ("a: 1\n---\nb: 2", "it is not YAML: expected a single document"),
+    ],
+)
+def test_other_yaml_is_told(text: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        parse_yaml(text, "it")
