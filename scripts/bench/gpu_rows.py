@@ -165,11 +165,9 @@ def run(case: Case, machine: Machine) -> Row:
             bound=found.bound,
             note=found.note,
         )
-    except KeyboardInterrupt:
-        raise
     except NotRun as error:
         row = Row(name=case.name, status="not run", note=str(error))
-    except BaseException as error:  # a command's SystemExit is no end of the bench either
+    except Exception as error:  # one row's fault is no reason to lose the others
         if name := missing_package(error):
             row = Row(name=case.name, status="not run", note=f"no {name}")
         else:

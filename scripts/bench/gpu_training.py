@@ -30,6 +30,7 @@ from training.data.samples import Batch
 from training.lora import Lora
 from training.module import EditorTraining
 from training.optimizer import OptimizerKnobs
+from training.running.stopping import TERMINATED
 from training.speed import Speed
 
 
@@ -212,6 +213,18 @@ class Run:
 
     def __call__(self) -> dict[str, Tensor]:
         """Carry it out, or go on with it; the weights and averages of its last checkpoint."""
+        try:
+            self.carry_out()
+        except SystemExit as error:
+            if error.code == TERMINATED:
+                raise
+            raise RuntimeError(f"fit exited with {error.code}") from error.__cause__
+        saved = torch.load(self.output / "last.ckpt", weights_only=True, map_location="cpu")
+        weights: dict[str, Tensor] = saved["state_dict"]
+        return weights
+
+    def carry_out(self) -> None:
+        """Call the command."""
         sets = json.dumps([{"path": str(self.pairs), "layout": "jsonl"}])
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
         main(
@@ -231,9 +244,6 @@ class Run:
                 *self.more,
             ]
         )
-        saved = torch.load(self.output / "last.ckpt", weights_only=True, map_location="cpu")
-        weights: dict[str, Tensor] = saved["state_dict"]
-        return weights
 
     def killed_at(self, call: int) -> None:
         """Begin it, and let it die in the middle of a step, counted from 1."""
