@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from inference.files import move_durably, own_suffix
+from inference.outside import read_records
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def read_lines(path: Path, parse: Callable[[str], T], *, stage: str) -> list[T]:
-    """Read the records that a stage left, one JSON object a line.
+    """Read the records that a stage left: one JSON object a line, or an array of them.
 
     Args:
         path: The file.
@@ -51,14 +52,14 @@ def read_lines(path: Path, parse: Callable[[str], T], *, stage: str) -> list[T]:
         FileNotFoundError: The stage has not run yet.
         ValueError: The file is empty, or a line is no record.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path} is not there: run the {stage} stage first")
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for place, text in read_records(path):
         try:
-            records.append(parse(line))
+            records.append(parse(text))
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
+            raise ValueError(f"{path}, {place}: {error}") from error
     if not records:
         raise ValueError(f"{path} is empty: run the {stage} stage again")
     return records

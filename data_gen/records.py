@@ -8,12 +8,12 @@ be a function of an id. Nothing here reads or writes files (see ``shards``).
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.content_id import content_id
+from inference.outside import parse_object
 
 ImageArray = NDArray[np.uint8]
 """One image: (H, W, 3), RGB, 0..255."""
@@ -244,13 +244,10 @@ def _check_id(found: str, expected: str) -> None:
 
 
 def _strings(line: str, what: str, expected: set[str]) -> dict[str, str]:
-    try:
-        fields: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"a {what} must be one JSON object a line, got {line[:80]!r}") from error
-    if not isinstance(fields, Mapping) or set(fields) != expected:
+    fields = parse_object(line, f"a {what}")
+    if set(fields) != expected:
         raise ValueError(f"a {what} has the fields {sorted(expected)}, got {line[:80]!r}")
     wrong = sorted(name for name, value in fields.items() if not isinstance(value, str))
     if wrong:
         raise ValueError(f"the fields {wrong} of a {what} must be strings, got {line[:80]!r}")
-    return dict(fields)
+    return fields

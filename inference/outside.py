@@ -7,6 +7,8 @@ reader of each format to check.
 
 import codecs
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Final, NoReturn
 
@@ -21,6 +23,12 @@ MAX_YAML_BYTES: Final = 2**20
 MAX_YAML_VALUES: Final = 100_000
 """What a recipe may hold once its aliases are written out."""
 
+MAX_RECORDS_BYTES: Final = 16 * 2**30
+"""Files of records, an object a line, that are larger are not read: they are held in memory."""
+
+_LINE_END: Final = re.compile("\r\n|\n|\r")
+_NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
+"""What `surrogateescape` makes of bytes that are no UTF-8; text that is holds none of it."""
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
@@ -54,16 +62,58 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
     return path.read_bytes()
 
 
-def decode(content: bytes, name: str) -> str:
+def decode(content: bytes, name: str, errors: str = "strict") -> str:
     """Bytes as text, as `read_text` takes them; `ValueError` names them by `name`."""
-    mark, encoding = next((m for m in _MARKS if content.startswith(m[0])), (b"", "utf-8"))
+    mark, encoding = text_mark(content)
     try:
-        return content[len(mark) :].decode(encoding)
+        return content[len(mark) :].decode(encoding, errors)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{name} is not {encoding.upper()} text: byte {error.start + len(mark)} is "
             f"0x{error.object[error.start]:02x}"
         ) from error
+
+
+def text_mark(start: bytes) -> tuple[bytes, str]:
+    """The byte order mark that a text begins with, empty for none, and the text's encoding."""
+    return next((m for m in _MARKS if start.startswith(m[0])), (b"", "utf-8"))
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, which end with a line feed, a carriage return, or the two together.
+
+    `str.splitlines` also ends them at form feeds and U+2028, which JSON and captions may hold.
+    """
+    lines = _LINE_END.split(text)
+    return lines if lines[-1] else lines[:-1]
+
+
+def read_records(path: Path, *, max_bytes: int = MAX_RECORDS_BYTES) -> Iterator[tuple[str, str]]:
+    """The JSON texts of a file of JSON lines, or of one JSON array, whatever its name ends in.
+
+    Empty lines are left out. Of a line that is not UTF-8, `parse_json` says so, so that a reader
+    can pass over one line and read the next.
+
+    Yields:
+        The place of each, ``line 3`` or ``item 3``, and its text.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: As `read_text`; or the file begins as an array and is none.
+    """
+    yield from split_records(read_bytes(path, max_bytes=max_bytes), str(path))
+
+
+def split_records(content: bytes, name: str) -> Iterator[tuple[str, str]]:
+    """The same of a file's bytes; errors name it by `name`."""
+    text = decode(content, name, "surrogateescape")
+    if text.lstrip(" \t\r\n").startswith("["):
+        for number, item in enumerate(parse_json(text, name), start=1):
+            yield f"item {number}", json.dumps(item)
+        return
+    for number, line in enumerate(split_lines(text), start=1):
+        if line.strip():
+            yield f"line {number}", line
 
 
 def parse_json(content: str | bytes, name: str) -> Any:
@@ -77,6 +127,9 @@ def parse_json(content: str | bytes, name: str) -> Any:
         ValueError: It is not JSON, nested too deep, or holds a number that is not finite.
     """
     text = decode(content, name) if isinstance(content, bytes) else content
+    if wrong := _NOT_UTF8.search(text):
+        byte = ord(wrong[0]) - 0xDC00
+        raise ValueError(f"{name} is not UTF-8 text: character {wrong.start()} is 0x{byte:02x}")
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:

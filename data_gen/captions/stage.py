@@ -70,8 +70,8 @@ class CaptionKnobs:
     """Where captions come from: a file, a Hugging Face data set, or else the shapes world.
 
     Attributes:
-        file: One caption a line (.txt), or rows with a column of captions (.jsonl, .ndjson, .csv,
-            .tsv, .parquet); all but parquet may be compressed (.gz). A pattern such as
+        file: One caption a line (.txt), or rows with a column of captions (.jsonl, .ndjson,
+            .json, .csv, .tsv, .parquet); all but parquet may be compressed (.gz). A pattern such as
             ``captions/*.parquet`` takes every file that matches.
         dataset: A Hugging Face data set.
         column: The column of the captions; ``sentences.raw`` is a field of the objects in one. Of a

@@ -8,7 +8,6 @@ reason to count. ``imports`` makes a data set of it.
 """
 
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow as pa
 
 from data_gen.records import Scores
 from data_gen.shards.members import HEAD, MAX_MEMBER_BYTES, TAIL
+from inference.outside import parse_object, read_records
 
 TEXTS: Final = ("instruction", "caption", "edited_caption", "edit_type", "inverse_instruction")
 
@@ -188,7 +188,7 @@ def _found_below(root: Path, name: str) -> Path:
 
 
 class JsonLines:
-    """A file of JSON objects, one a line, that name pictures in folders below it.
+    """A file of JSON objects, one a line or in an array, that name pictures in folders below it.
 
     Args:
         path: The file; the paths of pictures are relative to its folder.
@@ -203,10 +203,7 @@ class JsonLines:
         self.root = path.parent
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
-        lines = path.read_bytes().split(b"\n")
-        self._rows = [
-            (number, _object(line)) for number, line in enumerate(lines, 1) if line.strip()
-        ]
+        self._rows = [(place, _object(text)) for place, text in read_records(path)]
         found = {name for _, row in self._rows if row is not None for name in row}
         self._columns = columns.resolved(found, str(path))
 
@@ -214,14 +211,14 @@ class JsonLines:
         return len(self._rows)
 
     def where(self, position: int) -> str:
-        """The number of a line."""
-        return f"line {self._rows[position][0]}"
+        """The number of a line, or of an item of an array."""
+        return self._rows[position][0]
 
     def key(self, position: int) -> str:
         """Two pictures and an instruction."""
-        number, row = self._rows[position]
+        place, row = self._rows[position]
         names = ("source", "edited", "instruction")
-        return repr([row.get(self._columns[ours]) for ours in names] if row else number)
+        return repr([row.get(self._columns[ours]) for ours in names] if row else place)
 
     def said(self, position: int) -> Said:
         """Read a line."""
@@ -252,12 +249,11 @@ class JsonLines:
         return []
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
+def _object(text: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
+        return parse_object(text, "a line")
+    except ValueError:
         return None
-    return found if isinstance(found, dict) else None
 
 
 class Table:

@@ -13,6 +13,12 @@ from typing import Any, Final
 
 from data_gen.imports.layouts import Ends, Refused, Said, ends_below, read_below
 from data_gen.records import Scores
+from inference.outside import (
+    MAX_RECORDS_BYTES,
+    parse_json,
+    read_text,
+    split_records,
+)
 
 _SCORES: Final = {
     "image_image": "clip_sim_image",
@@ -107,8 +113,8 @@ class SeedsFolder:
         prompt = _parsed(read_below(self.root, f"{name}/prompt.json"), "prompt.json")
         if not (self.root / name / "metadata.jsonl").is_file():
             return prompt, {}
-        lines = read_below(self.root, f"{name}/metadata.jsonl").splitlines()
-        parsed = [_parsed(line, "metadata.jsonl") for line in lines if line.strip()]
+        content = read_below(self.root, f"{name}/metadata.jsonl")
+        parsed = [_parsed(line, "metadata.jsonl") for line in _records(content)]
         return prompt, {line["seed"]: line for line in parsed if isinstance(line.get("seed"), int)}
 
 
@@ -116,21 +122,30 @@ def _listed(path: Path) -> Iterator[tuple[Any, Any]]:
     """The pairs of ``seeds.json``: (folder, seed)."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}, which prepare_dataset.py of that code writes")
-    try:
-        found = list(json.loads(path.read_bytes()))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} holds no list: expected [[folder, [seed, ...]], ...]") from error
+    found = parse_json(read_text(path, max_bytes=MAX_RECORDS_BYTES), str(path))
+    if not isinstance(found, list):
+        raise ValueError(f"{path} holds no list: expected [[folder, [seed, ...]], ...]")  # noqa: TRY004
     for entry in found:
         name, seeds = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
         for seed in seeds if isinstance(seeds, list) else [None]:
             yield name, seed
 
 
-def _parsed(content: bytes, name: str) -> dict[str, Any]:
+def _records(content: bytes) -> list[str]:
     try:
-        return dict(json.loads(content))
-    except (ValueError, TypeError, RecursionError) as error:
+        return [text for _, text in split_records(content, "metadata.jsonl")]
+    except ValueError as error:
+        raise Refused("its metadata.jsonl is damaged") from error
+
+
+def _parsed(content: bytes | str, name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(content)  # numbers that are not finite are refused seed by seed
+    except (ValueError, RecursionError) as error:
         raise Refused(f"its {name} is damaged") from error
+    if not isinstance(found, dict):
+        raise Refused(f"its {name} is damaged")
+    return found
 
 
 def _text(prompt: Mapping[str, Any], key: str) -> str:

@@ -1,10 +1,9 @@
 """Edits that people wrote: few-shot examples for a language model, or what it is fine-tuned on.
 
-A file has one JSON object a line. The fields may have this project's names, or those of
-InstructPix2Pix's 700 triplets (``input``, ``edit``, ``output``).
+A file has one JSON object a line, or is an array of them. The fields may have this project's names,
+or those of InstructPix2Pix's 700 triplets (``input``, ``edit``, ``output``).
 """
 
-import json
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.content_id import content_id
+from inference.outside import parse_object, read_records
 
 _NAMES = {
     "caption": ("caption", "input"),
@@ -50,24 +50,22 @@ def read_examples(path: Path) -> list[Example]:
         ValueError: A line is no JSON object, lacks a field, has a text that is none or names one
             field twice, or the file is empty. Other fields, such as a URL, are left alone.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no file of examples at {path}")
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
+    for place, text in read_records(path):
+        where = f"{path}, {place}"
+        fields = parse_object(text, where)
         try:
-            found.append(_example(json.loads(line)))
+            found.append(_example(fields))
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
+            raise ValueError(f"{where}: {error}") from error
     if not found:
         raise ValueError(f"{path} is empty: expected one JSON object a line")
     return found
 
 
-def _example(fields: Any) -> Example:
-    if not isinstance(fields, Mapping):
-        raise ValueError(f"expected a JSON object, got {str(fields)[:80]!r}")  # noqa: TRY004
+def _example(fields: Mapping[str, Any]) -> Example:
     texts: dict[str, str] = {}
     for name, spellings in _NAMES.items():
         given = [spelling for spelling in spellings if fields.get(spelling) is not None]

@@ -21,6 +21,7 @@ from data_gen.records import ImagePair
 from data_gen.shards.cache import Cache
 from inference.backbone import Backbone
 from inference.files import folder_digest
+from inference.outside import read_text, split_lines
 from training.data import order
 from training.data.assembly import Faulty, Plan, assemble
 from training.data.framing import Framing
@@ -259,7 +260,7 @@ class PairData(pl.LightningDataModule):
         path = Path(trainer.default_root_dir) / PASSED_OVER_FILE
         if not trainer.is_global_zero or not path.is_file():
             return
-        pairs = sorted({json.loads(line)["pair"] for line in path.read_text().splitlines()})
+        pairs = sorted({json.loads(line)["pair"] for line in split_lines(read_text(path))})
         print(f"{len(pairs):,} damaged pairs were passed over, see {path}:")
         for pair in pairs[:SHOWN]:
             print(f"  {pair}")

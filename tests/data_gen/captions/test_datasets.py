@@ -124,3 +124,9 @@ def test_a_hub_out_of_reach_is_one_sentence(
     assert __main__.main(line) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: the data set emend/no-such-set cannot be read: ")
+
+
+def test_tables_of_text_are_left_to_the_reader_that_counts_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "c.tsv").write_text('caption\turl\n"a cat\t1\na dog\t2\na "cow"\t3\n')
+    with pytest.raises(ValueError, match=r"CSV or TSV files, .* captions\.file"):
+        open_dataset(DatasetKnobs(name=str(tmp_path)), None)

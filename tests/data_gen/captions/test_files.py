@@ -9,9 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_gen import __main__
-from data_gen.captions.files import MAX_LINE, open_files
+from data_gen.captions.files import MAX_LINE, csv_rows, open_files, tsv_rows
 from data_gen.captions.sources import Found
 
 
@@ -52,7 +54,7 @@ def test_broken_json_lines_are_counted_and_the_rest_goes_on(tmp_path: Path) -> N
         "not UTF-8 text": 1,
         "without the column": 1,
         "not text": 4,
-        f"a line of more than {MAX_LINE:,} bytes": 1,
+        f"a line of more than {MAX_LINE:,} characters": 1,
     }
     assert found_in(path)[-1].where == f"{path}, line 14"
 
@@ -91,18 +93,19 @@ def test_broken_rows_of_csv_are_counted_and_the_rest_goes_on(tmp_path: Path) -> 
         b"13,a hen",
     ]
     path.write_bytes(b"\r\n".join(rows))
-    assert texts_in(path) == [
+    assert [text for text in texts_in(path) if text] == [
         "a cat",
         "over\ntwo lines",
         'a "quoted" cat',
         "a c\x00at",
         "the fault is elsewhere",
         "a dog",
+        "a hen",
     ]
     faults = faults_in(path)
     assert faults["more or fewer fields than the header"] == 2
     assert faults["not UTF-8 text"] == 1
-    assert faults[f"a line of more than {MAX_LINE:,} bytes"] == 1
+    assert faults[f"a line of more than {MAX_LINE:,} characters"] == 1
     assert sum(number for fault, number in faults.items() if "not a row of CSV" in fault) == 3
 
 
@@ -177,9 +180,9 @@ def test_a_wrong_column_of_parquet_is_an_error(tmp_path: Path, column: str, said
 @pytest.mark.parametrize(
     ("name", "content", "column", "said"),
     [
-        ("c.xlsx", "", None, "end in .txt, .jsonl, .ndjson, .csv, .tsv, .txt.gz, .jsonl.gz"),
+        ("c.xlsx", "", None, "end in .txt, .json, .jsonl, .ndjson, .csv, .tsv, .txt.gz, .json.gz"),
         ("c", "", None, "end in .txt"),
-        ("c.json.gz", "", None, "end in .txt"),
+        ("c.xml.gz", "", None, "end in .txt"),
         ("c.txt", "a cat", "text", "is plain text and has no column 'text'"),
         (
             "c.jsonl",
@@ -192,6 +195,9 @@ def test_a_wrong_column_of_parquet_is_an_error(tmp_path: Path, column: str, said
         ("c.jsonl", "no\nJSON", None, "no captions in .*: 2 x not one JSON object"),
         ("c.csv", "a,caption\n1\n2\n", None, "no captions in .*: 2 x more or fewer fields"),
         ("c.csv", "a,b\n1,2\n", "caption", "has no column 'caption'; its columns are 'a', 'b'"),
+        ("c.csv", 'caption,"url\n1,2\n', None, "line 1, which is its header, is not a row of CSV"),
+        ("c.csv", "text,text\n1,2\n", "text", "has several columns called 'text'"),
+        ("c.json", '[{"text": "a"}', None, "c.json is not JSON"),
         ("c.csv", "", None, "no captions in .*: it has no rows"),
         ("c.csv", "x" * (MAX_LINE + 9), None, "no captions in .*: 1 x a line of more than"),
         ("c.parquet", "no parquet", None, "c.parquet cannot be read"),
@@ -247,7 +253,7 @@ def test_a_line_that_unpacks_to_much_more_is_skipped_without_holding_it(tmp_path
         file.write(b"\na cat\n")
     assert path.stat().st_size < 1 << 20
     tracemalloc.start()
-    assert texts_in(path) == ["a cat\n"]
+    assert texts_in(path) == ["a cat"]
     assert tracemalloc.get_traced_memory()[1] < 8 << 20
     tracemalloc.stop()
 
@@ -263,3 +269,66 @@ def test_progress_ends_at_the_total(tmp_path: Path) -> None:
         assert source.total == (tmp_path / name).stat().st_size
         assert sum(steps) == pytest.approx(source.total, rel=0.01)
         assert len(steps) > 1
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.tsv"])
+def test_a_stray_quote_costs_its_own_row_at_most(tmp_path: Path, name: str) -> None:
+    between = "," if name == "c.csv" else "\t"
+    rows = [
+        f"{chr(34) if n in (2, 10) else ''}caption {n}{between}http://{n}" for n in range(1, 21)
+    ]
+    path = tmp_path / name
+    path.write_text("\n".join([f"caption{between}url", *rows, ""]))
+    lost = {2, 10} if name == "c.csv" else set()
+    expected = [row.split(between)[0] for n, row in enumerate(rows, 1) if n not in lost]
+    assert texts_in(path) == expected
+    assert faults_in(path).total() == len(lost)
+
+
+@given(st.lists(st.text('a,"\t\0 \u2028', max_size=8), max_size=12))
+def test_every_line_of_a_table_is_in_one_row(lines: list[str]) -> None:
+    for rows in (csv_rows, tsv_rows):
+        found = list(rows(enumerate(lines, start=1)))
+        assert sum(row.lines for row in found) == len(lines)
+        assert [row.line for row in found] == [
+            1 + sum(row.lines for row in found[:place]) for place in range(len(found))
+        ]
+        width = next((len(row.fields) for row in found if row.fields and not row.fault), 0)
+        long = [row for row in found if row.lines > 1]
+        assert all(row.fault is None and len(row.fields) == width for row in long)
+
+
+ENDINGS = ["\n", "\r", "\r\n"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["c.txt", "c.csv", "c.tsv", "c.jsonl", "c.txt.gz"])
+def test_lines_of_every_ending_and_encoding(
+    tmp_path: Path, name: str, encoding: str, ending: str
+) -> None:
+    texts = ["a cät", "a\u2028dog", "a\x0ccow", "a hen", "a pig", "an owl"]
+    rows = {
+        "c.csv": ["caption", *texts],
+        "c.tsv": ["caption", *texts],
+        "c.jsonl": [json.dumps({"caption": text}, ensure_ascii=False) for text in texts],
+    }.get(name, texts)
+    content = "".join(f"{row}{ending}" for row in rows).encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert [(found.text, found.fault) for found in found_in(tmp_path / name)] == [
+        (text, None) for text in texts
+    ]
+
+
+@pytest.mark.parametrize("name", ["c.json", "c.jsonl", "c.json.gz"])
+def test_an_array_of_objects_is_read(tmp_path: Path, name: str) -> None:
+    content = json.dumps([{"caption": "a cat"}, 7, {"caption": "a dog"}], indent=1).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert texts_in(tmp_path / name) == ["a cat", "a dog"]
+    assert faults_in(tmp_path / name) == {"not one JSON object": 1}
+
+
+def test_torn_utf_16_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_bytes("a cat\n".encode("utf-16")[:-1])
+    with pytest.raises(ValueError, match=r"c\.txt cannot be read: .*truncated"):
+        found_in(tmp_path / "c.txt")

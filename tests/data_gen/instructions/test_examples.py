@@ -41,7 +41,7 @@ def test_both_namings_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ([], "line 2: expected a JSON object"),
+        ([], "line 2 holds a list; expected an object"),
         ({"input": "a", "edit": "b"}, "line 2: no field edited_caption or output"),
         ({"input": "a", "edit": 3, "output": "c"}, "line 2: edit must be a text, got 3"),
         ({"input": "a", "caption": "a", "edit": "b", "output": "c"}, "two names of one field"),
@@ -50,6 +50,18 @@ def test_both_namings_are_read(tmp_path: Path) -> None:
 def test_a_wrong_line_is_named(tmp_path: Path, line: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         read_examples(written(tmp_path, [LINES[0], line]))
+
+
+def test_an_array_is_read_and_a_line_may_hold_any_character(tmp_path: Path) -> None:
+    odd = {**LINES[0], "input": "a\u2028b\x85c"}
+    path = tmp_path / "human.json"
+    path.write_text(json.dumps([odd], indent=1), encoding="utf-16")
+    assert read_examples(path)[0].caption == odd["input"]
+    path.write_text(f"\ufeff{json.dumps(odd, ensure_ascii=False)}\r\n")
+    assert read_examples(path)[0].caption == odd["input"]
+    path.write_bytes(b'{"input": "a", "edit": "b", "output": "\xff"}\n')
+    with pytest.raises(ValueError, match=r"human\.json, line 1 is not UTF-8 text"):
+        read_examples(path)
 
 
 def test_choice_is_a_function_of_the_question_and_not_the_question_itself() -> None:
