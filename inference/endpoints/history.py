@@ -43,7 +43,7 @@ class History:
         self._forms: dict[str, ResponseFormat] = {}
         self._length = 0
         for entry in journal.entries():
-            self._apply(entry)
+            self._read(entry)
 
     @property
     def has_answers(self) -> bool:
@@ -93,12 +93,22 @@ class History:
         """Know all that is written, and be the only one who writes."""
         with self._journal.alone() as others:
             for entry in others:
-                self._apply(entry)
+                self._read(entry)
             yield
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         self._journal.append(entry)
         self._apply(entry)
+
+    def _read(self, entry: Mapping[str, Any]) -> None:
+        """Apply an entry of the file, which others may have written."""
+        try:
+            self._apply(entry)
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+            raise ValueError(
+                f"{self._journal.path}, line {self._length + 1}: no entry of a journal of answers, "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def _apply(self, entry: Mapping[str, Any]) -> None:
         if "answer" in entry:

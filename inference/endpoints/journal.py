@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from inference.outside import parse_object
+
 
 class Journal:
     """Open a journal for reading and appending.
@@ -27,7 +29,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b", buffering=0)
         try:
@@ -54,8 +56,8 @@ class Journal:
         Raises:
             ValueError: A line is not a JSON object.
         """
-        for number, line in enumerate(self._path.read_bytes().splitlines(), start=1):
-            yield _entry(line, f"{self._path}, line {number}")
+        for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
+            yield _entry(line, f"{self.path}, line {number}")
 
     @contextmanager
     def alone(self) -> Iterator[Iterable[dict[str, Any]]]:
@@ -68,10 +70,10 @@ class Journal:
         Raises:
             OSError: The disk is full.
         """
-        _append(self._file, entry, self._path)
+        _append(self._file, entry, self.path)
 
     def _drop_torn_line(self) -> None:
-        content = self._path.read_bytes()
+        content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             self._file.truncate(whole)
@@ -87,7 +89,7 @@ class SharedJournal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b", buffering=0)
         self._known = 0  # bytes
@@ -124,16 +126,16 @@ class SharedJournal:
         Raises:
             OSError: The disk is full.
         """
-        self._known += _append(self._file, entry, self._path)
+        self._known += _append(self._file, entry, self.path)
 
     def _news(self) -> list[dict[str, Any]]:
-        with self._path.open("rb") as file:
+        with self.path.open("rb") as file:
             file.seek(self._known)
             content = file.read()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):  # torn by a process that is no more, or it would hold the lock
             self._file.truncate(self._known + whole)
-        where = f"{self._path}, after byte {self._known}"
+        where = f"{self.path}, after byte {self._known}"
         self._known += whole
         return [_entry(line, where) for line in content[:whole].splitlines()]
 
@@ -151,10 +153,7 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _entry(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(line))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: expected a JSON object") from error
+    return parse_object(line, where)
 
 
 def _append(file: FileIO, entry: Mapping[str, Any], path: Path) -> int:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from inference.endpoints.budget import Ledger, Prices
+from inference.endpoints.history import History
 from inference.endpoints.journal import Journal
 
 
@@ -64,3 +66,22 @@ def test_the_last_bytes_of_a_disk_are_no_line(
         assert caught.value.errno == errno.ENOSPC
     with Journal(path) as journal:
         assert list(journal.entries()) == [{"n": 1}]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        '{"answer": "x"}',
+        '{"round": 1, "plan": ["a"]}',
+        '{"form": "json_schema"}',
+        '{"reserved": "a", "dollars": "much"}',
+        '{"batch": "b", "requests": ["a"]}',
+        '{"answer": "x", "request": "a", "usage": {"odd": 1}}',
+    ],
+)
+def test_an_entry_of_another_kind_is_named(tmp_path: Path, entry: str) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text(f'{{"n": 1}}\n{entry}\n')
+    ledger = Ledger(Prices(), None)
+    with Journal(path) as journal, pytest.raises(ValueError, match=r"journal\.jsonl, line 2: no"):
+        History(journal, ledger)
