@@ -3,12 +3,15 @@
 Files come from users, so what they claim is checked before they are decoded.
 """
 
+import functools
+import io
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -19,17 +22,29 @@ _FORMAT_OF_SUFFIX = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "W
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
+_MODE_OF_SPACE: Final = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
+_MODES_OF_SPACE: Final = {
+    "L": ("1", "L", "LA"),
+    "RGB": ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "YCbCr"),
+    "CMYK": ("CMYK",),
+}
+_ROUNDING: Final = 2
+"""By how many levels a profile of sRGB may differ from sRGB: its tables are rounded."""
+
+
 def load_image(path: str | Path) -> Tensor:
     """Read a PNG, JPEG or WebP file.
 
-    The orientation that a camera noted is applied; transparent parts are laid on white.
+    The orientation that a camera noted is applied; transparent parts are laid on white; the colours
+    of an embedded ICC profile become those of sRGB.
 
     Returns:
         `(3, H, W)` in [-1, 1], float32.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no image of these formats, truncated, or larger than `MAX_PIXELS`.
+        ValueError: It is no image of these formats, truncated, animated, of more than 8 bits a
+            channel, or larger than `MAX_PIXELS`.
     """
     path = Path(path)
     if not path.is_file():
@@ -90,18 +105,78 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(to_numpy(image))
 
 
+def header_fault(image: Image.Image, *, most: int) -> str | None:
+    """Why an opened image is not decoded, from a short list; None where it is.
+
+    Args:
+        image: Its header has been read.
+        most: Pixels that it may have.
+    """
+    if image.width * image.height > most:
+        return f"has more than {most:,} pixels"
+    if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: one more view of it
+        return "is animated"
+    return None if image.mode in EIGHT_BIT_MODES else "has more than 8 bits a channel"
+
+
 def _check_header(path: Path, image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(
-            f"{path} is {image.width}x{image.height}; expected at most {MAX_PIXELS:,} pixels"
-        )
-    if image.mode not in EIGHT_BIT_MODES:
-        raise ValueError(f"{path} has pixels of mode {image.mode}; expected 8 bits a channel")
+    if fault := header_fault(image, most=MAX_PIXELS):
+        size = f"{image.width}x{image.height}"
+        raise ValueError(f"{path}, {size} pixels of mode {image.mode}, {fault}")
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Bring an image of 8 bits a channel to RGB, transparent parts laid on white."""
+    """Bring an image of 8 bits a channel to RGB in sRGB, transparent parts laid on white."""
+    image = in_srgb(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def is_in_srgb(image: Image.Image) -> bool:
+    """Whether an image's numbers are taken for sRGB as they are.
+
+    So they are without an ICC profile, with one of sRGB, and with one that cannot be read or is of
+    other channels than the image's.
+    """
+    return _transform_of(image) is None
+
+
+def in_srgb(image: Image.Image) -> Image.Image:
+    """The colours of an image in sRGB, by its ICC profile; the image itself if `is_in_srgb`."""
+    transform = _transform_of(image)
+    if transform is None:
+        return image
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    found = transform.apply(image.convert(transform.input_mode))
+    found.info.clear()  # no profile, and no transparent colour of the former numbers
+    if alpha is not None:
+        found.putalpha(alpha)
+    return found
+
+
+def _transform_of(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
+    profile = image.info.get("icc_profile")
+    transform = _to_srgb(profile) if profile else None
+    if transform is None or image.mode not in _MODES_OF_SPACE[transform.input_mode]:
+        return None
+    return transform
+
+
+@functools.lru_cache(maxsize=64)
+def _to_srgb(profile: bytes) -> ImageCms.ImageCmsTransform | None:
+    """The transform from a profile; None where it changes nothing or the profile is unreadable."""
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = _MODE_OF_SPACE[opened.profile.xcolor_space.strip()]
+        transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (OSError, KeyError, ValueError, TypeError, ImageCms.PyCMSError):
+        return None
+    if mode == "RGB":
+        levels = np.linspace(0, 255, 9).astype(np.uint8)
+        probe = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+        found = np.asarray(transform.apply(Image.fromarray(probe)))
+        if np.abs(found.astype(int) - probe).max() <= _ROUNDING:
+            return None
+    return transform

@@ -32,7 +32,7 @@ from data_gen.shards import scan_shard, shard_writer, write_index
 from inference.content_id import content_id
 from inference.files import file_digest, write_lines
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Raised when the same import would give other bytes than before."""
 MAX_CHARACTERS: Final = 2000
 """Of a text; people write more than the language model is let to."""

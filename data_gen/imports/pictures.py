@@ -1,6 +1,7 @@
 """Pictures that others made, as shards hold them: upright RGB JPEGs, checked before decoding.
 
-A JPEG that is so already keeps its very bytes; anything else is encoded anew.
+A JPEG that is so already keeps its very bytes, but for an ICC profile that changes nothing;
+anything else is encoded anew, in sRGB.
 """
 
 import io
@@ -18,8 +19,9 @@ from data_gen.shards.members import (
     ShardError,
     decode_image,
     encode_jpeg,
+    without_profile,
 )
-from inference.images import EIGHT_BIT_MODES, FORMATS, on_white
+from inference.images import FORMATS, header_fault, is_in_srgb, on_white
 
 _UPRIGHT: Final = 1
 
@@ -44,7 +46,7 @@ def as_jpeg(content: bytes) -> tuple[bytes, ImageArray]:
         BadPicture: It is none, is not whole, too large or animated, or has over 8 bits a channel.
     """
     pixels, is_so_already = _decoded(content)
-    return content if is_so_already else encode_jpeg(pixels), pixels
+    return without_profile(content) if is_so_already else encode_jpeg(pixels), pixels
 
 
 def as_pixels(content: bytes) -> ImageArray:
@@ -75,14 +77,10 @@ def _decoded(content: bytes) -> tuple[ImageArray, bool]:
 
 
 def _converted(content: bytes, image: Image.Image) -> tuple[ImageArray, bool]:
-    if image.width * image.height > MAX_PIXELS:
-        raise BadPicture(f"a picture has more than {MAX_PIXELS:,} pixels")
-    if image.format != "MPO" and getattr(image, "is_animated", False):
-        raise BadPicture("a picture is animated")
-    if image.mode not in EIGHT_BIT_MODES:
-        raise BadPicture("a picture has more than 8 bits a channel")
+    if fault := header_fault(image, most=MAX_PIXELS):
+        raise BadPicture(f"a picture {fault}")
     turned = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) != _UPRIGHT
-    if image.format == "JPEG" and image.mode == "RGB" and not turned:
+    if image.format == "JPEG" and image.mode == "RGB" and not turned and is_in_srgb(image):
         with suppress(ShardError):  # what a strict decoder stumbles over is encoded anew
             return decode_image(content, "a picture"), True
     return np.asarray(on_white(ImageOps.exif_transpose(image))), False

@@ -25,6 +25,7 @@ from data_gen.shards import IndexRow, ShardIndex
 from data_gen.shards.cache import Cache
 from data_gen.shards.members import (
     HEAD,
+    JPEG_START,
     TAIL,
     ShardError,
     decode_image,
@@ -240,7 +241,7 @@ class ShardPairs:
         known = _size(row, name)
         tail = store.read(row.shard, max(offset, stop - TAIL), stop)
         head = b"" if known else store.read(row.shard, offset, min(stop, offset + HEAD))
-        found = known or _turned(image_size(head))
+        found = known or (_turned(image_size(head)) if head.startswith(JPEG_START) else None)
         if found and seems_whole(head, tail, length):
             return found
         place = {f"{name}.jpg": (offset, length)}

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from data_gen.records import EditTriplet
 from inference.content_id import content_id
 from inference.files import folder_digest, write_lines
+from inference.outside import read_object
 
 
 class Unfinished(Exception):
@@ -166,13 +167,29 @@ def read_receipt(path: Path) -> Receipt | None:
         ValueError: What stands there is no receipt.
     """
     try:
-        fields = json.loads(path.read_text())
+        fields = read_object(path)
         prompts = {name: Outcome(**outcome) for name, outcome in fields.pop("prompts").items()}
-        return Receipt(**fields, prompts=prompts)
+        receipt = Receipt(**fields, prompts=prompts)
+        _require_types(receipt)
+        return receipt  # noqa: TRY300  (errors of its own types are caught here too)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no receipt: delete it to make the unit again") from error
+        raise ValueError(
+            f"{path} is no receipt ({error}): delete it to make the unit again"
+        ) from error
+
+
+def _require_types(receipt: Receipt) -> None:
+    """Raise `TypeError` where a field that is used is of another type."""
+    texts = [receipt.unit, receipt.fingerprint, *receipt.files.values()]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("unit, fingerprint and hashes are expected to be text")
+    for name, outcome in receipt.prompts.items():
+        counts = [outcome.kept, *outcome.reasons.values()]
+        known = outcome.status in ("passed", "rejected", "failed")
+        if not known or not all(type(count) is int for count in counts):
+            raise TypeError(f"prompt {name} has an unknown status, or counts that are none")
 
 
 def tally(receipts: Sequence[Receipt]) -> tuple[Counter[str], Counter[str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_gen.shards.members import LATER_SCORES, ShardError
@@ -72,6 +73,7 @@ _ARROW_TYPES: dict[object, Any] = {
 }
 INDEX_SCHEMA = pa.schema([(item.name, _ARROW_TYPES[item.type]) for item in fields(IndexRow)])
 SIZES = ("input_width", "input_height", "edited_width", "edited_height")
+_NEEDED = frozenset(item.name for item in fields(IndexRow) if item.type in (str, int))
 _LATER = {*LATER_SCORES, *SIZES}
 _DIGESTS = b"sha256"
 _NO_INDEX = "no index at {}: the data set is not finished, or not there"
@@ -138,4 +140,8 @@ def _parsed(source: Any, path: str, schema: "pa.Schema") -> "pa.Table":
             table = table.add_column(position, column, pa.nulls(len(table), column.type))
     if not table.schema.equals(schema):
         raise ShardError(f"{path} has the columns {table.schema.names}, expected {schema.names}")
+    for name in _NEEDED.intersection(schema.names):
+        if table[name].null_count:
+            row = pc.index(table[name].is_null(), True).as_py()
+            raise ShardError(f"{path}, row {row}: {name} is null, expected a value")
     return table

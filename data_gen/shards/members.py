@@ -6,8 +6,8 @@ pixels before they are decoded. ``shards`` writes and reads whole pairs with thi
 """
 
 import io
-import json
 import math
+import sys
 import tarfile
 import warnings
 from collections.abc import Mapping
@@ -19,7 +19,8 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from data_gen.records import EditTriplet, ImageArray, ImagePair, Scores
-from inference.images import FORMATS
+from inference.images import FORMATS, header_fault, on_white
+from inference.outside import parse_object
 
 MEMBERS = ("edited.jpg", "input.jpg", "json")
 MAX_MEMBER_BYTES = 64 * 2**20
@@ -28,11 +29,17 @@ BLOCK = 512
 HEAD = 2**14
 """Bytes of a picture in which its size stands, unless a camera put a large preview first."""
 TAIL = 16
+JPEG_START = b"\xff\xd8"
 _LYING = (5, 6, 7, 8)
-_FOUR_INKS = frozenset({"CMYK", "YCCK"})
+_THREE_CHANNELS = frozenset({"RGB", "YCbCr"})
+_PROFILE = b"ICC_PROFILE\0"
+_PROFILE_BEFORE = 2**17
+"""Bytes of a JPEG in which its profile begins, unless there is more than metadata before it."""
+_START_OF_SCAN = 0xDA
 SCORES = tuple(item.name for item in fields(Scores))
 LATER_SCORES = tuple(item.name for item in fields(Scores) if item.default is None)
 """Those that not every data set has; an index may have been made before they were known."""
+_TEXTS = tuple(item.name for item in fields(EditTriplet) if item.name != "id")
 _DESCRIPTION = {item.name for item in fields(EditTriplet)} - {"id"} | {
     *("key", "group", "seed_index", "branch", "p", "guidance", "scores")
 }
@@ -101,21 +108,40 @@ def decode_image(content: bytes, name: str) -> ImageArray:
 def _pixels(content: bytes, colours: str) -> ImageArray:
     import simplejpeg
 
-    if colours not in _FOUR_INKS:
+    is_rgb = colours in _THREE_CHANNELS
+    if is_rgb and content.find(_PROFILE, 0, _PROFILE_BEFORE) < 0:
         return np.asarray(simplejpeg.decode_jpeg(content))
     with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
-        return np.asarray(image.convert("RGB"))
+        if not is_rgb:
+            return np.asarray(on_white(image))
+        decoded = Image.fromarray(simplejpeg.decode_jpeg(content))
+        decoded.info["icc_profile"] = image.info.get("icc_profile")
+        return np.asarray(on_white(decoded))
+
+
+def without_profile(content: bytes) -> bytes:
+    """A JPEG without its ICC profile, its pixels untouched."""
+    kept, place = [content[:2]], 2
+    while content[place : place + 1] == b"\xff" and content[place + 1] != _START_OF_SCAN:
+        end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        if content[place + 4 : place + 4 + len(_PROFILE)] != _PROFILE:
+            kept.append(content[place:end])
+        place = end
+    return b"".join([*kept, content[place:]])
 
 
 def image_size(start: bytes) -> tuple[int, int] | None:
     """Width and height that the start of a JPEG, PNG or WebP file tells; None where it does not.
 
-    They are those of the upright picture, where a camera noted a turn.
+    None too where `header_fault` has something to say. They are those of the upright picture, where
+    a camera noted a turn.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(start), formats=FORMATS) as image:
+                if header_fault(image, most=MAX_PIXELS):
+                    return None
                 lies = image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING
                 return (image.height, image.width) if lies else image.size
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
@@ -152,20 +178,44 @@ def seems_whole(head: bytes, tail: bytes, size: int) -> bool:
 
 
 def described(content: bytes, name: str) -> dict[str, Any]:
-    """Parse a pair's JSON and require what a reader needs of it.
+    """Parse a pair's JSON and check every field that a reader takes from it.
 
     Raises:
-        ShardError: It is no JSON, lacks a field, or has a score that is no number.
+        ShardError: It is no JSON object, lacks a field, or a field is of another type.
     """
     try:
-        found = dict(json.loads(content, parse_constant=_refuse))
-        Scores(**found["scores"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ShardError(f"{name}: its JSON describes no pair") from error
+        found = parse_object(content, "it")
+    except ValueError as error:
+        raise ShardError(f"{name}: its JSON describes no pair: {error}") from error
     if missing := _DESCRIPTION - set(found):
         raise ShardError(f"{name}: its JSON lacks {sorted(missing)}")
+    for field in ("key", "group"):
+        _require(isinstance(found[field], str), name, field, found[field], "a text")
+    for field in _TEXTS:
+        _require(isinstance(found[field], str | None), name, field, found[field], "a text or null")
+    for field in ("seed_index", "branch"):
+        fits = type(found[field]) is int and 0 <= found[field] < 2**63
+        _require(fits, name, field, found[field], "a whole number of at most 63 bits")
+    for field in ("p", "guidance"):
+        _require(_is_number(found[field]), name, field, found[field], "a number or null")
+    scores = found["scores"]
+    _require(isinstance(scores, dict), name, "scores", scores, "an object")
+    for field, value in scores.items():
+        _require(field in SCORES, name, "scores", field, f"names of {', '.join(SCORES)}")
+        _require(_is_number(value), name, field, value, "a number or null")
+    if missing := set(SCORES) - set(LATER_SCORES) - set(scores):
+        raise ShardError(f"{name}: its JSON lacks the scores {sorted(missing)}")
     return found
 
 
-def _refuse(word: str) -> None:
-    raise ValueError(f"{word} is no JSON number")
+def _is_number(value: object) -> bool:
+    """Whether it is null, or a finite number that fits 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        return False
+    return value is None or abs(value) <= sys.float_info.max
+
+
+def _require(fits: bool, name: str, field: str, value: object, expected: str) -> None:
+    if not fits:
+        said = repr(value)[:80]
+        raise ShardError(f"{name}: its JSON has {field} {said}, expected {expected}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import matplotlib
 import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
@@ -28,6 +29,8 @@ _FEWEST: Final = 5
 _THRESHOLD: Final = re.compile(r"(\w+) [<>] (-?[\d.]+)")
 
 
+# Edit types and reasons are shown as they are: dollars are no mathematics.
+@matplotlib.rc_context({"text.parse_math": False})
 def draw(
     candidates: "pa.Table",
     stages: Mapping[str, Counter[str]],
@@ -105,8 +108,7 @@ def _reasons(reasons: Counter[str]) -> Figure:
 
 
 def _short(text: str) -> str:
-    """A label: matplotlib would read dollars as mathematics."""
-    return (text if len(text) < 60 else text[:57] + "...").replace("$", r"\$")
+    return text if len(text) < 60 else text[:57] + "..."
 
 
 def _scores(

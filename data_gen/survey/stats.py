@@ -5,7 +5,6 @@ not at hand. `survey` counts; `survey_plots` draws.
 """
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from data_gen.runs.receipts import Receipt, read_receipt
 from data_gen.runs.units import CANDIDATE_SCHEMA
 from data_gen.survey.plots import draw
 from inference.files import written_atomically
+from inference.outside import parse_object
 
 UNKNOWN: Final = "unknown"
 """The type of edits that do not say theirs."""
@@ -188,7 +188,4 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
-            try:
-                yield dict(json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: expected a JSON object") from error
+            yield parse_object(line, f"{path}, line {number}")

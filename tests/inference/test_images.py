@@ -79,7 +79,7 @@ def test_other_formats_are_refused(tmp_path: Path, pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"image\.bmp is not an image; expected PNG, JPEG"):
         load_image(tmp_path / "image.bmp")
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(ValueError, match="expected 8 bits a channel"):
+    with pytest.raises(ValueError, match="has more than 8 bits a channel"):
         load_image(tmp_path / "deep.png")
 
 
@@ -89,7 +89,7 @@ def test_large_images_are_refused_before_they_are_decoded(
     Image.fromarray(pixels).save(tmp_path / "large.png")
     monkeypatch.setattr(images, "MAX_PIXELS", 200)
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
-    with pytest.raises(ValueError, match=r"large\.png is 20x12; expected at most 200 pixels"):
+    with pytest.raises(ValueError, match=r"large\.png, 20x12 .*, has more than 200 pixels"):
         load_image(tmp_path / "large.png")
 
 

@@ -96,7 +96,7 @@ def test_units_without_a_receipt_do_not_count(published: Path) -> None:
     ("name", "content", "said"),
     [
         ("captions.jsonl", "", "no data set"),
-        ("instructions.jsonl", "[1]\n", "expected a JSON object"),
+        ("instructions.jsonl", "[1]\n", "line 1 holds a list; expected an object"),
         ("receipts/00000.json", "[]", "is no receipt"),
     ],
 )
@@ -109,3 +109,19 @@ def test_what_is_wrong_is_one_sentence(
         (tmp_path / name).write_text(content)
     assert __main__.main(["stats", "--data", str(tmp_path), "--output", str(tmp_path / "o")]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_an_edit_type_is_shown_as_it_is(tmp_path: Path) -> None:
+    write_lines(tmp_path / "captions.jsonl", ["{}"])
+    answer = {"edit_type": "$\\frac$ ^_ $", "answer": "{}"}
+    write_lines(tmp_path / "instructions.jsonl", [json.dumps(answer)])
+    line = ["stats", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert __main__.main(line) == 0
+    assert (tmp_path / "out" / "survival.png").is_file()
+
+
+def test_a_line_that_is_no_object_is_named(tmp_path: Path) -> None:
+    for content in ("[" * 100_000, '[["edit_type", "add"]]'):
+        write_lines(tmp_path / "captions.jsonl", ["{}", content])
+        with pytest.raises(ValueError, match=r"captions\.jsonl, line 2 "):
+            survey(tmp_path)

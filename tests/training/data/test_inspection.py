@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from data_gen.imports.reading import BadPair, open_pairs
 from data_gen.shards import ShardIndex
 from training.__main__ import main
 
@@ -234,3 +235,27 @@ def test_the_report_comes_from_the_command_line(faulty: Path, tmp_path: Path, ti
     )
     assert done.returncode == 1
     assert "14 of 20 pairs cannot be trained on" in done.stderr
+
+
+def test_a_look_refuses_what_reading_refuses(tmp_path: Path) -> None:
+    plain = Image.new("RGB", (16, 16), "red")
+    plain.save(tmp_path / "plain.png")
+    Image.new("I;16", (16, 16)).save(tmp_path / "deep.png")
+    for kind in ("png", "webp"):
+        frames = [Image.new("RGB", (16, 16), "blue")]
+        plain.save(tmp_path / f"moving.{kind}", save_all=True, append_images=frames, duration=9)
+    rows = [
+        {"source": "plain.png", "target": name, "instruction": "make it blue"}
+        for name in ("plain.png", "deep.png", "moving.png", "moving.webp")
+    ]
+    (tmp_path / "edits.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pairs = open_pairs(str(tmp_path / "edits.jsonl"), layout="jsonl")
+    assert pairs.look(0).edited == (16, 16)
+    for row in (1, 2, 3):
+        reasons = []
+        for attempt in (pairs.look, pairs.read):
+            with pytest.raises(BadPair) as raised:
+                attempt(row)
+            reasons.append(raised.value.reason)
+        assert reasons[0] == reasons[1]
+        assert ("8 bits" if row == 1 else "animated") in reasons[0]
