@@ -32,6 +32,7 @@ from data_gen.survey.verify import inspect
 from inference.files import file_digest, own_suffix
 
 HUB: Final = "hf://datasets/"
+_REPOSITORY: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _LICENSE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _SECRET: Final = re.compile(r"\b(hf_|sk-|ghp_)[A-Za-z0-9_-]{16,}|://[^/\s:@]+:[^/\s@]+@")
 _MEMBER_OVERHEAD: Final = 3 * 1024
@@ -57,7 +58,8 @@ def push(
 
     Args:
         data: The data set's folder.
-        to: An empty or new folder, or hf://datasets/OWNER/NAME.
+        to: An empty or new folder, or hf://datasets/OWNER/NAME. OWNER/NAME alone is a folder only
+            where there is a folder OWNER.
         license: The license you publish under, as the hub writes it, such as cc-by-4.0.
         name: The data set's name on its card; by default that of the folder or repository.
         recipe: The recipe that made it, a YAML file that the card shows.
@@ -82,7 +84,8 @@ def push(
         write_card(folder, name=title, terms=license, recipe=text)
         if to.startswith(HUB):
             _upload(folder, to.removeprefix(HUB), private)
-    print(f"{to}: published")
+    where = "published on the hub" if to.startswith(HUB) else "written to this folder"
+    print(f"{to}: {where}")
 
 
 def _recipe(path: Path | None) -> str | None:
@@ -117,6 +120,11 @@ def _target(to: str, *, beside: Path) -> Iterator[Path]:
     if "://" in to:
         raise ValueError(f"to is {to!r}; expected a folder or {HUB}OWNER/NAME")
     target = Path(to)
+    if _REPOSITORY.fullmatch(to) and not target.parent.exists():
+        raise ValueError(
+            f"to is {to!r}, a repository's name or a folder's: give {HUB}{to} to publish on the "
+            f"hub, or ./{to} for a folder"
+        )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} is not empty: give a new folder")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -183,3 +183,12 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(
     line = ["push", "--data", str(published), "--to", "hf://datasets/me/edits", *LICENSE]
     assert __main__.main(line) == 1
     assert "error: the hub did not take me/edits" in capsys.readouterr().err
+
+
+def test_the_name_of_a_repository_is_no_folder(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"give hf://datasets/owner/name .*, or \./owner/name"):
+        push.push(published, "owner/name", "cc-by-4.0")
+    assert not (tmp_path / "owner").exists()
