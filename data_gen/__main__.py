@@ -10,7 +10,8 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from data_gen.estimate.report import report
 from data_gen.imports.pairs import import_pairs
@@ -27,6 +28,7 @@ from data_gen.survey.verify import verify
 from inference import command_line
 from inference.endpoints.budget import BudgetMet
 from inference.endpoints.server import ServerError
+from inference.number_types import Positive, checks_numbers
 
 
 def run(**recipe: Any) -> None:
@@ -64,7 +66,10 @@ def pairs(**recipe: Any) -> None:
     make_pairs(Recipe(**recipe))
 
 
-def estimate(rates: dict[str, float] | None = None, measure: bool = False, **recipe: Any) -> None:
+@checks_numbers
+def estimate(
+    rates: dict[str, Positive] | None = None, measure: bool = False, **recipe: Any
+) -> None:
     """Tell what the run of a recipe will need: requests, UNet rows, hours and disk.
 
     Args:
@@ -82,23 +87,28 @@ def fine_tune(**knobs: Any) -> None:
     run_fine_tuning(FineTuneKnobs(**knobs))
 
 
+COMMANDS: Final[command_line.Commands] = MappingProxyType(
+    {
+        "run": run,
+        "captions": captions,
+        "instructions": instructions,
+        "pairs": pairs,
+        "estimate": estimate,
+        "verify": verify,
+        "stats": stats,
+        "sheet": sheet,
+        "import": import_pairs,
+        "push": push,
+        "fine-tune": fine_tune,
+    }
+)
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     with _terminated_politely():
         return command_line.run(
-            {
-                "run": run,
-                "captions": captions,
-                "instructions": instructions,
-                "pairs": pairs,
-                "estimate": estimate,
-                "verify": verify,
-                "stats": stats,
-                "sheet": sheet,
-                "import": import_pairs,
-                "push": push,
-                "fine-tune": fine_tune,
-            },
+            COMMANDS,
             prog="python -m data_gen",
             args=args,
             expected=(ValueError, OSError, ServerError, BudgetMet, Unfinished, WorkerError),

@@ -30,6 +30,7 @@ from inference.backbone import Backbone, load_backbone
 from inference.clip import ClipScorer, load_clip
 from inference.compilation import WITHOUT_ATTENTION, compile_blocks
 from inference.memory import keep_memory
+from inference.number_types import Count, PositiveCount, checks_numbers
 
 FORMAT = 6
 """Raised when the same recipe and models would give other bytes than before."""
@@ -41,6 +42,7 @@ _PRECISIONS = {
 }
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class PairKnobs:
     """How triplets become image pairs.
@@ -74,16 +76,14 @@ class PairKnobs:
     filter: FilterKnobs = field(default_factory=FilterKnobs)
     early: EarlyKnobs = field(default_factory=EarlyKnobs)
     scorers: ScorerKnobs = field(default_factory=ScorerKnobs)
-    unit_size: int = 32
-    keep_rejected: int = 4
+    unit_size: PositiveCount = 32
+    keep_rejected: Count = 4
 
     def __post_init__(self) -> None:
-        if self.unit_size < 1:
-            raise ValueError(f"pairs.unit_size must be at least 1, got {self.unit_size}")
-        for name in ("aesthetic", "dino", "judge"):
-            wanted = getattr(self.filter, f"min_{name}") is not None
-            if wanted and getattr(self.scorers, name) is None:
-                raise ValueError(f"pairs.filter.min_{name} needs pairs.scorers.{name}")
+        scorers = {"aesthetic": "aesthetic", "dino": "dino", "judge": "judge", "unsafe": "safety"}
+        for score, scorer in scorers.items():
+            if score in self.filter.bounded and getattr(self.scorers, scorer) is None:
+                raise ValueError(f"pairs.filter bounds {score}, which needs pairs.scorers.{scorer}")
 
 
 @dataclass(frozen=True, kw_only=True)

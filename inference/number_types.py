@@ -2,8 +2,8 @@
 
 Every number of a configuration, a command, a module or a callback is annotated with one of these
 types. jsonargparse holds command lines and recipes to them (it takes pydantic's validators), and
-`checked` holds to them what is constructed in Python. For a type checker and at run time they are
-plain numbers.
+`checks_numbers` holds to them what is constructed in Python. For a type checker and at run time
+they are plain numbers.
 
 Each has an upper bound: a count of 10**30 can only be a mistake.
 """
@@ -138,7 +138,7 @@ SmallCount = Annotated[int, BeforeValidator(_SMALL.read)]
 """How many of what a machine has or does few of: retries, processes."""
 PositiveSmallCount = Annotated[int, BeforeValidator(_POSITIVE_SMALL.read)]
 """The same, one at least: rows of a batch, steps of a sampler, rounds."""
-Pixels = Annotated[int, BeforeValidator(_PIXELS.read)]
+PixelCount = Annotated[int, BeforeValidator(_PIXELS.read)]
 """A side of a picture."""
 Seed = Annotated[int, BeforeValidator(_SEED.read)]
 """What random numbers are a function of."""
@@ -168,7 +168,7 @@ NonNegativeRange = Annotated[tuple[float, float], BeforeValidator(Bounds(_NON_NE
 Checked = TypeVar("Checked", bound=Callable[..., Any])
 
 
-def checked(of: Checked) -> Checked:
+def checks_numbers(of: Checked) -> Checked:
     """Have a class or a function check the numbers that it is given.
 
     Of a class it is the arguments of the constructor, before anything else is done with them. A

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from inference.number_types import Finite, Positive, PositiveSmallCount, checks_numbers
 from inference.samplers import SAMPLERS, SamplerName
 
 SETTINGS_FILE: Final = "emend.json"
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a checkpoint pins beyond diffusers' own configuration.
@@ -28,11 +30,11 @@ class Settings:
         steps: Number of steps that suits the checkpoint.
     """
 
-    image_latent_scale: float = 1.0
-    text_scale: float = 7.5
-    image_scale: float = 1.5
+    image_latent_scale: Positive = 1.0
+    text_scale: Finite = 7.5
+    image_scale: Finite = 1.5
     sampler: SamplerName = "euler_ancestral"
-    steps: int = 50
+    steps: PositiveSmallCount = 50
 
 
 def load_settings(folder: str | Path) -> Settings:

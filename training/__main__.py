@@ -86,7 +86,10 @@ class TrainingCLI(LightningCLI):
             AlreadyDone: The run has ended before.
         """
         options = self.config["fit"]
-        require_sensible(options["trainer"])
+        try:
+            require_sensible(options["trainer"])
+        except ValueError as error:
+            self.parser.error(str(error), error)
         options["weights_only"] = True
         folder, given = Path(options["output"]), options["ckpt_path"]
         if given is None or not Path(given).resolve().is_relative_to(folder.resolve()):

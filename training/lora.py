@@ -22,9 +22,11 @@ from safetensors.torch import save_file
 
 from inference.backbone import Backbone
 from inference.input_layer import INPUT_LAYER
+from inference.number_types import PositiveCount, PositiveSmallCount, checks_numbers
 from inference.saving import CARD, replaced_folder
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class Lora:
     """Knobs of the adapters.
@@ -36,8 +38,8 @@ class Lora:
             in diffusers' scripts.
     """
 
-    rank: int = 16
-    alpha: int | None = None
+    rank: PositiveSmallCount = 16
+    alpha: PositiveCount | None = None
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -45,12 +47,9 @@ def add_adapters(unet: UNet2DConditionModel, knobs: Lora) -> None:
     """Freeze a UNet but for its first convolution, and add adapters that do nothing yet.
 
     Raises:
-        ValueError: Rank or alpha is below 1, or no layer of it bears a name of `targets`.
+        ValueError: No layer of it bears a name of `targets`.
     """
     alpha = knobs.rank if knobs.alpha is None else knobs.alpha
-    for name, found in {"rank": knobs.rank, "alpha": alpha}.items():
-        if found < 1:
-            raise ValueError(f"lora.{name} is {found}, expected at least 1")
     ends = tuple(f".{name}" for name in knobs.targets)
     if not any(name.endswith(ends) for name, _ in unet.named_modules()):
         raise ValueError(

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from inference.backbone import Backbone, load_backbone
+from inference.number_types import FractionBelowOne, Seed, checks_numbers
 from inference.sampling import PredictionType
 from inference.settings import Settings
 from inference.text import Text
@@ -47,6 +48,7 @@ from training.steps import StepRecord, ends_a_step
 from training.unet import widen
 
 
+@checks_numbers
 class EditorTraining(pl.LightningModule):
     """Trains an instruction-following editor from a text-to-image model (InstructPix2Pix).
 
@@ -62,10 +64,10 @@ class EditorTraining(pl.LightningModule):
         objective: Objective = Objective(),  # noqa: B008  (frozen)
         optimizer: OptimizerKnobs = OptimizerKnobs(),  # noqa: B008
         lora: Lora | None = None,
-        ema_decay: float = 0.9999,
+        ema_decay: FractionBelowOne = 0.9999,
         settings: Settings | None = None,
         speed: Speed = Speed(),  # noqa: B008
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         """Load the base model and widen its UNet.
 
@@ -88,8 +90,6 @@ class EditorTraining(pl.LightningModule):
                 does, or does not predict what it is to.
         """
         super().__init__()
-        if not 0 <= ema_decay < 1:
-            raise ValueError(f"model.ema_decay is {ema_decay}, expected at least 0 and below 1")
         self.objective, self.optimizer_knobs, self.lora = objective, optimizer, lora
         self.ema_decay, self.speed, self.seed = ema_decay, speed, seed
         parent = load_backbone(base)

@@ -8,20 +8,28 @@ signal-to-noise ratio is a / (1 - a).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, cast
+from typing import Annotated, Final, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
+from pydantic import BeforeValidator
 from torch import Tensor
 
 from inference.noise import keyed_seed
+from inference.number_types import (
+    Fraction,
+    Limits,
+    NonNegative,
+    OpenFraction,
+    Positive,
+    checks_numbers,
+)
 from inference.sampling import PredictionType
 from inference.text import Text
 
 Weighting = Literal["none", "min_snr", "clamped_inverse_alpha"]
-Score = Literal["image_image", "text_source", "text_edited", "directional"]
 
 CHANGED: Final = 0.25
 """Mean difference over the channels from which on a latent counts as changed, in deviations."""
@@ -33,6 +41,11 @@ FOCUS_DEVIATION: Final = 0.9
 """Of the logit-normal, in logits: two thirds of 0.4 lie between 0.21 and 0.62."""
 
 
+Dropout = Annotated[float, BeforeValidator(Limits(float, 0, 1 / 3).read)]
+"""Three of it are at most all samples."""
+
+
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     """Knobs of the objective.
@@ -60,7 +73,7 @@ class Objective:
             many lose both, so that guidance has its unconditional branches; in [0, 1/3].
         drop_image: Whether images are among what is lost. Without, image guidance has no branch of
             its own, the paper's ablation of it.
-        score: Which of a pair's scores, from the index of the shards, weights its loss, see
+        score: Which of a pair's scores, any that the index of the shards has, weights its loss, see
             `score_weights`; None weights all pairs alike.
         score_beta: Temperature of those weights: the score that is worth a factor of e.
     """
@@ -68,38 +81,18 @@ class Objective:
     prediction_type: PredictionType | None = None
     change_prediction_type: bool = False
     zero_terminal_snr: bool | None = None
-    offset_noise: float = 0.0
+    offset_noise: NonNegative = 0.0
     weighting: Weighting = "none"
-    min_snr_gamma: float = 5.0
-    ceiling: float = 20.0
-    focus: float = 0.0
-    focus_at: float = 0.4
-    changed_share: float | None = None
-    detail_share: float | None = None
-    dropout: float = 0.05
+    min_snr_gamma: Positive = 5.0
+    ceiling: Positive = 20.0
+    focus: Fraction = 0.0
+    focus_at: OpenFraction = 0.4
+    changed_share: OpenFraction | None = None
+    detail_share: OpenFraction | None = None
+    dropout: Dropout = 0.05
     drop_image: bool = True
-    score: Score | None = None
-    score_beta: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.offset_noise < math.inf:
-            raise ValueError(
-                f"objective.offset_noise is {self.offset_noise}, expected at least 0 and finite"
-            )
-        for name in ("min_snr_gamma", "ceiling", "score_beta"):
-            found = getattr(self, name)
-            if not 0 < found < math.inf:
-                raise ValueError(f"objective.{name} is {found}, expected above 0 and finite")
-        if not 0 <= self.focus <= 1:
-            raise ValueError(f"objective.focus is {self.focus}, expected 0 to 1")
-        if not 0 < self.focus_at < 1:
-            raise ValueError(f"objective.focus_at is {self.focus_at}, expected above 0 and below 1")
-        for name in ("changed_share", "detail_share"):
-            found = getattr(self, name)
-            if found is not None and not 0 < found < 1:
-                raise ValueError(f"objective.{name} is {found}, expected above 0 and below 1")
-        if not 0 <= self.dropout <= 1 / 3:
-            raise ValueError(f"objective.dropout is {self.dropout}, expected 0 to 1/3")
+    score: str | None = None
+    score_beta: Positive = 0.1
 
 
 class Draws(NamedTuple):

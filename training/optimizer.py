@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW, Optimizer
 
+from inference.number_types import Count, FractionBelowOne, NonNegative, Positive, checks_numbers
 from training import sharding
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class OptimizerKnobs:
     """Knobs of AdamW and of the learning rate.
@@ -30,13 +32,13 @@ class OptimizerKnobs:
             2022); that needs bitsandbytes.
     """
 
-    learning_rate: float = 1e-4
-    first_layer_factor: float = 1.0
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
-    warmup_steps: int = 0
+    learning_rate: NonNegative = 1e-4
+    first_layer_factor: NonNegative = 1.0
+    weight_decay: NonNegative = 0.01
+    betas: tuple[FractionBelowOne, FractionBelowOne] = (0.9, 0.999)
+    warmup_steps: Count = 0
     schedule: Literal["constant", "cosine"] = "constant"
-    clip_norm: float | None = 1.0
+    clip_norm: Positive | None = 1.0
     kind: Literal["adamw", "adamw_8bit"] = "adamw"
 
 

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import pytorch_lightning as pl
 
+from inference.number_types import PositiveCount, PositiveSmallCount, SmallCount, require
+
 DEFAULTS: Final[Mapping[str, Any]] = {
     "enable_checkpointing": False,
     "enable_progress_bar": False,
@@ -23,6 +25,15 @@ _CLIPPING: Final = "model.optimizer.clip_norm clips the gradient"
 _LENGTH: Final = "trainer.max_steps says when a run ends, and the order of the samples has no end"
 _HELD_OUT: Final = "held_out_edits says when and on what a run is measured"
 _ORDER: Final = "the order of the samples is a function of the seed, shared by the ranks"
+_NUMBERS: Final[Mapping[str, Any]] = {
+    "max_steps": PositiveCount,  # training has no other end
+    "accumulate_grad_batches": PositiveCount,
+    "log_every_n_steps": PositiveCount | None,
+    "num_nodes": PositiveSmallCount,
+    "devices": list[SmallCount] | str | SmallCount,
+}
+"""Lightning's own annotations are plain numbers."""
+
 _REFUSED: Final[Mapping[str, str]] = {
     "gradient_clip_val": _CLIPPING,
     "gradient_clip_algorithm": _CLIPPING,
@@ -52,14 +63,11 @@ def require_sensible(options: Mapping[str, Any]) -> None:
         options: Those of `trainer` in a recipe.
 
     Raises:
-        ValueError: There is no last step; the precision is one that this training is not exact in;
-            or an option is set that does nothing here, or harm.
+        ValueError: A number is out of its range; the precision is one that this training is not
+            exact in; or an option is set that does nothing here, or harm.
     """
-    if options["max_steps"] < 1:
-        raise ValueError(
-            f"trainer.max_steps is {options['max_steps']}, expected at least 1: "
-            "training has no other end"
-        )
+    for name, hint in _NUMBERS.items():
+        require(f"trainer.{name}", options[name], hint)
     if options["precision"] not in _PRECISIONS:
         raise ValueError(
             f"trainer.precision is {options['precision']}, expected 32-true or bf16-mixed: "

@@ -7,12 +7,14 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator
 
 from data_gen.hostile_text import hostile_part
+from inference.number_types import Limits, PositiveCount, PositiveFraction, checks_numbers
 
 SHINGLE: Final = 4
 """Characters of the pieces that two captions are compared by."""
@@ -23,6 +25,11 @@ _SKETCH_SLACK = 0.1
 """A sketch of 128 hashes is off by 0.035, so it only suggests: the pieces themselves decide."""
 
 
+DuplicateSimilarity = Annotated[float, BeforeValidator(Limits(float, 0.8, 1).read)]
+"""A Jaccard similarity; below these the index misses too many."""
+
+
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class CaptionFilterKnobs:
     """Which captions are kept. Captions of the web need 3 to 50 words, their language and 0.8.
@@ -45,13 +52,13 @@ class CaptionFilterKnobs:
             0.8 by a short word. Null keeps all. Needs the extra ``captions``.
     """
 
-    min_words: int = 1
-    max_words: int | None = None
-    min_characters: int = 1
-    max_characters: int = 400
+    min_words: PositiveCount = 1
+    max_words: PositiveCount | None = None
+    min_characters: PositiveCount = 1
+    max_characters: PositiveCount = 400
     languages: tuple[str, ...] = ()
-    language_confidence: float = 0.2
-    near_duplicates: float | None = None
+    language_confidence: PositiveFraction = 0.2
+    near_duplicates: DuplicateSimilarity | None = None
 
     def __post_init__(self) -> None:
         most_words = float("inf") if self.max_words is None else self.max_words
@@ -60,20 +67,10 @@ class CaptionFilterKnobs:
             "characters": (self.min_characters, self.max_characters),
         }
         for name, (least, most) in ranges.items():
-            if not 1 <= least <= most:
+            if least > most:
                 raise ValueError(
-                    f"captions.filter must have 1 <= min_{name} <= max_{name}, got {least}, {most}"
+                    f"captions.filter must have min_{name} <= max_{name}, got {least}, {most}"
                 )
-        if not 0 < self.language_confidence <= 1:
-            raise ValueError(
-                "captions.filter.language_confidence must be above 0 and at most 1, "
-                f"got {self.language_confidence}"
-            )
-        if self.near_duplicates is not None and not 0.8 <= self.near_duplicates <= 1:
-            raise ValueError(
-                "captions.filter.near_duplicates must be null or between 0.8 and 1 (below, the "
-                f"index misses too many), got {self.near_duplicates}"
-            )
 
 
 def cleaned(text: str) -> str:

@@ -13,8 +13,9 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator
 from tqdm import tqdm
 
 from data_gen.captions.datasets import DatasetKnobs, open_dataset
@@ -34,6 +35,7 @@ from data_gen.files import locked, read_lines
 from data_gen.records import Caption, caption_from_json, caption_to_json
 from inference.content_id import content_id
 from inference.files import file_digest, write_lines
+from inference.number_types import Fraction, Limits, PositiveCount, Seed, checks_numbers
 from inference.shapes.captions import caption, describe
 from inference.shapes.scene import random_scene
 from inference.shapes.vocabulary import TRAIN_COLOURS, TRAIN_PATTERNS, TRAIN_SHAPES
@@ -46,6 +48,10 @@ _TRIES_PER_CAPTION = 100
 _BAR_DELAY_S = 1.0
 
 
+FigureCount = Annotated[int, BeforeValidator(Limits(int, 1, 2).read)]
+
+
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class SceneKnobs:
     """Which scenes of the shapes world are described.
@@ -58,13 +64,14 @@ class SceneKnobs:
         detail: Probability that a size, or a place, is named.
     """
 
-    figures: int | None = None
+    figures: FigureCount | None = None
     shapes: tuple[str, ...] = TRAIN_SHAPES
     colours: tuple[str, ...] = TRAIN_COLOURS
     patterns: tuple[str, ...] = TRAIN_PATTERNS
-    detail: float = 0.5
+    detail: Fraction = 0.5
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class CaptionKnobs:
     """Where captions come from: a file, a Hugging Face data set, or else the shapes world.
@@ -87,14 +94,12 @@ class CaptionKnobs:
     file: Path | None = None
     dataset: DatasetKnobs = field(default_factory=DatasetKnobs)
     column: str | None = None
-    count: int | None = 1000
-    seed: int = 0
+    count: PositiveCount | None = 1000
+    seed: Seed = 0
     filter: CaptionFilterKnobs = field(default_factory=CaptionFilterKnobs)
     scenes: SceneKnobs = field(default_factory=SceneKnobs)
 
     def __post_init__(self) -> None:
-        if self.count is not None and self.count < 1:
-            raise ValueError(f"captions.count must be at least 1, got {self.count}")
         if self.file is not None and self.dataset.name is not None:
             raise ValueError("captions.file and captions.dataset.name are both given: choose one")
         if self.dataset.name is None and self.dataset != DatasetKnobs():

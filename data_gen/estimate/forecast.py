@@ -74,7 +74,7 @@ def work_of(triplet: EditTriplet, knobs: PairKnobs) -> Work:
     most = seeds if knobs.filter.best_p_per_seed else images - seeds
     kept = min(knobs.filter.keep, most)
     judged = kept + (seeds if knobs.early.source else min(kept, seeds))  # edited and sources
-    judging = 0 if knobs.filter.max_surprise is None else len(LOOKED_AT) * judged
+    judging = len(LOOKED_AT) * judged if "surprise" in knobs.filter.bounded else 0
     return Work(triplets=1, drawing=drawing, judging=judging, images=images)
 
 

@@ -31,6 +31,7 @@ from data_gen.runs.units import CANDIDATE_SCHEMA, IMPORT_FILE, publish
 from data_gen.shards import scan_shard, shard_writer, write_index
 from inference.content_id import content_id
 from inference.files import file_digest, write_lines
+from inference.number_types import PositiveCount, checks_numbers
 
 FORMAT: Final = 2
 """Raised when the same import would give other bytes than before."""
@@ -65,13 +66,14 @@ class _Plan:
     digest: str = ""
 
 
+@checks_numbers
 def import_pairs(
     layout: LayoutName,
     output: Path,
     source: str | None = None,
     columns: Columns | None = None,
     split: str = "train",
-    unit_size: int = 1000,
+    unit_size: PositiveCount = 1000,
 ) -> None:
     """Import pairs that others made into shards and an index, ready to train on.
 

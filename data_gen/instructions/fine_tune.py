@@ -24,6 +24,7 @@ from inference.endpoints.journal import Journal
 from inference.endpoints.keys import DEFAULT_KEY_ENV, api_key, check_key_env, redacted
 from inference.endpoints.server import ServerError
 from inference.files import file_digest, write_lines
+from inference.number_types import PositiveSmallCount, Seconds, Seed, checks_numbers
 
 UNTYPED: Final = "any"
 """The edit type of examples that name none."""
@@ -34,6 +35,7 @@ FEWEST: Final = 10
 _ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class FineTuneKnobs:
     """How a language model is fine-tuned.
@@ -57,17 +59,13 @@ class FineTuneKnobs:
     model: str
     base_url: str = "https://api.openai.com/v1"
     key_env: str | None = DEFAULT_KEY_ENV
-    epochs: int | None = 1
+    epochs: PositiveSmallCount | None = 1
     suffix: str = "emend"
-    seed: int = 0
-    poll_s: float = 30.0
+    seed: Seed = 0
+    poll_s: Seconds = 30.0
 
     def __post_init__(self) -> None:
         check_key_env(self.key_env, "key_env")
-        if self.epochs is not None and self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
-        if not self.poll_s > 0:
-            raise ValueError(f"poll_s must be above 0 seconds, got {self.poll_s}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ Every candidate leaves with a verdict: a rejected one carries its reason.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -22,14 +22,18 @@ from data_gen.records import ImageArray, ImagePair, Scores, Verdict
 from inference.backbone import Backbone
 from inference.clip import ClipScorer, compare
 from inference.images import from_numpy
+from inference.number_types import Finite, PositiveCount, Similarity, checks_numbers
 
 UNSAFE: Final = "unsafe"
 NO_JUDGEMENT: Final = "the judge gave no usable answer"
+
+_SCORES: Final = tuple(each.name for each in fields(Scores))
 
 # Images that CLIP sees at once; its results move by rounding with it, so it is not a knob.
 IMAGES_AT_ONCE = 64
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
     """What each similarity of a pair must at least reach, in [-1, 1].
@@ -43,18 +47,10 @@ class Thresholds:
         directional: Change between the images against change between the captions.
     """
 
-    image_image: float
-    text_source: float
-    text_edited: float
-    directional: float
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not -1 <= value <= 1:
-                raise ValueError(
-                    f"pairs.filter.thresholds.{field.name} must be within [-1, 1], got {value}"
-                )
+    image_image: Similarity
+    text_source: Similarity
+    text_edited: Similarity
+    directional: Similarity
 
     @classmethod
     def of_checkpoint(cls, found: Mapping[str, float]) -> "Thresholds":
@@ -63,7 +59,7 @@ class Thresholds:
         Raises:
             ValueError: One is missing, or there is one that is not known.
         """
-        expected = sorted(field.name for field in fields(cls))
+        expected = sorted(each.name for each in fields(cls))
         if sorted(found) != expected:
             raise ValueError(
                 f"the CLIP checkpoint carries thresholds for {sorted(found)}, expected {expected}; "
@@ -72,6 +68,7 @@ class Thresholds:
         return cls(**found)
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class FilterKnobs:
     """How candidates are chosen.
@@ -84,30 +81,31 @@ class FilterKnobs:
             most that of the captions, as InstructPix2Pix has it, or those whose pixels change
             least, which leave the rest alone. The latter trusts the thresholds to turn down edits
             that change nothing.
-        max_surprise: What the generator's own error on either picture may at most be (see
-            `surprise`), a number of that generator's; None does not ask it.
-        min_aesthetic: What ``scorers.aesthetic`` must at least say of both pictures, about 1 to 10.
-        min_dino: How alike ``scorers.dino`` must at least find them, in [-1, 1].
-        min_judge: What ``scorers.judge`` must at least think of the edit, in [0, 1].
+        at_least: Score -> the least that a pair must have, such as {dino: 0.6, judge: 0.7}: any
+            score that the run computes, see `Scores`. A bound on ``surprise``, the generator's own
+            error, has it asked; aesthetic, dino, judge and unsafe are those of ``scorers``.
+        at_most: Score -> the most that it may have, such as {surprise: 0.01}.
         keep: Pairs to keep of a triplet, at most.
     """
 
     thresholds: Thresholds | None = None
     best_p_per_seed: bool = True
     prefer: Literal["direction", "closeness"] = "direction"
-    max_surprise: float | None = None
-    min_aesthetic: float | None = None
-    min_dino: float | None = None
-    min_judge: float | None = None
-    keep: int = 4
+    at_least: Mapping[str, Finite] = field(default_factory=dict)
+    at_most: Mapping[str, Finite] = field(default_factory=dict)
+    keep: PositiveCount = 4
 
     def __post_init__(self) -> None:
-        if self.keep < 1:
-            raise ValueError(f"pairs.filter.keep must be at least 1, got {self.keep}")
-        if self.max_surprise is not None and not self.max_surprise > 0:
+        if unknown := sorted(self.bounded - set(_SCORES)):
             raise ValueError(
-                f"pairs.filter.max_surprise must be above 0 or null, got {self.max_surprise}"
+                f"pairs.filter bounds {', '.join(unknown)}, which is no score; expected of "
+                f"{', '.join(_SCORES)}"
             )
+
+    @property
+    def bounded(self) -> set[str]:
+        """The scores that have a bound, beside the thresholds."""
+        return {*self.at_least, *self.at_most}
 
 
 def judge(scores: Scores, thresholds: Thresholds) -> str | None:
@@ -116,10 +114,10 @@ def judge(scores: Scores, thresholds: Thresholds) -> str | None:
     A similarity that is not a number fails. The reason names the threshold rather than the value,
     so that reasons can be counted.
     """
-    for field in fields(thresholds):
-        least = getattr(thresholds, field.name)
-        if not getattr(scores, field.name) >= least:
-            return f"{field.name} < {least:g}"
+    for similarity in fields(thresholds):
+        least = getattr(thresholds, similarity.name)
+        if not getattr(scores, similarity.name) >= least:
+            return f"{similarity.name} < {least:g}"
     return None
 
 
@@ -207,7 +205,7 @@ def scored(
         pairs: Any candidates; those of one seed share one source array.
         scorer: The CLIP model.
         knobs: How candidates are chosen.
-        backbone: What drew them; it is asked where ``max_surprise`` is given.
+        backbone: What drew them; it is asked where ``surprise`` has a bound.
 
     Raises:
         CaptionTooLong: A caption has more tokens than the scorer reads.
@@ -216,10 +214,10 @@ def scored(
     if not pairs:
         return []
     found = score(pairs, scorer)
-    if knobs.max_surprise is None:
+    if "surprise" not in knobs.bounded:
         return found
     if backbone is None:
-        raise ValueError("pairs.filter.max_surprise asks the generator, which was not given")
+        raise ValueError("a bound on surprise asks the generator, which was not given")
     return add_score(found, Surprise(backbone=backbone))
 
 
@@ -254,18 +252,17 @@ def _faults(
         yield UNSAFE
     if (reason := judge(scores, thresholds)) is not None:
         yield reason
-    for name, least in (("aesthetic", knobs.min_aesthetic), ("dino", knobs.min_dino)):
+    for name in _SCORES:
         found = getattr(scores, name)
-        if least is not None and not (hopeful if found is None else found >= least):
-            yield f"{name} < {least:g}"
-    most, found = knobs.max_surprise, scores.surprise
-    if most is not None and not (hopeful if found is None else found <= most):
-        yield f"surprise > {most:g}"
-    least, found = knobs.min_judge, scores.judge
-    if found is not None and math.isnan(found):
-        yield NO_JUDGEMENT
-    elif least is not None and not (hopeful if found is None else found >= least):
-        yield f"judge < {least:g}"
+        if name == "judge" and found is not None and math.isnan(found):
+            yield NO_JUDGEMENT
+        elif found is not None or not hopeful:
+            value = math.nan if found is None else found
+            least, most = knobs.at_least.get(name), knobs.at_most.get(name)
+            if least is not None and not value >= least:
+                yield f"{name} < {least:g}"
+            if most is not None and not value <= most:
+                yield f"{name} > {most:g}"
 
 
 def image_features(images: Sequence[ImageArray], scorer: ClipScorer) -> Tensor:

@@ -30,6 +30,7 @@ from data_gen.shards import (
 )
 from data_gen.survey.verify import inspect
 from inference.files import file_digest, own_suffix
+from inference.number_types import PositiveCount, checks_numbers
 
 HUB: Final = "hf://datasets/"
 _REPOSITORY: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -43,13 +44,14 @@ class Hub(OSError):
     """The hub refused, or could not be reached."""
 
 
+@checks_numbers
 def push(
     data: Path,
     to: str,
     license: str,  # noqa: A002 (the card's own word)
     name: str | None = None,
     recipe: Path | None = None,
-    shard_mib: int = 512,
+    shard_mib: PositiveCount = 512,
     private: bool = True,
 ) -> None:
     """Publish a data set as webdataset shards with a card, in a local folder or on the hub.

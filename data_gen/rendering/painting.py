@@ -31,8 +31,10 @@ from data_gen.rendering.trees import RenderKnobs, Tree, draw_tree
 from data_gen.rendering.watch import Draft
 from inference.backbone import Backbone
 from inference.clip import CaptionTooLong, ClipScorer, compare
+from inference.number_types import NonNegative, OpenFraction, checks_numbers
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class EarlyKnobs:
     """What is not rendered to its end. All of it is off by default.
@@ -52,18 +54,10 @@ class EarlyKnobs:
     """
 
     source: bool = False
-    draft_at: float | None = None
-    slack: float = 0.1
+    draft_at: OpenFraction | None = None
+    slack: NonNegative = 0.1
     p_in_turn: bool = False
     enough: bool = False
-
-    def __post_init__(self) -> None:
-        if self.draft_at is not None and not 0 < self.draft_at < 1:
-            raise ValueError(
-                f"pairs.early.draft_at must be within (0, 1) or null, got {self.draft_at}"
-            )
-        if self.slack < 0:
-            raise ValueError(f"pairs.early.slack must not be below 0, got {self.slack}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +92,7 @@ class Painter:
         """
         thresholds = thresholds_of(self.filter, self.scorer)
         surprise = Surprise(backbone=self.backbone)
-        own = [] if self.filter.max_surprise is None else [surprise]
+        own = [surprise] if "surprise" in self.filter.bounded else []
         dear = [*own, *(scorer for scorer in self.scorers if scorer.dear)]
         watch = _ClipWatch(self, thresholds, surprise)
         coming, opened = deque(triplets), deque[_Making]()
@@ -277,7 +271,7 @@ class _ClipWatch:
         least = self.thresholds.text_source
         likeness = (features * self.painter.scorer.text(captions)).sum(dim=-1).tolist()
         reasons = [None if one >= least else f"source: text_source < {least:g}" for one in likeness]
-        most = self.painter.filter.max_surprise
+        most = self.painter.filter.at_most.get("surprise")
         if most is not None:
             found = self.surprise.look(images, captions)
             reasons = [

@@ -8,16 +8,32 @@ trees.
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
 
 from data_gen.records import EditTriplet
 from data_gen.rendering.prefix_tree import shared_steps
 from inference.noise import keyed_seed
+from inference.number_types import (
+    FractionBelowOne,
+    FractionRange,
+    Limits,
+    NonNegativeRange,
+    PixelCount,
+    PositiveSmallCount,
+    checks_numbers,
+)
 from inference.samplers import SamplerName
 
 Share = Literal["self", "cross", "both"]
 
 
+BatchRows = Annotated[int, BeforeValidator(Limits(int, 4, 65_536).read)]
+"""UNet rows a call: at least those of one guided source and its target."""
+
+
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class RenderKnobs:
     """How pairs are rendered.
@@ -45,39 +61,18 @@ class RenderKnobs:
     """
 
     share: Share = "self"
-    steps: int = 25
-    seeds: int = 4
-    seeds_of: Mapping[str, int] = field(default_factory=dict)
-    branches: int = 4
-    p_range: tuple[float, float] = (0.1, 0.9)
-    p_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    together: float = 0.0
-    together_of: Mapping[str, float] = field(default_factory=dict)
-    guidance_range: tuple[float, float] = (7.5, 15.0)
+    steps: PositiveSmallCount = 25
+    seeds: PositiveSmallCount = 4
+    seeds_of: Mapping[str, PositiveSmallCount] = field(default_factory=dict)
+    branches: PositiveSmallCount = 4
+    p_range: FractionRange = (0.1, 0.9)
+    p_ranges: Mapping[str, FractionRange] = field(default_factory=dict)
+    together: FractionBelowOne = 0.0
+    together_of: Mapping[str, FractionBelowOne] = field(default_factory=dict)
+    guidance_range: NonNegativeRange = (7.5, 15.0)
     sampler: SamplerName = "euler_ancestral"
-    size: int | None = None
-    batch_rows: int = 64
-
-    def __post_init__(self) -> None:
-        least = {"steps": 1, "seeds": 1, "branches": 1, "batch_rows": 4}
-        numbers = [(name, getattr(self, name), bound) for name, bound in least.items()]
-        numbers += [(f"seeds_of.{kind}", found, 1) for kind, found in self.seeds_of.items()]
-        for name, found, bound in numbers:
-            if found < bound:
-                raise ValueError(f"pairs.render.{name} must be at least {bound}, got {found}")
-        ranges = {"p_range": self.p_range, "guidance_range": self.guidance_range}
-        ranges |= {f"p_ranges.{kind}": found for kind, found in self.p_ranges.items()}
-        for name, (low, high) in ranges.items():
-            if not 0 <= low <= high:
-                raise ValueError(
-                    f"pairs.render.{name} must be 0 <= low <= high, got [{low}, {high}]"
-                )
-
-        parts = {"together": self.together}
-        parts |= {f"together_of.{kind}": found for kind, found in self.together_of.items()}
-        for name, found in parts.items():
-            if not 0 <= found < 1:
-                raise ValueError(f"pairs.render.{name} must be at least 0 and below 1, got {found}")
+    size: PixelCount | None = None
+    batch_rows: BatchRows = 64
 
     def seeds_for(self, triplet: EditTriplet) -> int:
         """How many trees a triplet gets."""

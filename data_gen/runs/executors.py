@@ -16,6 +16,7 @@ import torch
 from data_gen.runs.processes import Processes
 from data_gen.runs.receipts import Outcome, Receipt, Unit, require_none_failed, write_receipt
 from data_gen.runs.workers import Made, Start
+from inference.number_types import PositiveSmallCount, checks_numbers
 
 U = TypeVar("U", bound=Unit)
 
@@ -36,6 +37,7 @@ class Executor(Protocol):
         """
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class ExecutorKnobs:
     """Who makes the units. What is made does not depend on it, but for ``threads``.
@@ -50,15 +52,9 @@ class ExecutorKnobs:
     """
 
     kind: Literal["in_process", "processes", "ray"] = "in_process"
-    workers: int | None = None
-    threads: int | None = None
+    workers: PositiveSmallCount | None = None
+    threads: PositiveSmallCount | None = None
     address: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("workers", "threads"):
-            found = getattr(self, name)
-            if found is not None and found < 1:
-                raise ValueError(f"executor.{name} must be at least 1 or null, got {found}")
 
 
 def executor_of(knobs: ExecutorKnobs) -> Executor:

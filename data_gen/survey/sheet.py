@@ -34,6 +34,7 @@ from data_gen.shards import (
 )
 from data_gen.shards.members import ShardError
 from inference.files import written_atomically
+from inference.number_types import Count, PixelCount, Seed, checks_numbers
 
 TEMPLATE: Final = Path(__file__).with_name("sheet.html.j2")
 SCRIPT: Final = Path(__file__).with_name("sheet.js")
@@ -76,13 +77,14 @@ class Card:
     edited: str
 
 
+@checks_numbers
 def sheet(
     data: Path,
     output: Path,
-    pairs: int = 240,
-    rejected: int = 120,
-    seed: int = 0,
-    size: int = 256,
+    pairs: Count = 240,
+    rejected: Count = 120,
+    seed: Seed = 0,
+    size: PixelCount = 256,
 ) -> None:
     """Write a contact sheet of a data set: one HTML file, to be opened in a browser.
 

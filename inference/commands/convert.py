@@ -8,6 +8,7 @@ from torch import nn
 
 from inference.backbone import Backbone, load_backbone
 from inference.files import read_tensors
+from inference.number_types import PixelCount, checks_numbers
 from inference.sampling import PredictionType
 from inference.saving import replaced_folder, save_backbone
 from inference.single_file.reading import backbone_of, read_original
@@ -17,12 +18,13 @@ LEFT_OVER = "original-left-over.safetensors"
 """Tensors of the original file that no part of a diffusers folder holds, kept for the way back."""
 
 
+@checks_numbers
 def convert(
     source: Path,
     output: Path,
     ema: bool = True,
     prediction_type: PredictionType | None = None,
-    native_size: int | None = None,
+    native_size: PixelCount | None = None,
     tokenizer: Path | None = None,
 ) -> None:
     """Convert a Stable Diffusion: a single file to a diffusers folder, a folder to a single file.

@@ -14,6 +14,7 @@ from inference.editors.plug_and_play import PlugAndPlay
 from inference.editors.prompt_to_prompt import PromptToPrompt
 from inference.editors.sdedit import SdEdit
 from inference.images import load_image, save_image
+from inference.number_types import Seed, checks_numbers
 from inference.shapes import MODELS
 
 EDITORS: Final[Mapping[str, type[Any]]] = MappingProxyType(
@@ -26,6 +27,7 @@ EDITORS: Final[Mapping[str, type[Any]]] = MappingProxyType(
 )
 
 
+@checks_numbers
 def edit(
     knobs: Mapping[str, Any],
     images: list[str] = [],  # noqa: B006  (only read)
@@ -36,7 +38,7 @@ def edit(
     model: str | None = None,
     mask: str | None = None,
     output: str = "edited",
-    seed: int | None = None,
+    seed: Seed | None = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
 ) -> None:

@@ -13,6 +13,7 @@ from inference.editors.prompt_to_prompt import PromptToPrompt
 from inference.grids import save_grid
 from inference.images import load_image
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted
+from inference.number_types import Fraction, Seed, checks_numbers
 from inference.shapes import MODELS
 
 _SEEDS: Final = (0, 1, 2, 3)
@@ -31,13 +32,14 @@ class _Once:
         return self.found
 
 
+@checks_numbers
 def grid(
     knobs: Mapping[str, Any],
     source: str,
     target: str,
     vary: Literal["cross", "self_attention"] = "cross",
-    fractions: list[float] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],  # noqa: B006  (only read)
-    seeds: list[int] = [],  # noqa: B006
+    fractions: list[Fraction] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],  # noqa: B006  (only read)
+    seeds: list[Seed] = [],  # noqa: B006
     image: str | None = None,
     model: str = str(MODELS / "stable-diffusion"),
     output: str = "grid.png",

@@ -17,6 +17,7 @@ from inference.inversion.edit_friendly import EditFriendly
 from inference.inversion.inverted import Inversion, InversionRequest, reconstruct
 from inference.inversion.null_text import NullText
 from inference.inversion.saved import Saved, save_inversion
+from inference.number_types import Finite, PositiveSmallCount, checks_numbers
 from inference.shapes import MODELS
 
 INVERSIONS: Final[Mapping[str, type[Inversion]]] = MappingProxyType(
@@ -32,6 +33,7 @@ INVERSIONS: Final[Mapping[str, type[Inversion]]] = MappingProxyType(
 )
 
 
+@checks_numbers
 def invert(
     knobs: Mapping[str, Any],
     images: list[str],
@@ -39,9 +41,9 @@ def invert(
     inversion: str = "null_text",
     model: str = str(MODELS / "stable-diffusion"),
     output: str = "inverted",
-    steps: int = 50,
-    guidance_scale: float = 7.5,
-    batch_size: int = 8,
+    steps: PositiveSmallCount = 50,
+    guidance_scale: Finite = 7.5,
+    batch_size: PositiveSmallCount = 8,
     device: Device = "auto",
     dtype: Dtype = "float32",
 ) -> None:

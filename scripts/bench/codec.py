@@ -51,11 +51,11 @@ def share(triplets: int = 6) -> None:
         triplets: In the unit.
     """
     header("judged by", "triplets", "kept", "render, s", "score, s", "write, s", "score + write")
-    for name, surprise in (("CLIP", None), ("CLIP and the generator", 0.01)):
+    for name, bounds in (("CLIP", {}), ("CLIP and the generator", {"surprise": 0.01})):
         knobs = PairKnobs(
             precision="bfloat16",
             render=RENDER,
-            filter=replace(FILTER, max_surprise=surprise),
+            filter=replace(FILTER, at_most=bounds),
             unit_size=triplets,
         )
         receipt = made(knobs, triplets)

@@ -87,7 +87,7 @@ def test_shipped_recipes_render(path: Path, data: Path, tiny_folder: Path) -> No
     """Each with its own sampler, sharing and filter, on tiny models and a few steps."""
     line = ["pairs", "--config", str(path), "--output", str(data), "--executor.kind", "in_process"]
     line += ["--pairs.model", str(tiny_folder), "--pairs.vae", "null", "--pairs.clip", CLIP]
-    line += ["--pairs.precision", "float32", "--pairs.filter.max_surprise", "null"]
+    line += ["--pairs.precision", "float32", "--pairs.filter.at_most", "{}"]
     line += ["--pairs.render.size", "32", "--pairs.render.steps", "3", "--pairs.render.seeds", "2"]
     every = "{image_image: -1, text_source: -1, text_edited: -1, directional: -1}"
     assert __main__.main([*line, "--pairs.filter.thresholds", every]) == 0

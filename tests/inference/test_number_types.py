@@ -15,14 +15,14 @@ from inference.number_types import (
     FractionRange,
     OpenFraction,
     PositiveCount,
-    checked,
+    checks_numbers,
     description,
 )
 
 NAN = float("nan")
 
 
-@checked
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class Oven:
     """An oven."""
@@ -39,7 +39,7 @@ class Oven:
 seen: list[object] = []
 
 
-@checked
+@checks_numbers
 def bake(oven: Oven | None = None, loaves: PositiveCount = 1, times: list[Finite] = []) -> None:  # noqa: B006
     """Bake."""
     seen.append((oven, loaves, times))

@@ -21,19 +21,29 @@ from data_gen.records import ImagePair
 from data_gen.shards.cache import Cache
 from inference.backbone import Backbone
 from inference.files import folder_digest
+from inference.number_types import (
+    Fraction,
+    FractionBelowOne,
+    Positive,
+    PositiveCount,
+    Seed,
+    SmallCount,
+    checks_numbers,
+)
 from inference.outside import read_text, split_lines
 from training.data import order
 from training.data.assembly import Faulty, Plan, assemble
 from training.data.framing import Framing
 from training.data.inspection import SHOWN
 from training.data.latent_shards import Latents
-from training.data.samples import Batch, Encode, Images, Pairs, Sample
+from training.data.samples import SCORES, Batch, Encode, Images, Pairs, Sample
 from training.data.sets import PairSet
 from training.data.workers import end_for_parent_alone
 
 PASSED_OVER_FILE: Final = "passed-over.jsonl"
 
 
+@checks_numbers
 class PairData(pl.LightningDataModule):
     """Batches of pairs from one data set or several.
 
@@ -48,17 +58,17 @@ class PairData(pl.LightningDataModule):
         self,
         shards: str | None = None,
         sets: list[PairSet] | None = None,
-        batch_size: int = 64,
+        batch_size: PositiveCount = 64,
         framing: Framing = Framing(),  # noqa: B008  (frozen)
         cache_latents: bool = False,
-        held_out: float = 0.02,
-        backwards: float = 0.0,
-        window: int = 4,
-        num_workers: int = 0,
+        held_out: FractionBelowOne = 0.02,
+        backwards: Fraction = 0.0,
+        window: PositiveCount = 4,
+        num_workers: SmallCount = 0,
         faulty: Faulty = "refuse",
         cache: Path | None = None,
-        cache_gib: float = 100.0,
-        seed: int = 0,
+        cache_gib: Positive = 100.0,
+        seed: Seed = 0,
         base: Path | None = None,
     ) -> None:
         """Take the knobs; nothing is read before `setup`.
@@ -91,13 +101,6 @@ class PairData(pl.LightningDataModule):
             (shards is None) != (sets is None or not sets),
             "expected data.shards, or data.sets, and not both",
         )
-        _require(
-            batch_size >= 1 and window >= 1 and 0 <= held_out < 1,
-            f"data.batch_size, window and held_out are {batch_size}, {window} and {held_out}; "
-            "expected at least 1, at least 1 and 0 to 1",
-        )
-        _require(0 <= backwards <= 1, f"data.backwards is {backwards}, expected 0 to 1")
-        _require(cache_gib > 0, f"data.cache_gib is {cache_gib}, expected above 0")
         _require(
             not (cache_latents and framing.is_random),
             "data.cache_latents is true, but framing.flip or framing.enlarge_to makes every "
@@ -180,8 +183,10 @@ class PairData(pl.LightningDataModule):
             Twice (N,) float64; the shares sum to 1.
 
         Raises:
-            ValueError: Pairs have no such score.
+            ValueError: There is no such score, or pairs do not have it.
         """
+        if name not in SCORES:
+            raise ValueError(f"objective.score is {name!r}; expected one of {', '.join(SCORES)}")
         found, shares = list[Any](), list[Any]()
         for line, share in self.assembled.line.leaves():
             known = self.assembled.sources[line.part].reader.numbers()

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from inference.number_types import PixelCount, checks_numbers
+
 Pixels = NDArray[np.uint8]
 """One image, (H, W, 3), RGB, 0..255."""
 
@@ -38,6 +40,7 @@ _MIRRORED_WRONGLY: Final = re.compile(
 )
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class Framing:
     """Knobs of what is done to a pair's images before the VAE sees them.
@@ -56,25 +59,23 @@ class Framing:
         flip_all: Mirror half of those as well.
     """
 
-    resolution: int | None = None
-    enlarge_to: int | None = None
-    bucket_multiple: int | None = None
+    resolution: PixelCount | None = None
+    enlarge_to: PixelCount | None = None
+    bucket_multiple: PixelCount | None = None
     flip: bool = False
     flip_all: bool = False
 
     def __post_init__(self) -> None:
-        if self.resolution is not None and self.resolution < 1:
-            raise ValueError(f"framing.resolution is {self.resolution}, expected at least 1")
         if self.enlarge_to is not None and self.enlarge_to < (self.resolution or np.inf):
             raise ValueError(
                 f"framing.enlarge_to is {self.enlarge_to}, expected at least the resolution, "
                 f"which is {self.resolution}"
             )
         multiple = self.bucket_multiple
-        if multiple is not None and not 1 <= multiple <= (self.resolution or 0):
+        if multiple is not None and multiple > (self.resolution or 0):
             raise ValueError(
-                f"framing.bucket_multiple is {multiple}, expected at least 1 and at most the "
-                f"resolution, which is {self.resolution}"
+                f"framing.bucket_multiple is {multiple}, expected at most the resolution, which "
+                f"is {self.resolution}"
             )
         if self.flip_all and not self.flip:
             raise ValueError("framing.flip_all is true, expected framing.flip to be so too")

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from data_gen.imports.reading import Columns, LayoutName, Listing, Reader, open_pairs
 from data_gen.shards.cache import Cache
+from inference.number_types import Finite, Positive, checks_numbers
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class PairSet:
     """One data set to train on.
@@ -31,9 +33,9 @@ class PairSet:
     layout: LayoutName = "shards"
     columns: Columns | None = None
     split: str = "train"
-    weight: float | None = None
-    at_least: Mapping[str, float] = field(default_factory=dict)
-    at_most: Mapping[str, float] = field(default_factory=dict)
+    weight: Positive | None = None
+    at_least: Mapping[str, Finite] = field(default_factory=dict)
+    at_most: Mapping[str, Finite] = field(default_factory=dict)
 
     def open(self, cache: Cache | None = None) -> Reader:
         """See `open_pairs`."""

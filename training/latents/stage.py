@@ -33,6 +33,7 @@ from data_gen.runs.receipts import Receipt, done_receipt, fingerprint, tally
 from data_gen.runs.workers import Start
 from data_gen.shards import INDEX_FILE
 from inference.files import folder_digest, written_atomically
+from inference.number_types import PositiveCount, PositiveSmallCount, Seed, checks_numbers
 from training.data import latent_shards
 from training.data.framing import Framing
 from training.data.inspection import (
@@ -52,6 +53,7 @@ FORMAT: Final = 2
 """Raised when the same call would give other bytes than before."""
 
 
+@checks_numbers
 def latents(
     base: Path,
     output: Path,
@@ -60,13 +62,13 @@ def latents(
     columns: Columns | None = None,
     split: str = "train",
     framing: Framing = Framing(),  # noqa: B008  (frozen)
-    variations: int = 1,
+    variations: PositiveSmallCount = 1,
     faulty: Literal["refuse", "leave_out"] = "refuse",
-    batch_size: int = 16,
-    unit_size: int = 1000,
+    batch_size: PositiveSmallCount = 16,
+    unit_size: PositiveCount = 1000,
     precision: Precision = "float32",
     device: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     partition: str = "0/1",
     executor: ExecutorKnobs = ExecutorKnobs(),  # noqa: B008
 ) -> None:

@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
 from inference.files import written_atomically
+from inference.number_types import PositiveCount, checks_numbers
 from training.data.data_module import PairData
 from training.running.held_out import HeldOutEdits, HeldOutLoss
 from training.running.stopping import Request, StopRequests, exit_code, requeue_job
@@ -109,6 +110,7 @@ class WholeFiles(TorchCheckpointIO):
             self.failure = error.__context__
 
 
+@checks_numbers
 class Checkpoints(Callback):
     """Saves every so often, at a new best held-out loss, on request, and at the end of a run.
 
@@ -118,7 +120,7 @@ class Checkpoints(Callback):
     an accumulated step, whose gradients are then lost.
     """
 
-    def __init__(self, every: int = 100, keep: int = 2) -> None:
+    def __init__(self, every: PositiveCount = 100, keep: PositiveCount = 2) -> None:
         """Take the knobs.
 
         Args:
@@ -128,10 +130,6 @@ class Checkpoints(Callback):
         Raises:
             ValueError: One is less than 1.
         """
-        if every < 1 or keep < 1:
-            raise ValueError(
-                f"checkpoints.every and keep are {every} and {keep}, expected at least 1"
-            )
         self.every, self.keep = every, keep
         self._best: HeldOutLoss | None = None
         self._saved = 0

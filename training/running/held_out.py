@@ -19,6 +19,7 @@ from inference.clip import load_clip
 from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
 from inference.images import from_numpy, to_pil
+from inference.number_types import Count, PositiveCount, checks_numbers
 from training.data.data_module import PairData
 from training.module import EditorTraining
 from training.running.measures import (
@@ -39,6 +40,7 @@ class HeldOutLoss:
     loss: float
 
 
+@checks_numbers
 class HeldOutEdits(Callback):
     """Edits the same held-out images every so often, with the averaged weights.
 
@@ -58,9 +60,9 @@ class HeldOutEdits(Callback):
 
     def __init__(
         self,
-        every: int = 500,
-        samples: int = 8,
-        loss_samples: int = 64,
+        every: PositiveCount = 500,
+        samples: Count = 8,
+        loss_samples: PositiveCount = 64,
         clip: str | None = None,
         shapes: bool = False,
     ) -> None:
@@ -78,11 +80,6 @@ class HeldOutEdits(Callback):
         Raises:
             ValueError: A knob is out of its range.
         """
-        if every < 1 or samples < 0 or loss_samples < 1:
-            raise ValueError(
-                f"held_out_edits.every, samples and loss_samples are {every}, {samples} and "
-                f"{loss_samples}; expected at least 1, 0 and 1"
-            )
         self.every, self.samples, self.loss_samples = every, samples, loss_samples
         self.shapes = shapes
         self.scorer = None if clip is None else load_clip(clip)

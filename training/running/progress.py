@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
+from inference.number_types import Positive, checks_numbers
 from training.data.data_module import PairData
 from training.data.samples import Batch
 from training.module import EditorTraining
@@ -14,6 +15,7 @@ from training.running.flops import peak_of, training_flops
 from training.steps import ends_a_step
 
 
+@checks_numbers
 class Progress(Callback):
     """A progress bar in images: how far, images a second, time left, step, loss and MFU.
 
@@ -22,7 +24,7 @@ class Progress(Callback):
     what encodes images and text.
     """
 
-    def __init__(self, peak_tflops: float | None = None) -> None:
+    def __init__(self, peak_tflops: Positive | None = None) -> None:
         """Take the knob.
 
         Args:
@@ -31,8 +33,6 @@ class Progress(Callback):
         Raises:
             ValueError: It is not above 0.
         """
-        if peak_tflops is not None and peak_tflops <= 0:
-            raise ValueError(f"progress.peak_tflops is {peak_tflops}, expected above 0")
         self.peak = peak_tflops
         self._flops: dict[tuple[int, int], float] = {}
 

@@ -15,6 +15,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from inference.command_line import run
+from inference.number_types import PositiveCount, checks_numbers
 from inference.shapes import MODELS
 from training.shapes.autoencoder import AutoencoderKnobs, train_autoencoder
 from training.shapes.clip import ClipKnobs, train_clip
@@ -27,10 +28,11 @@ WORK: Final = Path("build/shapes")
 Model = Literal["autoencoder", "clip", "writer", "stable-diffusion"]
 
 
+@checks_numbers
 def train(
     *,
     model: Model,
-    steps: int | None = None,
+    steps: PositiveCount | None = None,
     work: Path = WORK,
     out: Path | None = None,
     device: str | None = None,

@@ -69,7 +69,7 @@ def test_from_triplets_it_is_exact(
     )
     # Everything is good, so that nothing is judged in the place of another.
     every = Thresholds(image_image=-1, text_source=-1, text_edited=-1, directional=-1)
-    judged = replace(recipe.pairs.filter, thresholds=every, max_surprise=100.0)
+    judged = replace(recipe.pairs.filter, thresholds=every, at_most={"surprise": 100.0})
     knobs = replace(recipe.pairs, render=render, filter=judged)
     recipe = replace(recipe, pairs=knobs)
     told = forecast(recipe)

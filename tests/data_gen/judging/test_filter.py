@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from data_gen.judging.filter import (
     FilterKnobs,
     Thresholds,
+    failing,
     judge,
     score,
     scored,
@@ -191,23 +192,47 @@ def test_what_surprises_its_generator_is_turned_down(build_backbone: BuildBackbo
     low = Thresholds(image_image=-1, text_source=-1, text_edited=-1, directional=-1)
     found = max(surprise(backbone, sides, ["red", "blue"]))
     for most, reason in ((1.01 * found, None), (0.99 * found, f"surprise > {0.99 * found:g}")):
-        knobs = FilterKnobs(thresholds=low, max_surprise=most)
+        knobs = FilterKnobs(thresholds=low, at_most={"surprise": most})
         [verdict] = select(scored([candidate], colour_scorer(), knobs, backbone), low, knobs)
         assert verdict.reason == reason
         assert verdict.pair.scores is not None
         assert verdict.pair.scores.surprise == pytest.approx(found, rel=1e-4)
-    with pytest.raises(ValueError, match="max_surprise asks the generator, which was not given"):
+    with pytest.raises(ValueError, match="a bound on surprise asks the generator"):
         scored([candidate], colour_scorer(), knobs, None)
 
 
 def test_nothing_is_scored_as_nothing() -> None:
-    assert scored([], colour_scorer(), FilterKnobs(max_surprise=0.1), None) == []
+    assert scored([], colour_scorer(), FilterKnobs(at_most={"surprise": 0.1}), None) == []
+
+
+def test_any_score_may_be_bounded_from_both_sides() -> None:
+    low = Thresholds(image_image=-1, text_source=-1, text_edited=-1, directional=-1)
+    knobs = FilterKnobs(at_least={"text_edited": 0.2, "dino": 0.5}, at_most={"image_image": 0.95})
+    good = Scores(image_image=0.9, text_source=0.3, text_edited=0.3, directional=0.3, dino=0.6)
+    assert failing(good, low, knobs) is None
+    for change, reason in (
+        ({"text_edited": 0.1}, "text_edited < 0.2"),
+        ({"image_image": 0.96}, "image_image > 0.95"),
+        ({"image_image": float("nan")}, "image_image < -1"),
+        ({"dino": 0.4}, "dino < 0.5"),
+        ({"dino": None}, "dino < 0.5"),
+    ):
+        assert failing(replace(good, **change), low, knobs) == reason
+    assert failing(replace(good, dino=None), low, knobs, hopeful=True) is None
+
+
+def test_an_unknown_score_is_told_with_the_known_ones() -> None:
+    sentence = (
+        "bounds dinosaur, which is no score; expected of image_image, .*, dino, judge, unsafe"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        FilterKnobs(at_least={"dinosaur": 1})
 
 
 def test_thresholds_and_counts_out_of_range_are_named() -> None:
-    with pytest.raises(ValueError, match="pairs.filter.thresholds.directional must be within"):
+    with pytest.raises(ValueError, match=r"directional is 20; expected a number from -1 to 1"):
         Thresholds(image_image=0.7, text_source=0.2, text_edited=0.2, directional=20)
-    with pytest.raises(ValueError, match="pairs.filter.keep must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"FilterKnobs\.keep is 0; expected a whole number"):
         FilterKnobs(keep=0)
-    with pytest.raises(ValueError, match="pairs.filter.max_surprise must be above 0 or null"):
-        FilterKnobs(max_surprise=0)
+    with pytest.raises(ValueError, match=r"at_most\.surprise is nan; expected a finite number"):
+        FilterKnobs(at_most={"surprise": float("nan")})

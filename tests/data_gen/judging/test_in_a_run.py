@@ -110,7 +110,7 @@ def test_all_scores_are_stored_and_a_judge_is_shown_what_is_to_be_kept(
     least = sorted(index[place].judge for place in range(4))[2]
     assert 1 <= int((index.column("judge") >= least).sum()) <= 2
     # Stricter: what fails is replaced by the next best, and nobody is asked twice.
-    assert run(*everyone, "--pairs.filter.min_judge", str(least)) in (0, 1)
+    assert run(*everyone, "--pairs.filter.at_least.judge", str(least)) in (0, 1)
     assert len(eyes.seeds) == len(set(eyes.seeds)) > 4
 
 
@@ -147,5 +147,5 @@ def test_unsafe_pairs_are_written_nowhere(
 def test_a_bound_on_a_score_that_nobody_gives_is_an_error(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("--pairs.filter.min_dino", "0.5") != 0
-    assert "pairs.filter.min_dino needs pairs.scorers.dino" in capsys.readouterr().err
+    assert run("--pairs.filter.at_least.dino", "0.5") != 0
+    assert "pairs.filter bounds dino, which needs pairs.scorers.dino" in capsys.readouterr().err

@@ -86,7 +86,9 @@ def test_an_unsafe_picture_on_either_side_is_found(
 def test_further_scores_decide_and_an_unsafe_pair_is_called_unsafe(
     judged_pair: Callable[..., ImagePair],
 ) -> None:
-    knobs = FilterKnobs(thresholds=LOW, min_aesthetic=5, min_dino=0.5, min_judge=0.6, keep=9)
+    knobs = FilterKnobs(
+        thresholds=LOW, at_least={"aesthetic": 5, "dino": 0.5, "judge": 0.6}, keep=9
+    )
 
     def reason(**scores: float | None) -> str | None:
         pair = replace(judged_pair(0, 1), scores=replace(GOOD, **scores))

@@ -261,7 +261,9 @@ def test_the_generator_is_asked_of_few_and_the_same_pairs_are_kept(
     backbone: Backbone, scorer: ClipScorer, whole: tuple[Painted, int]
 ) -> None:
     pairs = [[verdict.pair for verdict in verdicts] for _, verdicts in whole[0]]
-    asked = [scored(some, scorer, replace(STRICT, max_surprise=1), backbone) for some in pairs]
+    asked = [
+        scored(some, scorer, replace(STRICT, at_most={"surprise": 1}), backbone) for some in pairs
+    ]
     assert STRICT.thresholds is not None
     passing = [
         pair.scores.surprise or 0.0
@@ -270,7 +272,7 @@ def test_the_generator_is_asked_of_few_and_the_same_pairs_are_kept(
         if pair.scores and failing(pair.scores, STRICT.thresholds, STRICT) is None
     ]
     # About half of what CLIP lets pass is turned down, so that second choices come in.
-    strict = replace(STRICT, max_surprise=float(np.median(passing)))
+    strict = replace(STRICT, at_most={"surprise": float(np.median(passing))})
     verdicts = [select(some, STRICT.thresholds, strict) for some in asked]
     expected = [one.pair.key for some in verdicts for one in some if one.reason is None]
     painter = Painter(backbone=backbone, scorer=scorer, render=KNOBS, filter=strict)

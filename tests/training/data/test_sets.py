@@ -169,6 +169,8 @@ def test_scores_come_with_the_share_of_the_samples_that_a_pair_makes_up(shards: 
     (batch,) = first_batches(data, 1)
     assert batch.score("directional").tolist() == pytest.approx([0.4] * 4)
     assert batch.score("surprise").isnan().all()
+    with pytest.raises(ValueError, match=r"score is 'p'; expected one of .*, judge, unsafe"):
+        data.scores("p")
     with pytest.raises(ValueError, match="36 of the 36 pairs have no score 'surprise'"):
         data.scores("surprise")
 
