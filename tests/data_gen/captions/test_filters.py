@@ -67,12 +67,15 @@ def test_spellings_fold_to_one(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        ({"min_words": 0}, "1 <= min_words <= max_words"),
+        ({"min_words": 0}, "min_words is 0; expected a whole number from 1"),
         ({"min_words": 4, "max_words": 3}, "got 4, 3"),
         ({"min_characters": 500}, "min_characters <= max_characters"),
-        ({"language_confidence": 0.0}, "language_confidence must be above 0"),
-        ({"near_duplicates": 0.5}, "near_duplicates must be null or between 0.8 and 1"),
-        ({"near_duplicates": 1.1}, "got 1.1"),
+        (
+            {"language_confidence": 0.0},
+            "language_confidence is 0.0; expected a number above 0",
+        ),
+        ({"near_duplicates": 0.5}, "near_duplicates is 0.5; expected a number from 0.8 to 1"),
+        ({"near_duplicates": 1.1}, "near_duplicates is 1.1"),
     ],
 )
 def test_knobs_out_of_range(knobs: Mapping[str, Any], said: str) -> None:

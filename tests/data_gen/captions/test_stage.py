@@ -308,7 +308,7 @@ def test_when_nothing_is_kept_the_reasons_are_the_error(
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        ({"count": 0}, "captions.count must be at least 1, got 0"),
+        ({"count": 0}, "count is 0; expected a whole number from 1"),
         ({"count": None}, "the shapes world has no end"),
         ({"column": "text"}, "captions.column is for a file or a data set"),
         ({"dataset": DatasetKnobs(split="test")}, "captions.dataset.name must say which"),

@@ -251,9 +251,9 @@ def test_pictures_that_are_not_finite_end_a_run_only_if_all_are(
 
 
 def test_knobs_out_of_range_are_named() -> None:
-    with pytest.raises(ValueError, match=r"pairs.early.draft_at must be within \(0, 1\) or null"):
+    with pytest.raises(ValueError, match=r"draft_at is 1.0; expected a number above 0 below 1"):
         EarlyKnobs(draft_at=1.0)
-    with pytest.raises(ValueError, match="pairs.early.slack must not be below 0, got -1"):
+    with pytest.raises(ValueError, match="slack is -1; expected a number from 0"):
         EarlyKnobs(slack=-1)
 
 

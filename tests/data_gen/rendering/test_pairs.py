@@ -375,12 +375,16 @@ def test_a_model_or_size_that_does_not_fit_is_named(build_backbone: BuildBackbon
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"steps": 0}, "pairs.render.steps must be at least 1, got 0"),
-        ({"batch_rows": 2}, "pairs.render.batch_rows must be at least 4"),
-        ({"together": 1.0}, "pairs.render.together must be at least 0 and below 1, got 1.0"),
-        ({"together_of": {"move": -1}}, "pairs.render.together_of.move must be at least 0"),
-        ({"seeds_of": {"move": 0}}, "pairs.render.seeds_of.move must be at least 1, got 0"),
-        ({"p_range": (0.9, 0.1)}, "pairs.render.p_range must be 0 <= low <= high"),
+        ({"steps": 0}, "steps is 0; expected a whole number from 1"),
+        ({"batch_rows": 2}, "batch_rows is 2; expected a whole number from 4"),
+        ({"together": 1.0}, "together is 1.0; expected a number from 0 below 1"),
+        ({"together_of": {"move": -1}}, "together_of.move is -1; expected"),
+        ({"seeds_of": {"move": 0}}, "seeds_of.move is 0; expected"),
+        ({"p_range": (0.9, 0.1)}, "expected two numbers, the lower one first"),
+        (
+            {"p_range": (3, 5)},
+            "expected two numbers, the lower one first, each a number from 0 to 1",
+        ),
     ],
 )
 def test_knobs_out_of_range_are_named(wrong: dict[str, Any], message: str) -> None:

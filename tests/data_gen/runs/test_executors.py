@@ -79,7 +79,7 @@ def test_without_ray_one_is_told_what_to_install(
 
 @pytest.mark.parametrize("name", ["workers", "threads"])
 def test_nobody_is_no_executor(name: str) -> None:
-    with pytest.raises(ValueError, match=f"executor.{name} must be at least 1 or null, got 0"):
+    with pytest.raises(ValueError, match=f"{name} is 0; expected a whole number from 1"):
         ExecutorKnobs(**{name: 0})
 
 
