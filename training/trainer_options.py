@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytorch_lightning as pl
 
-from inference.number_types import PositiveCount, PositiveSmallCount, SmallCount, require
+from inference.number_types import PositiveCount, PositiveSmallCount, require
 
 DEFAULTS: Final[Mapping[str, Any]] = {
     "enable_checkpointing": False,
@@ -30,7 +30,6 @@ _NUMBERS: Final[Mapping[str, Any]] = {
     "accumulate_grad_batches": PositiveCount,
     "log_every_n_steps": PositiveCount | None,
     "num_nodes": PositiveSmallCount,
-    "devices": list[SmallCount] | str | SmallCount,
 }
 """Lightning's own annotations are plain numbers."""
 

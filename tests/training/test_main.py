@@ -170,7 +170,6 @@ def message(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[s
         ("--trainer.accumulate_grad_batches=-1", "accumulate_grad_batches is -1; expected", 2),
         ("--trainer.log_every_n_steps=0", "trainer.log_every_n_steps is 0; expected", 2),
         ("--trainer.num_nodes=0", "trainer.num_nodes is 0; expected a whole number", 2),
-        ("--trainer.devices=-5", "trainer.devices is -5; expected", 2),
         ("--model.optimizer.learning_rate=-1", "optimizer.learning_rate is '-1'; expected", 2),
         ("--model.optimizer.clip_norm=-1", "optimizer.clip_norm is '-1'; expected", 2),
         ("--model.optimizer.betas=[0.9, 1]", "optimizer.betas is '1'; expected", 2),
