@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
-from inference.settings import Settings, load_settings, read_json
+from inference.loading import load_model, load_scheduler, load_tokenizer, require_vocabulary
+from inference.outside import read_object
+from inference.settings import Settings, load_settings
 from inference.text import Text
 
 
@@ -249,23 +249,24 @@ def load_backbone(
     require_parts(root, vae)
     second = root / "text_encoder_2"
     backbone = Backbone(
-        vae=_load_part(AutoencoderKL, Path(vae or root / "vae"), torch_dtype=dtype),
-        text_encoder=_load_text_encoder(CLIPTextModel, root / "text_encoder", dtype),
-        tokenizer=_load_tokenizer(root / "tokenizer"),
-        unet=_load_part(UNet2DConditionModel, root / "unet", torch_dtype=dtype),
-        scheduler=_load_scheduler(root / "scheduler"),
+        vae=load_model(AutoencoderKL, Path(vae or root / "vae"), dtype),
+        text_encoder=load_model(CLIPTextModel, root / "text_encoder", dtype),
+        tokenizer=load_tokenizer(CLIPTokenizer, root / "tokenizer"),
+        unet=load_model(UNet2DConditionModel, root / "unet", dtype),
+        scheduler=load_scheduler(root / "scheduler"),
         settings=load_settings(root),
     )
     if second.is_dir():
-        index = read_json(root / "model_index.json")
+        index = read_object(root / "model_index.json")
         backbone = replace(
             backbone,
-            text_encoder_2=_load_text_encoder(CLIPTextModelWithProjection, second, dtype),
-            tokenizer_2=_load_tokenizer(root / "tokenizer_2"),
+            text_encoder_2=load_model(CLIPTextModelWithProjection, second, dtype),
+            tokenizer_2=load_tokenizer(CLIPTokenizer, root / "tokenizer_2"),
             zero_null=bool(index.get("force_zeros_for_empty_prompt")),
         )
         if dtype == torch.float16 and backbone.vae.config.force_upcast:
             backbone.vae.float()  # SDXL's own overflows in float16: black pictures
+    _check_vocabularies(root, backbone)
     _check_conditions(root, backbone)
     for module in backbone.modules.values():
         module.to(device).eval().requires_grad_(False)
@@ -311,6 +312,15 @@ def require_parts(folder: str | Path, vae: str | Path | None = None) -> None:
             )
 
 
+def _check_vocabularies(root: Path, backbone: Backbone) -> None:
+    """Each text encoder must have a tokenizer of its own vocabulary."""
+    pairs = {"tokenizer": (backbone.tokenizer, backbone.text_encoder)}
+    if backbone.text_encoder_2 is not None:
+        pairs["tokenizer_2"] = (backbone.tokenizer_2, backbone.text_encoder_2)
+    for part, (tokenizer, encoder) in pairs.items():
+        require_vocabulary(len(tokenizer), encoder.config.vocab_size, str(root / part))
+
+
 def _check_conditions(root: Path, backbone: Backbone) -> None:
     """The UNet must want what `unet_output` gives it."""
     config = backbone.unet.config
@@ -328,34 +338,3 @@ def _check_conditions(root: Path, backbone: Backbone) -> None:
                 f"{config.projection_class_embeddings_input_dim}; expected {width} "
                 "(pooled text and six sizes), as in SDXL's base"
             )
-
-
-def _load_part(kind: Any, folder: Path, **dtype: torch.dtype) -> Any:
-    try:
-        return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **dtype)
-    except Exception as error:  # the libraries raise their own classes, down to bare Exception
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{folder} cannot be loaded as {kind.__name__}: {reason}") from error
-
-
-def _load_tokenizer(folder: Path) -> CLIPTokenizer:
-    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def _load_text_encoder(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # it would flash by at every start
-    try:
-        return _load_part(kind, folder, dtype=dtype)
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
-def _load_scheduler(folder: Path) -> Any:
-    name = read_json(folder / "scheduler_config.json").get("_class_name")
-    kind = getattr(diffusers, str(name), None)
-    is_scheduler = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
-    if kind is None or not is_scheduler:
-        raise ValueError(f"{folder}: _class_name is {name!r}; expected a diffusers scheduler")
-    return kind.from_pretrained(folder, local_files_only=True)

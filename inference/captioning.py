@@ -16,6 +16,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from inference.editors.sizes import resize
 from inference.images import to_numpy, to_pil
+from inference.loading import (
+    VOCABULARY_ROOM,
+    fetched,
+    load_model,
+    load_tokenizer,
+    require_vocabulary,
+)
 from inference.shapes.captions import caption as in_words
 from inference.shapes.captions import describe
 from inference.shapes.reading import read
@@ -58,7 +65,7 @@ class TransformersCaptioner:
     """A captioning model in transformers: BLIP, BLIP-2 and the like.
 
     Attributes:
-        model: Its folder, or its name on the hub; safetensors only.
+        model: Its folder, or its name on the hub; safetensors only, and no code.
         device: Where it runs.
         dtype: Of its weights.
     """
@@ -78,14 +85,12 @@ class TransformersCaptioner:
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
-        try:
-            processor = AutoProcessor.from_pretrained(self.model)
-            model = AutoModelForImageTextToText.from_pretrained(
-                self.model, use_safetensors=True, dtype=self.dtype
-            )
-        except (ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"{self.model} cannot be loaded as a captioner: {reason}") from error
+        folder = Path(self.model) if Path(self.model).is_dir() else fetched(self.model)
+        processor = load_tokenizer(AutoProcessor, folder)
+        model = load_model(AutoModelForImageTextToText, folder, self.dtype)
+        if (tokenizer := getattr(processor, "tokenizer", None)) is not None:
+            vocabulary = model.config.get_text_config().vocab_size
+            require_vocabulary(len(tokenizer), vocabulary, self.model, room=VOCABULARY_ROOM)
         return processor, model.to(self.device).eval()
 
 

@@ -7,6 +7,7 @@ open_clip passes over, and are only read and written here.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,23 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
+
+from inference.loading import (
+    VOCABULARY_ROOM,
+    check_config,
+    check_folder,
+    fetched,
+    loading,
+    require_vocabulary,
+)
+from inference.outside import read_object
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
+_HUB = "hf-hub:"
+_TOKENIZER_OPTIONS = frozenset({"clean", "language", "strip_sep_token"})
+"""What a configuration may tell a tokenizer; others reach loaders that read files or run code."""
 
 # Unit features are about 1e-7 off in fp32: a difference below this has a length but no direction.
 NO_CHANGE = 1e-6
@@ -188,27 +201,103 @@ def load_clip(name: str | Path, *, device: str | torch.device = "cpu") -> ClipSc
         ValueError: ``name`` is neither a folder nor something open_clip knows, or the folder's
             files do not make a model.
     """
+    folder = _folder(str(name))
+    model_name, tag = _resolve(str(folder or name))
+    if folder is not None:
+        check_folder(folder)
+        text_config = _checked_text_config(folder / CONFIG)
     import open_clip  # whoever only knows the type of a scorer does without
 
-    model_name, tag = _resolve(str(name))
-    try:
+    with loading(f"the CLIP {str(name)!r}"):
         model = open_clip.create_model(
-            model_name, pretrained=tag, device=device, require_pretrained=True
+            model_name, pretrained=tag, device=device, require_pretrained=True, weights_only=True
         )
-        tokenizer = open_clip.get_tokenizer(model_name)
-    except (RuntimeError, OSError, KeyError, TypeError, SafetensorError) as error:
-        raise ValueError(f"open_clip cannot load {str(name)!r}: {error}") from error
-    preprocessing: dict[str, Any] = model.visual.preprocess_cfg
-    size = preprocessing["size"]
+        tokenizer = (
+            open_clip.get_tokenizer(model_name)
+            if folder is None
+            else _folder_tokenizer(folder, text_config)
+        )
+    if folder is not None:
+        known = getattr(tokenizer, "tokenizer", tokenizer)
+        size = known.vocab_size if known is tokenizer else len(known)
+        require_vocabulary(size, int(model.vocab_size), str(name), room=VOCABULARY_ROOM)
     return ClipScorer(
         model=model.eval().requires_grad_(False),
         tokenizer=tokenizer,
         context_length=int(model.context_length),
-        size=(size, size) if isinstance(size, int) else (size[0], size[1]),
-        mean=tuple(preprocessing["mean"]),
-        std=tuple(preprocessing["std"]),
+        **_preprocessing(model.visual.preprocess_cfg, str(name)),
         thresholds=read_thresholds(name),
     )
+
+
+def _folder(name: str) -> Path | None:
+    """The folder of a CLIP, fetched where it is one of the hub; None for an architecture's tag."""
+    if Path(name).is_dir():
+        return Path(name)
+    return fetched(name.removeprefix(_HUB)) if name.startswith(_HUB) else None
+
+
+def _checked_text_config(path: Path) -> dict[str, Any]:
+    """The text tower's configuration of a folder in which nothing is left to fetch or to run."""
+    model = read_object(path).get("model_cfg")
+    text, vision = (_tower(model, name, path) for name in ("text_cfg", "vision_cfg"))
+    if text.get("hf_model_name"):
+        raise ValueError(
+            f"{path}: text_cfg.hf_model_name is {text['hf_model_name']!r}, which would be fetched "
+            "from a hub; expected a text tower of open_clip's own"
+        )
+    timm = vision.get("timm_model_name")
+    if timm and not re.fullmatch(r"[\w.-]+", str(timm)):
+        raise ValueError(
+            f"{path}: vision_cfg.timm_model_name is {timm!r}; expected one that timm itself has"
+        )
+    options = text.get("tokenizer_kwargs") or {}
+    if not isinstance(options, dict) or not options.keys() <= _TOKENIZER_OPTIONS:
+        raise ValueError(
+            f"{path}: text_cfg.tokenizer_kwargs is {options!r:.200}; expected some of "
+            f"{sorted(_TOKENIZER_OPTIONS)}"
+        )
+    return text
+
+
+def _tower(model: Any, name: str, path: Path) -> dict[str, Any]:
+    tower = model.get(name) if isinstance(model, dict) else None
+    if not isinstance(tower, dict):
+        raise ValueError(f"{path}: model_cfg.{name} is {tower!r:.50}; expected an object")  # noqa: TRY004
+    check_config(tower, str(path))
+    return tower
+
+
+def _folder_tokenizer(folder: Path, config: Mapping[str, Any]) -> Any:
+    """The tokenizer that lies in a folder; CLIP's own where the configuration names none."""
+    from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
+
+    length = config.get("context_length", DEFAULT_CONTEXT_LENGTH)
+    options = config.get("tokenizer_kwargs") or {}
+    if not config.get("hf_tokenizer_name"):
+        return SimpleTokenizer(context_length=length, **options)
+    return HFTokenizer(
+        str(folder),
+        context_length=length,
+        tokenizer_mode=config.get("tokenizer_mode"),
+        local_files_only=True,
+        trust_remote_code=False,
+        **options,
+    )
+
+
+def _preprocessing(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Size, mean and deviation that the image tower expects."""
+    size = config["size"]
+    sides = [size, size] if isinstance(size, int) else size
+    found = {"size": (sides, 2), "mean": (config["mean"], 3), "std": (config["std"], 3)}
+    for key, (values, count) in found.items():
+        numbers = isinstance(values, list | tuple) and all(type(v) in (int, float) for v in values)
+        if not numbers or len(values) != count:
+            raise ValueError(
+                f"the CLIP {name!r}: {key} is {values!r:.50}; expected {count} numbers"
+            )
+    return {key: tuple(values) for key, (values, _) in found.items()}
 
 
 def require_clip(name: str | Path) -> None:
@@ -235,7 +324,8 @@ def read_thresholds(name: str | Path) -> dict[str, float]:
     if not Path(name).is_dir():
         return {}
     path = Path(name) / CONFIG
-    found = json.loads(path.read_text()).get("emend", {}).get("thresholds", {})
+    own = read_object(path).get("emend", {})
+    found = own.get("thresholds", {}) if isinstance(own, dict) else own
     if not isinstance(found, dict) or not all(type(v) in (int, float) for v in found.values()):
         raise ValueError(f"{path}: emend.thresholds must map names to numbers, got {found!r}")
     return {name: float(value) for name, value in found.items()}
@@ -249,7 +339,7 @@ def save_thresholds(folder: str | Path, thresholds: Mapping[str, float]) -> None
         thresholds: By the names of ``ClipScorer.scores``.
     """
     path = Path(folder) / CONFIG
-    config = json.loads(path.read_text())
+    config = read_object(path)
     config.setdefault("emend", {})["thresholds"] = dict(thresholds)
     path.write_text(json.dumps(config, indent=2) + "\n")
 
@@ -262,7 +352,7 @@ def _resolve(name: str) -> tuple[str, str | None]:
             if not (folder / file).is_file():
                 raise FileNotFoundError(f"the CLIP folder {name} has no {file}")
         return f"local-dir:{name}", None
-    if name.startswith("hf-hub:"):
+    if name.startswith(_HUB):
         return name, None
     import open_clip
 

@@ -7,10 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".jinja", ".model"})
 ABANDONED_S = 24 * 3600.0
@@ -63,33 +59,6 @@ def _runs(process: int) -> bool:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
         return state != "Z"  # killed, and nobody has taken note
     return True
-
-
-def read_tensors(path: Path, device: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file.
-
-    Raises:
-        ValueError: It is none.
-        FileNotFoundError: There is no such file.
-    """
-    with _opened(path, device) as file:
-        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return file.metadata() or {}, found
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """Metadata of a safetensors file, whose tensors are left alone; errors as `read_tensors`."""
-    with _opened(path, "cpu") as file:
-        return file.metadata() or {}
-
-
-@contextmanager
-def _opened(path: Path, device: str) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt", device=device) as file:
-            yield file
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from inference.files import read_tensors
+from inference.tensors import read_tensors
 
 INPUT_LAYER: Final = "conv_in.safetensors"
 """File of an input layer beside the LoRA that was trained with it: `weight` and `bias`."""

@@ -6,11 +6,13 @@ Folders without one, InstructPix2Pix's own among them, get the defaults.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from inference.number_types import Finite, Positive, PositiveSmallCount, checks_numbers
+from inference.outside import read_object
 from inference.samplers import SAMPLERS, SamplerName
 
 SETTINGS_FILE: Final = "emend.json"
@@ -46,17 +48,21 @@ def load_settings(folder: str | Path) -> Settings:
     path = Path(folder) / SETTINGS_FILE
     if not path.exists():
         return Settings()
-    found = read_json(path)
+    return settings_of(read_object(path), str(path))
+
+
+def settings_of(found: Mapping[str, Any], name: str) -> Settings:
+    """Settings of an object of JSON; `ValueError` names it by `name`."""
     known = [entry.name for entry in dataclasses.fields(Settings)]
     for key, value in found.items():
         if key not in known:
-            raise ValueError(f"{path}: unknown key {key!r}; expected some of {known}")
+            raise ValueError(f"{name}: unknown key {key!r}; expected some of {known}")
         if key == "sampler":
-            if value not in SAMPLERS:
-                raise ValueError(f"{path}: sampler is {value!r}; expected one of {list(SAMPLERS)}")
+            if value not in list(SAMPLERS):  # a list or an object has no hash
+                raise ValueError(f"{name}: sampler is {value!r}; expected one of {list(SAMPLERS)}")
         elif type(value) is not int and (type(value) is not float or key == "steps"):
             expected = "a whole number" if key == "steps" else "a number"
-            raise ValueError(f"{path}: {key} is {value!r}; expected {expected}")
+            raise ValueError(f"{name}: {key} is {value!r}; expected {expected}")
     return Settings(**found)
 
 
@@ -64,15 +70,3 @@ def save_settings(folder: str | Path, settings: Settings) -> None:
     """Write `emend.json` into a diffusers folder."""
     text = json.dumps(dataclasses.asdict(settings), indent=2) + "\n"
     (Path(folder) / SETTINGS_FILE).write_text(text, encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object of a JSON file; `ValueError` where it is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        found = type(content).__name__
-        raise ValueError(f"{path} holds a {found}; expected an object")  # noqa: TRY004
-    return content

@@ -16,6 +16,7 @@ from typing import Any, Final
 from data_gen.shards import INDEX_FILE
 from data_gen.shards.stores import open_store
 from inference.files import file_digest, folder_digest, write_lines
+from inference.outside import read_object
 
 Identity = Mapping[str, Any]
 """Part of a run, such as `data.batch_size` or `model.base`, to its value or to its hash."""
@@ -120,9 +121,11 @@ def _flat(prefix: str, value: Any) -> dict[str, Any]:
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        found = read_object(path)
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: delete {folder} to start anew") from error
-    return content
+        raise ValueError(f"{error}: delete {folder} to start anew") from error
+    if not isinstance(found.get("identity"), dict) or type(found.get("exported_step")) is not int:
+        raise ValueError(f"{path} describes no run: delete {folder} to start anew")
+    return found

@@ -5,14 +5,13 @@ about a tree, p and guidance, is a function of the triplet. Where the triplets a
 stand-ins are drawn as the recipe has it. What is done is not counted again.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from tqdm import tqdm
-from transformers import CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTokenizer
 
 from data_gen.captions.stage import read_captions
 from data_gen.instructions.stage import plan_questions, read_triplets
@@ -23,6 +22,8 @@ from data_gen.rendering.trees import draw_tree
 from data_gen.runs.executors import Partition
 from data_gen.runs.receipts import Receipt, Unit, done_receipt
 from data_gen.stages import PairKnobs, Recipe, plan_units
+from inference.loading import load_tokenizer, loading, require_vocabulary
+from inference.outside import read_object
 
 MOST_TREES = 300_000
 """Of larger sets as many are looked at, evenly, and the rest taken to be like them."""
@@ -175,9 +176,11 @@ def fitting(model: Path) -> Callable[[EditTriplet], bool]:
     """
     if not (model / "tokenizer").is_dir():
         raise FileNotFoundError(f"there is no model folder {model}, or it has no tokenizer")
-    tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer", local_files_only=True)
-    positions = config_of(model, "text_encoder")["max_position_embeddings"]
-    limit = min(tokenizer.model_max_length, positions)
+    tokenizer = load_tokenizer(CLIPTokenizer, model / "tokenizer")
+    with loading(str(model / "text_encoder")):
+        config = CLIPTextConfig(**config_of(model, "text_encoder"))
+    require_vocabulary(len(tokenizer), config.vocab_size, str(model / "tokenizer"))
+    limit = min(tokenizer.model_max_length, config.max_position_embeddings)
 
     def fits(triplet: EditTriplet) -> bool:
         texts = (triplet.caption, triplet.edited_caption)
@@ -188,4 +191,4 @@ def fitting(model: Path) -> Callable[[EditTriplet], bool]:
 
 def config_of(model: Path, part: str) -> dict[str, Any]:
     """Read the configuration of a part of a diffusers folder."""
-    return dict(json.loads((model / part / "config.json").read_text()))
+    return read_object(model / part / "config.json")

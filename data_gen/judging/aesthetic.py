@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from data_gen.judging.filter import image_features
 from data_gen.judging.scorers import of_each_image
 from data_gen.records import ImageArray, ImagePair
 from inference.clip import ClipScorer
+from inference.tensors import read_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +44,7 @@ class Aesthetic:
         Raises:
             ValueError: It holds something else, or is made for a CLIP of other dimensions.
         """
-        try:
-            found = load_file(head)
-        except SafetensorError as error:
-            raise ValueError(f"{head} is no safetensors file: {error}") from error
+        _, found = read_tensors(head, "cpu")
         shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
         tensors = {name.rsplit(".", 1)[-1]: tensor for name, tensor in found.items()}
         width = image_features([np.zeros((64, 64, 3), np.uint8)], clip).shape[-1]

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from data_gen.records import ImageArray
+from inference.loading import load_model, load_tokenizer
 
 IMAGES_AT_ONCE: Final = 64
 """Images that a model sees at once; its results move by rounding with it, so it is not a knob."""
@@ -50,21 +51,7 @@ def load_vision_model(kind: Any, folder: Path, device: torch.device) -> Any:
         ValueError: The weights are not there, or are not those of such a model.
     """
     require_vision_model(folder)
-    try:
-        model, found = kind.from_pretrained(
-            folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{folder} cannot be loaded as a {kind.__name__}: {error}") from error
-    if lost := sorted([*found["missing_keys"], *map(str, found["mismatched_keys"])]):
-        raise ValueError(
-            f"{folder} lacks {len(lost)} weights of a {type(model).__name__}, such as {lost[0]}"
-        )
-    return model.to(device, torch.float32).eval().requires_grad_(False)
+    return load_model(kind, folder).to(device).eval().requires_grad_(False)
 
 
 def load_processor(folder: Path) -> Any:
@@ -72,9 +59,10 @@ def load_processor(folder: Path) -> Any:
 
     Raises:
         FileNotFoundError: The folder has none.
+        ValueError: It is broken.
     """
     require_processor(folder)
-    return AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    return load_tokenizer(AutoImageProcessor, folder)
 
 
 def inputs(images: Sequence[ImageArray], processor: Any, device: torch.device) -> Iterator[Tensor]:

@@ -7,6 +7,7 @@ The change between the pictures then runs against that between the captions. Wit
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from data_gen.records import ImageArray
 from inference.clip import CaptionTooLong, ClipScorer, compare, load_clip
 from inference.images import from_numpy
+from inference.shapes import MODELS
 
 AT_ONCE: Final = 64
 """Pairs that CLIP looks at together."""
@@ -29,18 +31,27 @@ class _Pair:
     edited: ImageArray
 
 
+_SHIPPED: Final = ("inference", "shapes", "models", "clip")
+
+
+def is_shipped(clip: str) -> bool:
+    """Whether a name in a data set stands for the CLIP of the shapes world, wherever it lay."""
+    return Path(clip).parts[-len(_SHIPPED) :] == _SHIPPED
+
+
 class SwapSearch:
     """Collects pairs and looks at them together.
 
     Args:
-        clip: The CLIP to look with; None takes the one that the first pair was scored with.
+        clip: The CLIP to look with; None takes the one that comes with this framework, for the
+            pairs that it scored. No other that a data set names is loaded.
         on_swap: Called with where a swapped pair stands and what was found.
     """
 
     def __init__(self, clip: str | None, on_swap: Callable[[str, str], None]) -> None:
         self._clip, self._on_swap = clip, on_swap
         self._scorer: ClipScorer | None = None
-        self._lost = ""
+        self._named = ""
         self._waiting: list[_Pair] = []
         self._unseen: dict[str, int] = defaultdict(int)
 
@@ -80,29 +91,27 @@ class SwapSearch:
         ]
 
     def _load(self, description: Mapping[str, Any]) -> ClipScorer | None:
+        if self._clip is None and (reason := self._not_asked_for(description)):
+            self._unseen[reason] += 1
+            return None
         if self._scorer is None:
-            provenance = description.get("provenance")
-            named = provenance.get("clip") if isinstance(provenance, dict) else None
-            name = self._clip or named
-            if not isinstance(name, str):
-                self._unseen["they name no CLIP; give one with --clip"] += 1
-                return None
-            self._scorer = self._loaded(name)
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._scorer = load_clip(self._clip or MODELS / "clip", device=device)
         return self._scorer
 
-    def _loaded(self, name: str) -> ClipScorer | None:
-        """The CLIP of that name; one that was not asked for may be out of reach."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        if self._clip is not None:
-            return load_clip(name, device=device)
-        reason = f"their CLIP {name!r} cannot be loaded here; give one with --clip"
-        if self._lost != name:
-            try:
-                return load_clip(name, device=device)
-            except (OSError, ValueError):
-                self._lost = name
-        self._unseen[reason] += 1
-        return None
+    def _not_asked_for(self, description: Mapping[str, Any]) -> str | None:
+        """Why a pair's CLIP is not loaded; None where it is the framework's own."""
+        provenance = description.get("provenance")
+        named = provenance.get("clip") if isinstance(provenance, dict) else None
+        if not isinstance(named, str):
+            return "they name no CLIP; give one with --clip"
+        if is_shipped(named):
+            return None
+        self._named = self._named or named
+        return (
+            f"they name another CLIP, such as {self._named!r:.200}, and what a data set names is "
+            "not loaded unasked; to look with it, or with another, give it with --clip"
+        )
 
     def _look(self, scorer: ClipScorer) -> None:
         if not self._waiting:

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from inference.backbone import Backbone, load_backbone
-from inference.files import read_tensors
 from inference.number_types import PixelCount, checks_numbers
 from inference.sampling import PredictionType
 from inference.saving import replaced_folder, save_backbone
 from inference.single_file.reading import backbone_of, read_original
 from inference.single_file.writing import original_tensors, write_original
+from inference.tensors import read_tensors
 
 LEFT_OVER = "original-left-over.safetensors"
 """Tensors of the original file that no part of a diffusers folder holds, kept for the way back."""
@@ -75,8 +74,7 @@ def convert(
 def _as_stored(backbone: Backbone, folder: Path) -> Backbone:
     """A loaded backbone in the dtype of its files."""
     for name, module in backbone.modules.items():
-        file = min((folder / name).glob("*.safetensors"))
-        with safe_open(file, framework="pt") as stored:
-            dtype = stored.get_tensor(next(iter(stored.keys()))).dtype
+        _, tensors = read_tensors(min((folder / name).glob("*.safetensors")), "cpu")
+        dtype = next(iter(tensors.values())).dtype
         nn.Module.to(module, dtype)  # diffusers' own warns of parts to be kept in float32: none
     return backbone

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inference.attention import QueriesKeys
-from inference.files import read_tensors, written_atomically
+from inference.files import written_atomically
+from inference.tensors import read_tensors, require_tensors
 
 FORMAT: Final = "emend features 1"
 
@@ -73,6 +74,7 @@ def load_features(path: Path, device: torch.device) -> Features:
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} holds no features: its format is {metadata.get('format')!r}")
     sites = [name.removeprefix("q ") for name in found if name.startswith("q ")]
+    require_tensors(found, ["start", "decoder", *(f"k {site}" for site in sites)], str(path))
     return Features(
         start=found["start"],
         decoder=found["decoder"],

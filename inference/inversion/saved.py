@@ -5,7 +5,7 @@ A safetensors file for each picture, whose metadata says of which picture, promp
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inference.backbone import Backbone
-from inference.files import read_metadata, read_tensors, written_atomically
+from inference.files import written_atomically
 from inference.guidance import ProximalGuidance
 from inference.inversion.inverted import InversionRequest, Inverted
+from inference.outside import parse_object
 from inference.samplers import ddim, ddpm
 from inference.sampling import Sampler
+from inference.tensors import read_header, read_tensors, require_tensors
 from inference.text import Text
 
 FORMAT: Final = "emend inversion 3"
@@ -74,21 +76,32 @@ def load_inversion(path: Path, backbone: Backbone, image: Tensor, prompt: str) -
             f"{path} is not an inversion: its format is {metadata.get('format')!r}; "
             f"expected {FORMAT!r}"
         )
-    about: dict[str, Any] = json.loads(metadata["about"])
+    about = _about(metadata, path)
+    require_tensors(found, ["trajectory"], str(path))
     for name, value in identity(backbone, image, prompt).items():
-        if about[name] != value:
+        if about.get(name) != value:
             raise AnotherInversion(f"{path} is an inversion with another {name}: make it anew")
     texts = {n: Text(found[n], found.get(f"{n}.pooled")) for n in _TEXTS if n in found}
-    return Inverted(
-        prompts=(prompt,),
-        sampler=_sampler(backbone, about),
-        trajectory=found["trajectory"],
-        noise=found.get("noise"),
-        proximal=ProximalGuidance(**about["proximal"]) if about["proximal"] else None,
-        null=texts.get("null"),
-        source=texts.get("source"),
-        **{name: about[name] for name in _TOLD},
-    )
+    try:
+        return Inverted(
+            prompts=(prompt,),
+            sampler=_sampler(backbone, about),
+            trajectory=found["trajectory"],
+            noise=found.get("noise"),
+            proximal=ProximalGuidance(**about["proximal"]) if about["proximal"] else None,
+            null=texts.get("null"),
+            source=texts.get("source"),
+            **{name: about[name] for name in _TOLD},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not an inversion: its description is broken: {error!r}"
+        ) from error
+
+
+def _about(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """What an inversion's file says that it is of."""
+    return parse_object(metadata.get("about", ""), f"the metadata 'about' of {path}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +160,9 @@ def _found_in(folder: Path, wanted: Sequence[dict[str, Any]]) -> list[Path]:
     """The file of each picture that is wanted, by what it belongs to."""
     there: dict[Path, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        metadata = read_metadata(path)
+        _, metadata = read_header(path)
         if metadata.get("format") == FORMAT:
-            there[path] = json.loads(metadata["about"])
+            there[path] = _about(metadata, path)
     found = []
     for one in wanted:
         fitting = [path for path, about in there.items() if about.items() >= one.items()]

@@ -123,9 +123,9 @@ def unet_config(tensors: Tensors, sample_size: int) -> dict[str, Any]:
         tensors: Those of the file.
         sample_size: Side of the latents that the UNet was made for.
     """
-    unet = _part(tensors, UNET)
+    unet = _Part(tensors, UNET)
     ends = _numbers(unet, r"input_blocks\.(\d+)\.0\.op\.weight")
-    last = max(_numbers(unet, r"input_blocks\.(\d+)\."))
+    last = _last(unet, r"input_blocks\.(\d+)\.")
     layers = (ends[0] if ends else last + 1) - 1
     starts = [1, *(end + 1 for end in ends)]
     attends = [f"input_blocks.{i}.1.proj_in.weight" in unet for i in starts]
@@ -174,8 +174,8 @@ def vae_config(tensors: Tensors, family: Family, sample_size: int) -> dict[str, 
         family: It decides the scaling factor.
         sample_size: Side in pixels of the images that the model was made for.
     """
-    vae = _part(tensors, VAE)
-    blocks = 1 + max(_numbers(vae, r"encoder\.down\.(\d+)\."))
+    vae = _Part(tensors, VAE)
+    blocks = 1 + _last(vae, r"encoder\.down\.(\d+)\.")
     return {
         "sample_size": sample_size,
         "block_out_channels": [
@@ -183,7 +183,7 @@ def vae_config(tensors: Tensors, family: Family, sample_size: int) -> dict[str, 
         ],
         "down_block_types": ["DownEncoderBlock2D"] * blocks,
         "up_block_types": ["UpDecoderBlock2D"] * blocks,
-        "layers_per_block": 1 + max(_numbers(vae, r"encoder\.down\.0\.block\.(\d+)\.")),
+        "layers_per_block": 1 + _last(vae, r"encoder\.down\.0\.block\.(\d+)\."),
         "latent_channels": len(vae["post_quant_conv.weight"]),
         "scaling_factor": _SCALING_FACTORS[family],
     }
@@ -196,11 +196,11 @@ def clip_config(tensors: Tensors, prefix: str) -> dict[str, Any]:
         tensors: Those of the file.
         prefix: `CLIP` or `XL_CLIP`.
     """
-    text = _part(tensors, prefix + "text_model.")
+    text = _Part(tensors, prefix + "text_model.")
     return _text_config(
         text["embeddings.token_embedding.weight"],
         text["embeddings.position_embedding.weight"],
-        layers=1 + max(_numbers(text, r"encoder\.layers\.(\d+)\.")),
+        layers=1 + _last(text, r"encoder\.layers\.(\d+)\."),
         inner=len(text["encoder.layers.0.mlp.fc1.weight"]),
     ) | {"hidden_act": "quick_gelu"}
 
@@ -214,14 +214,14 @@ def open_clip_config(tensors: Tensors, prefix: str) -> dict[str, Any]:
         tensors: Those of the file.
         prefix: `OPEN_CLIP` or `XL_OPEN_CLIP`.
     """
-    text = _part(tensors, prefix)
+    text = _Part(tensors, prefix)
     left_out = {name.removeprefix(prefix) for name in SD_2_TEXT_ENCODER_KEYS_TO_IGNORE}
     taken = text if prefix == XL_OPEN_CLIP else text.keys() - left_out
     projection = text.get("text_projection")
     return _text_config(
         text["token_embedding.weight"],
         text["positional_embedding"],
-        layers=1 + max(_numbers(taken, r"transformer\.resblocks\.(\d+)\.")),
+        layers=1 + _last(taken, r"transformer\.resblocks\.(\d+)\."),
         inner=len(text["transformer.resblocks.0.mlp.c_fc.weight"]),
     ) | {
         "hidden_act": "gelu",
@@ -243,12 +243,27 @@ def _text_config(tokens: Tensor, places: Tensor, *, layers: int, inner: int) -> 
     }
 
 
-def _part(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+class _Part(dict[str, Tensor]):
+    """Tensors of a file under one prefix; one that is missing is named."""
+
+    def __init__(self, tensors: Tensors, prefix: str) -> None:
+        self.prefix = prefix
+        super().__init__(
+            (name.removeprefix(prefix), tensor)
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        )
+
+    def __missing__(self, name: str) -> Tensor:
+        raise ValueError(f"the file lacks the tensor {self.prefix}{name}")
+
+
+def _last(names: Iterable[str], pattern: str) -> int:
+    """The largest of `_numbers`."""
+    found = _numbers(names, pattern)
+    if not found:
+        raise ValueError(f"the file has no tensors with names such as {pattern}")
+    return found[-1]
 
 
 def _numbers(names: Iterable[str], pattern: str) -> list[int]:

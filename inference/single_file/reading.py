@@ -7,13 +7,12 @@ A `.ckpt` is a pickle. It is read without running anything in it: tensors are ta
 else it names becomes an inert stand-in.
 """
 
-import json
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import diffusers
 import open_clip
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -32,16 +31,27 @@ from transformers import (
 )
 
 from inference.backbone import Backbone
-from inference.files import read_tensors
+from inference.loading import (
+    check_config,
+    load_tokenizer,
+    loading,
+    scheduler_kind,
+)
+from inference.outside import parse_object
 from inference.sampling import PredictionType
-from inference.settings import Settings
+from inference.settings import settings_of
 from inference.single_file import architecture
 from inference.single_file.architecture import Family
-from inference.single_file.original_names import OPEN_CLIP, UNET, XL_OPEN_CLIP
+from inference.single_file.original_names import CLIP, OPEN_CLIP, UNET, XL_CLIP, XL_OPEN_CLIP
 from inference.single_file.writing import METADATA
+from inference.tensors import read_tensors
 
 _EMA: Final = "model_ema."
+_COUNTERS: Final = {"model_ema.decay", "model_ema.num_updates"}
+"""They stay in files from which the average itself was pruned."""
 _NEEDED: Final = ("unet", "vae", "text_encoder", "scheduler", "settings")
+_WRAPPERS: Final = {"_orig_mod", "module"}
+"""Parts of names by which torch.compile and DataParallel say that they wrap a module."""
 
 Tensors = Mapping[str, Tensor]
 Configs = Mapping[str, Any]
@@ -76,27 +86,48 @@ def read_original(path: Path, *, ema: bool = True) -> tuple[dict[str, Tensor], C
         raise FileNotFoundError(f"there is no file {path}")
     if path.suffix == ".safetensors":
         metadata, tensors = read_tensors(path, "cpu")
-        return _chosen(tensors, ema=ema, path=path), _carried(metadata, path)
+        return _chosen(_renamed(tensors, path), ema=ema, path=path), _carried(metadata, path)
     if path.suffix != ".ckpt":
         raise ValueError(f"{path} has the suffix {path.suffix!r}; expected .safetensors or .ckpt")
-    return _chosen(_read_pickled(path), ema=ema, path=path), {}
+    return _chosen(_renamed(_read_pickled(path), path), ema=ema, path=path), {}
+
+
+def _renamed(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors under their original names, whatever wrapped the model that was saved."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        original = _original_name(name)
+        if original in found:
+            raise ValueError(f"{path} holds {original} twice, once as {name}")
+        found[original] = tensor
+    return found
+
+
+def _original_name(name: str) -> str:
+    bare = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+    if bare.startswith(_EMA):  # the average's names have no dots
+        inner = bare.removeprefix(_EMA).replace("_orig_mod", "")
+        return _EMA + re.sub("^module(?=diffusion_model)", "", inner)
+    for prefix in (CLIP, XL_CLIP):
+        # transformers 5.6 dropped the prefix, so files that were converted since may lack it
+        if re.match(r"(embeddings|encoder|final_layer_norm)\.", bare.removeprefix(prefix)):
+            return f"{prefix}text_model.{bare.removeprefix(prefix)}"
+    return bare
 
 
 def _carried(metadata: Mapping[str, str], path: Path) -> Configs:
     """The configurations that `write_original` put into a file; {} where there are none."""
     if METADATA not in metadata:
         return {}
-    try:
-        configs: dict[str, Any] = json.loads(metadata[METADATA])
-        parts = {name: configs[name] for name in _NEEDED}
-        name = parts["scheduler"]["_class_name"]
-        Settings(**parts["settings"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: its metadata {METADATA!r} is broken: {error!r}") from error
-    kind = getattr(diffusers, str(name), None)
-    is_scheduler = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
-    if not is_scheduler:
-        raise ValueError(f"{path}: its scheduler is {name!r}; expected one of diffusers")
+    name = f"the metadata {METADATA!r} of {path}"
+    configs = parse_object(metadata[METADATA], name)
+    for part in (*_NEEDED, *(["text_encoder_2"] if "text_encoder_2" in configs else [])):
+        if not isinstance(configs.get(part), dict):
+            found = f"{configs.get(part)!r:.50}"
+            raise ValueError(f"{name}: {part} is {found}; expected an object")  # noqa: TRY004
+    check_config(configs, name)
+    scheduler_kind(configs["scheduler"], f"{name}: scheduler")
+    settings_of(configs["settings"], f"{name}: settings")
     return configs
 
 
@@ -117,7 +148,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
 def _chosen(tensors: dict[str, Tensor], *, ema: bool, path: Path) -> dict[str, Tensor]:
     """One set of weights for the UNet; the average is kept under names without dots."""
     found = {name: t for name, t in tensors.items() if not name.startswith(_EMA)}
-    if len(found) == len(tensors) or not ema:
+    if tensors.keys() - found.keys() <= _COUNTERS or not ema:
         return found
     for name in found:
         if name.startswith(UNET):
@@ -156,48 +187,79 @@ def backbone_of(
             "leave prediction_type and native_size out"
         )
     if not configs:
-        configs = architecture.configs_of(tensors, family, prediction_type, native_size)
+        try:
+            configs = architecture.configs_of(tensors, family, prediction_type, native_size)
+        except (IndexError, TypeError) as error:
+            raise ValueError("the file's tensors have shapes of no Stable Diffusion") from error
     vae: Configs = configs["vae"]
     unet: Configs = configs["unet"]
-    scheduler = getattr(diffusers, configs["scheduler"]["_class_name"])
+    encoders = _text_encoders(tensors, configs, family)
+    with loading("the file's scheduler"):
+        scheduler = scheduler_kind(configs["scheduler"], "the file").from_config(
+            configs["scheduler"]
+        )
     return Backbone(
         unet=_filled(
-            _made(UNet2DConditionModel, unet), convert_ldm_unet_checkpoint(dict(tensors), unet)
+            _made(UNet2DConditionModel, unet),
+            lambda: convert_ldm_unet_checkpoint(dict(tensors), unet),
         ),
-        vae=_filled(_made(AutoencoderKL, vae), convert_ldm_vae_checkpoint(dict(tensors), vae)),
-        **_text_encoders(tensors, configs, family),
-        **_tokenizers(family, tokenizer, configs["text_encoder"]["vocab_size"]),
-        scheduler=scheduler.from_config(configs["scheduler"]),
+        vae=_filled(
+            _made(AutoencoderKL, vae), lambda: convert_ldm_vae_checkpoint(dict(tensors), vae)
+        ),
+        **encoders,
+        **_tokenizers(
+            family, tokenizer, [encoder.config.vocab_size for encoder in encoders.values()]
+        ),
+        scheduler=scheduler,
         zero_null=bool(configs.get("zero_null", family == "xl")),
-        settings=Settings(**configs.get("settings", {})),
+        settings=settings_of(configs.get("settings", {}), "the file's settings"),
     )
 
 
 def _text_encoders(tensors: Tensors, configs: Configs, family: Family) -> dict[str, Any]:
-    first = CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
+    first = _made_text_encoder(CLIPTextModel, configs, "text_encoder")
     if family == "2":
-        weights = convert_open_clip_checkpoint(first, dict(tensors), prefix=OPEN_CLIP)
-        return {"text_encoder": _filled(first, weights)}
-    found = {"text_encoder": _filled(first, convert_ldm_clip_checkpoint(dict(tensors)))}
+        return {
+            "text_encoder": _filled(
+                first, lambda: convert_open_clip_checkpoint(first, dict(tensors), prefix=OPEN_CLIP)
+            )
+        }
+    found = {"text_encoder": _filled(first, lambda: convert_ldm_clip_checkpoint(dict(tensors)))}
     if family == "xl":
-        second = CLIPTextModelWithProjection(CLIPTextConfig(**configs["text_encoder_2"]))
-        weights = convert_open_clip_checkpoint(second, dict(tensors), prefix=XL_OPEN_CLIP)
-        found["text_encoder_2"] = _filled(second, weights)
+        second = _made_text_encoder(CLIPTextModelWithProjection, configs, "text_encoder_2")
+        found["text_encoder_2"] = _filled(
+            second,
+            lambda: convert_open_clip_checkpoint(second, dict(tensors), prefix=XL_OPEN_CLIP),
+        )
     return found
 
 
+def _made_text_encoder(kind: Any, configs: Configs, part: str) -> Any:
+    if part not in configs:
+        raise ValueError(f"the file's metadata say nothing of its {part}")
+    with loading(f"the file's {part}"):
+        return kind(CLIPTextConfig(**configs[part]))
+
+
 def _made(kind: Any, config: Configs) -> nn.Module:
-    with torch.device("meta"):  # the weights come right after
+    # the weights come right after
+    with loading(f"the file's {kind.__name__}"), torch.device("meta"):
         model: nn.Module = kind.from_config(config)
     return model
 
 
-def _filled(model: nn.Module, weights: Tensors) -> nn.Module:
+def _filled(model: nn.Module, convert: Callable[[], Tensors]) -> nn.Module:
     """A model with the file's own tensors as its weights, in their dtype.
+
+    Args:
+        model: What to fill.
+        convert: Gives the tensors under the names of diffusers.
 
     Raises:
         ValueError: The weights are not those of such a model.
     """
+    with loading(f"the file's {type(model).__name__}"):
+        weights = convert()
     own = {name: tensor.shape for name, tensor in model.state_dict().items()}
     # transformers 5.6 dropped the prefix of CLIPTextModel's names, converters still write it
     renamed = {
@@ -213,6 +275,11 @@ def _filled(model: nn.Module, weights: Tensors) -> nn.Module:
                 f"the file's {kind} has {name} of shape {_shown(found.get(name))}; "
                 f"expected {_shown(expected)}"
             )
+    if packed := [name for name, tensor in renamed.items() if not tensor.is_floating_point()]:
+        raise ValueError(
+            f"the file's {type(model).__name__} has {packed[0]} in {renamed[packed[0]].dtype}; "
+            "expected floating point"
+        )
     model.load_state_dict(renamed, assign=True)
     return model.eval().requires_grad_(False)
 
@@ -221,17 +288,18 @@ def _shown(shape: torch.Size | None) -> str:
     return "none" if shape is None else str(tuple(shape))
 
 
-def _tokenizers(family: Family, folder: Path | None, vocabulary: int) -> dict[str, Any]:
+def _tokenizers(family: Family, folder: Path | None, vocabularies: Sequence[int]) -> dict[str, Any]:
     """CLIP's own, as open_clip carries it; those of OpenCLIP's encoders pad with token 0."""
     if folder is not None:
-        plain = zeros = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        plain = zeros = load_tokenizer(CLIPTokenizer, folder)
     else:
         plain, zeros = clip_tokenizer(), clip_tokenizer("!")
-    if len(plain) != vocabulary:
-        raise ValueError(
-            f"the text encoder knows {vocabulary} tokens and the tokenizer {len(plain)}: "
-            "say tokenizer, the folder of the model's own"
-        )
+    for vocabulary in vocabularies:
+        if len(plain) != vocabulary:
+            raise ValueError(
+                f"the text encoder knows {vocabulary} tokens and the tokenizer {len(plain)}: "
+                "say tokenizer, the folder of the model's own"
+            )
     if family == "xl":
         return {"tokenizer": plain, "tokenizer_2": zeros}
     return {"tokenizer": zeros if family == "2" else plain}

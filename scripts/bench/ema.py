@@ -24,6 +24,7 @@ from torch import nn
 from torch.optim import AdamW
 from tqdm import tqdm
 
+from inference.loading import load_model
 from inference.shapes import MODELS
 from training import ema
 from training.optimizer import OptimizerKnobs, adamw
@@ -90,7 +91,7 @@ def main(rounds: int = 20, model: Path = MODELS / "stable-diffusion") -> None:
         model: A diffusers folder of the first UNet; the second is Stable Diffusion's in small.
     """
     unets = {
-        "shapes": lambda: widen(UNet2DConditionModel.from_pretrained(model / "unet")),
+        "shapes": lambda: widen(load_model(UNet2DConditionModel, model / "unet")),
         "Stable Diffusion 1.5, in small": lambda: UNet2DConditionModel(
             in_channels=8, block_out_channels=WIDTHS, cross_attention_dim=768, attention_head_dim=8
         ),

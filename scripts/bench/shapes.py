@@ -53,7 +53,9 @@ def base(
         model: A diffusers folder.
         combinations: Of shape and colour: never trained on, or others.
     """
-    pipeline = StableDiffusionPipeline.from_pretrained(model)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        model, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
     pipeline.set_progress_bar_config(disable=True)
     header("captions of", "combinations", "count", "shapes, colours, background", "all they say")
     agreement = {}

@@ -2,10 +2,12 @@
 
 import inference  # noqa: F401  # isort: skip
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from inference.settings import Settings
 from inference.single_file import architecture, original_names
 from inference.single_file.reading import backbone_of, clip_tokenizer, read_original
 from inference.single_file.writing import original_tensors, write_original
+from inference.tensors import read_tensors
 
 BuildBackbone = Callable[..., Backbone]
 
@@ -298,3 +301,108 @@ def test_stock_pipelines_read_the_folder(
         line = [f"--source={source}", f"--output={folder}", f"--tokenizer={tokenizer_folder}"]
         assert main(["convert", *line]) == 0
         (kind or StableDiffusionXLPipeline).from_pretrained(folder)
+
+
+def _wrapped(name: str) -> str:
+    """As a compiled UNet within DataParallel is saved, its average included."""
+    if name.startswith("model_ema."):
+        return name.replace("diffusion_model", "diffusion_model_orig_mod")
+    wrapped = name.replace("model.diffusion_model.", "model.diffusion_model._orig_mod.")
+    return f"module.{wrapped}"
+
+
+NAMES: dict[str, Callable[[str], str]] = {
+    "without text_model.": lambda name: name.replace("transformer.text_model.", "transformer."),
+    "wrapped": _wrapped,
+}
+
+
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("family", ["1", "2", "xl"])
+def test_other_spellings_of_the_names_are_read(
+    family: str, names: str, build_family: BuildBackbone, tmp_path: Path
+) -> None:
+    tensors = original_tensors(build_family(family))
+    tensors |= {
+        "model_ema." + name.removeprefix("model.").replace(".", ""): tensor + 1
+        for name, tensor in tensors.items()
+        if name.startswith(original_names.UNET)
+    }
+    save_file({NAMES[names](name): t for name, t in tensors.items()}, tmp_path / "x.safetensors")
+    expected = original_tensors(build_family(family))
+    assert equal(read_original(tmp_path / "x.safetensors", ema=False)[0], expected)
+    averaged = {n: t + n.startswith(original_names.UNET) for n, t in expected.items()}
+    assert equal(read_original(tmp_path / "x.safetensors")[0], averaged)
+
+
+def test_a_pruned_average_leaves_two_counters_that_are_passed_over(
+    build_family: BuildBackbone, tmp_path: Path
+) -> None:
+    tensors = original_tensors(build_family("1"))
+    counters = {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(9)}
+    save_file({**tensors, **counters}, tmp_path / "pruned.safetensors")
+    assert equal(read_original(tmp_path / "pruned.safetensors")[0], tensors)
+
+
+def test_a_tensor_that_a_file_has_twice_is_named(tmp_path: Path) -> None:
+    two = {"module.a": torch.ones(1), "a": torch.zeros(1)}
+    save_file(two, tmp_path / "two.safetensors")
+    with pytest.raises(ValueError, match="holds a twice, once as module.a"):
+        read_original(tmp_path / "two.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "sentence"),
+    [
+        ("unet", "owner/name", "unet is 'owner/name'; expected an object"),
+        ("vae", "owner/name", "vae is 'owner/name'; expected an object"),
+        ("scheduler", "owner/name", "scheduler is 'owner/name'; expected an object"),
+        ("text_encoder", [], r"text_encoder is \[\]; expected an object"),
+        ("scheduler", {"_class_name": []}, r"_class_name is \[\]; expected a diffusers scheduler"),
+        ("settings", {"sampler": []}, r"settings: sampler is \[\]"),
+        ("text_encoder", {"vocab_size": -1}, "the file's text_encoder cannot be loaded"),
+        (
+            "text_encoder",
+            {"attn_implementation": "owner/name"},
+            "attn_implementation is .owner.name., which would be fetched from a hub",
+        ),
+        ("unet", {"block_out_channels": "x"}, "the file's UNet2DConditionModel cannot be loaded"),
+    ],
+)
+def test_what_a_file_s_metadata_may_not_say(
+    part: str,
+    value: Any,
+    sentence: str,
+    build_family: BuildBackbone,
+    tokenizer_folder: Path,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ours.safetensors"
+    write_original(build_family("1"), path)
+    metadata, tensors = read_tensors(path, "cpu")
+    configs = json.loads(metadata["emend"])
+    configs[part] = {**configs[part], **value} if isinstance(value, dict) else value
+    save_file(tensors, path, {"emend": json.dumps(configs)})
+    with pytest.raises(ValueError, match=sentence):
+        backbone_of(*read_original(path), tokenizer=tokenizer_folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("1", "model.diffusion_model.input_blocks.0.0.weight"),
+        ("1", "model.diffusion_model.input_blocks.1.0.in_layers.0.weight"),
+        ("1", "first_stage_model.post_quant_conv.weight"),
+        ("1", "first_stage_model.encoder.norm_out.weight"),
+        ("1", "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"),
+        ("2", "cond_stage_model.model.positional_embedding"),
+        ("xl", "conditioner.embedders.1.model.text_projection"),
+    ],
+)
+def test_a_tensor_that_a_file_lacks_is_one_sentence(
+    family: str, name: str, build_family: BuildBackbone, tokenizer_folder: Path
+) -> None:
+    tensors = original_tensors(build_family(family))
+    tensors[f"{name}x"] = tensors.pop(name)
+    with pytest.raises(ValueError, match="the file"):
+        backbone_of(tensors, {}, prediction_type="epsilon", tokenizer=tokenizer_folder)

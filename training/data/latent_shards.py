@@ -22,8 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from data_gen.imports.reading import BadPair, Look, Size
@@ -33,6 +32,8 @@ from data_gen.shards.cache import Cache
 from data_gen.shards.places import read_places, require_sizes
 from data_gen.shards.stores import Remote, Store, open_store
 from inference.images import to_numpy
+from inference.outside import parse_object
+from inference.tensors import parse_tensors
 from training.data.framing import Framing, Sizes
 from training.data.samples import SCORES, Draw, Sample
 
@@ -78,8 +79,11 @@ class About:
     @classmethod
     def of_json(cls, text: bytes) -> "About":
         """Read what `to_json` wrote."""
-        found = json.loads(text)
-        return cls(**found | {"framing": Framing(**found["framing"])})
+        found = parse_object(text, "the description of an index of latents")
+        try:
+            return cls(**found | {"framing": Framing(**found["framing"])})
+        except (KeyError, TypeError) as error:
+            raise ShardError(f"an index of latents is described by {text!r:.200}") from error
 
 
 def packed(tensors: Mapping[str, Tensor]) -> bytes:
@@ -185,8 +189,8 @@ class LatentPairs:
         """Key and texts of a pair, and its tensors, see `packed`; raises `BadPair`."""
         members = self._members(row, "json", "latents")
         try:
-            tensors = load(members["safetensors"])
-        except SafetensorError as error:
+            tensors = parse_tensors(members["safetensors"], "its member of latents")
+        except ValueError as error:
             raise BadPair("it is damaged", f"{self.where(row)}: {error}") from error
         if set(tensors) != _TENSORS:
             raise BadPair("it is damaged", f"it holds {sorted(tensors)}")
@@ -232,7 +236,7 @@ class LatentPairs:
 
     def _texts(self, content: bytes) -> dict[str, str]:
         try:
-            found = {"caption": "", "edited_caption": ""} | dict(json.loads(content))
+            found = {"caption": "", "edited_caption": ""} | parse_object(content, "its JSON")
             return {name: str(found[name]) for name in ("key", *TEXTS)}
         except (ValueError, KeyError, TypeError) as error:
             raise BadPair("its JSON describes no pair") from error

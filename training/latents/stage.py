@@ -33,7 +33,9 @@ from data_gen.runs.receipts import Receipt, done_receipt, fingerprint, tally
 from data_gen.runs.workers import Start
 from data_gen.shards import INDEX_FILE
 from inference.files import folder_digest, written_atomically
+from inference.loading import loading
 from inference.number_types import PositiveCount, PositiveSmallCount, Seed, checks_numbers
+from inference.outside import read_object
 from training.data import latent_shards
 from training.data.framing import Framing
 from training.data.inspection import (
@@ -158,8 +160,9 @@ def _vae_config(base: Path) -> Any:
     if not (base / "vae" / "config.json").is_file():
         raise FileNotFoundError(f"there is no VAE in {base / 'vae'}")
     kind: Any = AutoencoderKL
-    with torch.device("meta"):
-        return kind.from_config(kind.load_config(base / "vae", local_files_only=True)).config
+    config = read_object(base / "vae" / "config.json")
+    with loading(str(base / "vae")), torch.device("meta"):
+        return kind.from_config(config).config
 
 
 def _sound(

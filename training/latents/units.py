@@ -19,6 +19,7 @@ from data_gen.records import EditTriplet
 from data_gen.runs.receipts import Outcome, Receipt, Unit, failure
 from data_gen.shards import shard_writer
 from inference.files import file_digest, written_atomically
+from inference.loading import load_model
 from inference.memory import keep_memory
 from training.data import latent_shards
 from training.data.latent_shards import NUMBERS, SCHEMA, About, packed
@@ -81,12 +82,7 @@ class LatentWork:
         """Load the VAE, for the set opened before; on a CPU the process keeps its memory."""
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         keep_memory(device)
-        vae: Any = AutoencoderKL.from_pretrained(
-            self.vae,
-            local_files_only=True,
-            use_safetensors=True,
-            torch_dtype=_DTYPES[self.precision],
-        )
+        vae = load_model(AutoencoderKL, self.vae, _DTYPES[self.precision])
         return UnitMaker(
             output=self.output,
             encoder=PairEncoder(

@@ -15,6 +15,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from inference.command_line import run
+from inference.loading import load_model
 from inference.number_types import PositiveCount, checks_numbers
 from inference.shapes import MODELS
 from training.shapes.autoencoder import AutoencoderKnobs, train_autoencoder
@@ -91,7 +92,7 @@ def publish(trained: Path, out: Path) -> None:
         shutil.rmtree(out)
     shutil.copytree(trained, out)
     if (out / "unet").is_dir():
-        unet = UNet2DConditionModel.from_pretrained(trained / "unet", torch_dtype=torch.float16)
+        unet = load_model(UNet2DConditionModel, trained / "unet", torch.float16)
         unet.save_pretrained(out / "unet")
     print(f"{out} is ready")
 

@@ -16,12 +16,14 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from inference.clip import CONFIG, WEIGHTS, ClipScorer, load_clip, save_thresholds
+from inference.loading import load_tokenizer
 from inference.shapes.captions import caption, describes
+from inference.tensors import read_tensors
 from training.shapes.clip_quality import another_of_its_type, measure_clip, thresholds
 from training.shapes.loop import LoopKnobs, Losses, generator, optimise
 from training.shapes.pairs import EditPair, draw_pair, pair_pictures
@@ -100,10 +102,10 @@ def train_clip(
         start: A finished folder whose weights to start from, where the checkpoint is gone.
     """
     torch.manual_seed(knobs.seed)
-    tokenizer = CLIPTokenizer.from_pretrained(start) if start else make_tokenizer()
+    tokenizer = load_tokenizer(CLIPTokenizer, start) if start else make_tokenizer()
     model = open_clip.CLIP(**model_config(tokenizer)["model_cfg"])
     if start:
-        model.load_state_dict(load_file(start / WEIGHTS))
+        model.load_state_dict(read_tensors(start / WEIGHTS, "cpu")[1])
     model.to(device)
     pairs = [draw_pair(knobs.seed, index) for index in range(knobs.pairs)]
     name = f"pairs-{knobs.seed}-{knobs.pairs}.npy"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from inference.attention import RowSharing, controlled
+from inference.loading import load_model, load_tokenizer
 from inference.shapes.captions import caption, describe
 from inference.shapes.phrasings import instruction, parse_instruction
 from inference.shapes.scene import random_scene
@@ -89,8 +90,8 @@ class Guided(nn.Module):
     def from_folder(cls, folder: Path) -> "Guided":
         """UNet and text tower of a finished folder, in float32; the heads are new."""
         return cls(
-            UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32),
-            CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+            load_model(UNet2DConditionModel, folder / "unet"),
+            load_model(CLIPTextModel, folder / "text_encoder"),
         )
 
 
@@ -111,8 +112,8 @@ def train_diffusion(
         start: A finished folder whose weights to start from, where the checkpoint is gone.
     """
     torch.manual_seed(knobs.seed)
-    vae = AutoencoderKL.from_pretrained(autoencoder).to(device).eval().requires_grad_(False)
-    tokenizer = CLIPTokenizer.from_pretrained(start / "tokenizer") if start else make_tokenizer()
+    vae = load_model(AutoencoderKL, autoencoder).to(device).eval().requires_grad_(False)
+    tokenizer = load_tokenizer(CLIPTokenizer, start / "tokenizer") if start else make_tokenizer()
     guided = Guided.from_folder(start) if start else Guided.untrained(tokenizer)
     guided.to(device).train()
     # A tower that guides a UNet already stays as it is until the heads have caught up with it.

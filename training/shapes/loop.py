@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from inference.tensors import read_tensors
 from training import ema
 
 Losses = Mapping[str, Tensor]
@@ -132,11 +132,11 @@ def load_checkpoint(
 ) -> int:
     """Restore what `save_checkpoint` wrote and return how many steps were done."""
     parts: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}, "optimiser": {}}
-    with safe_open(path, framework="pt") as file:
-        step = int(file.metadata()["step"])
-        for key in file.keys():  # noqa: SIM118 (a safe_open file is no mapping)
-            part, name = key.split(".", 1)
-            parts[part][name] = file.get_tensor(key)
+    metadata, tensors = read_tensors(path, "cpu")
+    step = int(metadata["step"])
+    for key, tensor in tensors.items():
+        part, name = key.split(".", 1)
+        parts[part][name] = tensor
     module.load_state_dict(parts["module"])
     if average is not module:
         average.load_state_dict(parts["average"])

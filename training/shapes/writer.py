@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from data_gen.instructions.prompts import Question, Rejected, answer, parse_answer, question
+from inference.loading import load_model, load_tokenizer
 from inference.shapes.captions import Description, caption, describe, parse
 from inference.shapes.edits import (
     EDIT_TYPES,
@@ -168,11 +169,11 @@ def train_writer(
     """
     torch.manual_seed(knobs.seed)
     tokenizer = (
-        PreTrainedTokenizerFast.from_pretrained(start)
+        load_tokenizer(PreTrainedTokenizerFast, start)
         if start
         else make_writer_tokenizer(knobs.seed)
     )
-    model = LlamaForCausalLM.from_pretrained(start) if start else new_writer(tokenizer)
+    model = load_model(LlamaForCausalLM, start) if start else new_writer(tokenizer)
     model.to(device).train()
 
     def loss(step: int) -> Losses:

@@ -246,7 +246,10 @@ def test_swapped_pairs_are_found(tmp_path: Path, true_pairs: list[ImagePair], gi
     ("clip", "said"),
     [
         (b'"was": "x"', "they name no CLIP"),
-        (b'"clip": "no/such/folder"', "CLIP 'no/such/folder' cannot be loaded here"),
+        (
+            b'"clip": "no/such/folder"',
+            "another CLIP, such as 'no/such/folder', and what a data set names is not",
+        ),
     ],
 )
 def test_what_could_not_be_looked_at_is_said(published: Path, clip: bytes, said: str) -> None:

@@ -1,5 +1,6 @@
 """A saved inversion is the inversion, and is refused where it is of something else."""
 
+import json
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -22,6 +23,7 @@ from inference.inversion.inverted import (
 from inference.inversion.null_text import NullText
 from inference.inversion.saved import AnotherInversion, Saved, load_inversion, save_inversion
 from inference.noise import keyed_noise
+from inference.tensors import read_tensors
 
 PROMPTS = ["a red cat", "a dog"]
 IMAGES = keyed_noise("pictures", shape=(2, 3, 32, 32)).tanh()
@@ -166,3 +168,33 @@ def test_what_is_no_inversion_is_said_to_be_none(build_backbone, tmp_path: Path)
         load_inversion(text, backbone, IMAGES[0], PROMPTS[0])
     with pytest.raises(FileNotFoundError):
         load_inversion(tmp_path / "none.safetensors", backbone, IMAGES[0], PROMPTS[0])
+
+
+@pytest.mark.parametrize(
+    ("about", "dropped"),
+    [
+        ("[" * 100_000, None),
+        ("[]", None),
+        ({"steps": "x"}, None),
+        ({"steps": -1}, None),
+        ({"proximal": [1]}, None),
+        ({"proximal": {"unheard_of": 1}}, None),
+        ({}, "trajectory"),
+        (None, None),
+    ],
+)
+def test_a_broken_inversion_is_named(
+    build_backbone, tmp_path: Path, about: Any, dropped: str | None
+) -> None:
+    backbone, path = build_backbone(), tmp_path / "0.safetensors"
+    saved(Direct(), backbone, tmp_path)
+    metadata, tensors = read_tensors(path, "cpu")
+    if isinstance(about, dict):
+        metadata["about"] = json.dumps(json.loads(metadata["about"]) | about)
+    elif about is None:
+        del metadata["about"]
+    else:
+        metadata["about"] = about
+    save_file({n: t for n, t in tensors.items() if n != dropped}, path, metadata)
+    with pytest.raises(ValueError, match="0.safetensors"):
+        load_inversion(path, backbone, IMAGES[0], PROMPTS[0])
