@@ -63,7 +63,10 @@ def settings_of(found: Mapping[str, Any], name: str) -> Settings:
         elif type(value) is not int and (type(value) is not float or key == "steps"):
             expected = "a whole number" if key == "steps" else "a number"
             raise ValueError(f"{name}: {key} is {value!r}; expected {expected}")
-    return Settings(**found)
+    try:
+        return Settings(**found)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def save_settings(folder: str | Path, settings: Settings) -> None:
