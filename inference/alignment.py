@@ -2,23 +2,24 @@
 
 Words are found in the text and then looked up among the tokens by their places, so punctuation,
 capitals, double spaces, words of several tokens and tokens added to the vocabulary (`<new1>`) need
-no rules of their own. Words that both prompts share, in order, are anchors; what stands between two
-anchors was substituted, deleted or inserted.
+no rules of their own. Which words of two prompts are the same, `word_matches` says.
 
 Positions count the start token as 0, as the columns of a cross-attention map do.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from inference.backbone import PromptTooLong
+from inference.word_matches import match_words
 
 START = 0
 """Position of the start token, which attention rests on where it looks at no word."""
@@ -26,8 +27,6 @@ START = 0
 _WORD = re.compile(r"\w+|[^\w\s]")
 _OCCURRENCE = re.compile(r"(.*\S)@(\d+)")
 _CHARACTERS = re.compile(r"@(\d+):(\d+)")
-_ADJACENT = 1e-3
-"""What it is worth that two shared words follow each other in both prompts: decides ties only."""
 
 Span = tuple[int, int]
 """From a first to before a last, of characters or of token positions."""
@@ -68,6 +67,14 @@ class Prompt:
             elif first < last:
                 found.append((first, last))
         return found
+
+    def spellings(self) -> list[str]:
+        """Each of these words as it is compared: composed characters, in lower case."""
+        texts = [
+            self.text[self.spans[first - 1][0] : self.spans[last - 2][1]]
+            for first, last in self.words()
+        ]
+        return [unicodedata.normalize("NFC", text).lower() for text in texts]
 
     def find(self, word: str) -> tuple[int, ...]:
         """Token positions of a word in the prompt, whatever its case and spacing.
@@ -192,37 +199,42 @@ def align(source: Prompt, target: Prompt, *, substitute: bool) -> Alignment:
             f"the prompts are padded to {source.length} and {target.length} tokens; "
             "expected the same length"
         )
-    matrix = torch.zeros(source.length, target.length)
     links, deleted = _compare(source, target, substitute=substitute)
-    for old, new in [*links, *_frame(source, target)]:
-        _spread(matrix, old, new)
-    taken = matrix.any(dim=0)
-    taken[target.end :] = True  # padding beyond the source's takes none, so that no mass is added
-    matrix[deleted, START] = 1
-    return Alignment(matrix=matrix, taken=taken)
+    return linked(source, target, links, deleted)
 
 
 Link = tuple[Sequence[int], Sequence[int]]
 """Positions in the source, and those in the target that take their attention."""
 
 
+def linked(
+    source: Prompt, target: Prompt, links: Sequence[Link], deleted: Sequence[int]
+) -> Alignment:
+    """The alignment that some links between the words of two prompts make.
+
+    Args:
+        source, target: Prompts of one length.
+        links: No position of either stands in two of them.
+        deleted: Positions of the source that nothing in the target stands for.
+    """
+    matrix = torch.zeros(source.length, target.length)
+    for old, new in [*links, *_frame(source, target)]:
+        _spread(matrix, old, new)
+    taken = matrix.any(dim=0)
+    taken[target.end :] = True  # padding beyond the source's takes none, so that no mass is added
+    matrix[list(deleted), START] = 1
+    return Alignment(matrix=matrix, taken=taken)
+
+
 def _compare(source: Prompt, target: Prompt, *, substitute: bool) -> tuple[list[Link], list[int]]:
     """Links between words, and the positions of source words that nothing stands for."""
     old, new = ([range(*span) for span in prompt.words()] for prompt in (source, target))
-    spelt, anew = _spellings(source), _spellings(target)
-    anchors = shared_words(spelt, anew)
-    moved = _moved_words(spelt, anew, anchors)
-    links: list[Link] = [(old[i], new[j]) for i, j in [*anchors, *moved]]
-    elsewhere, from_elsewhere = {i for i, _ in moved}, {j for _, j in moved}
-    deleted: list[int] = []
-    for olds, news in _gaps(anchors, len(old), len(new)):
-        gone = [old[i] for i in olds if i not in elsewhere]
-        come = [new[j] for j in news if j not in from_elsewhere]
-        if not come:
-            deleted += chain.from_iterable(gone)
-        elif gone and substitute:
-            links += _substitution(gone, come)
-    return links, deleted
+    found = match_words(source.spellings(), target.spellings())
+    links: list[Link] = [(old[i], new[j]) for i, j in found.same]
+    if substitute:
+        for gone, come in found.replaced:
+            links += _substitution([old[i] for i in gone], [new[j] for j in come])
+    return links, [*chain.from_iterable(old[i] for i in found.deleted)]
 
 
 def _substitution(gone: Sequence[range], come: Sequence[range]) -> list[Link]:
@@ -248,54 +260,3 @@ def _spread(matrix: Tensor, old: Sequence[int], new: Sequence[int]) -> None:
         matrix[list(old), list(new)] = 1
     else:
         matrix[torch.tensor(old)[:, None], torch.tensor(new)] = 1 / len(new)
-
-
-def _spellings(prompt: Prompt) -> list[tuple[int, ...]]:
-    return [prompt.ids[first - 1 : last - 1] for first, last in prompt.words()]
-
-
-def shared_words(old: Sequence[object], new: Sequence[object]) -> list[tuple[int, int]]:
-    """Longest common subsequence of two sentences: (i, j) with `old[i] == new[j]`, both rising.
-
-    Of several, the one that tears the fewest neighbours apart.
-    """
-    # `best[i][j]` is what old[i:] and new[j:] are worth; `met[i][j]`, if old[i] and new[j] match.
-    best = [[0.0] * (len(new) + 1) for _ in range(len(old) + 1)]
-    met = [[float("-inf")] * (len(new) + 1) for _ in range(len(old) + 1)]
-    for i in reversed(range(len(old))):
-        for j in reversed(range(len(new))):
-            if old[i] == new[j]:
-                met[i][j] = 1 + max(best[i + 1][j + 1], met[i + 1][j + 1] + _ADJACENT)
-            best[i][j] = max(met[i][j], best[i + 1][j], best[i][j + 1])
-    anchors = []
-    i = j = 0
-    follows = False
-    while i < len(old) and j < len(new):
-        if met[i][j] + _ADJACENT * follows >= best[i][j] and met[i][j] > 0:
-            anchors.append((i, j))
-            i, j, follows = i + 1, j + 1, True
-        elif best[i + 1][j] >= best[i][j + 1]:
-            i, follows = i + 1, False
-        else:
-            j, follows = j + 1, False
-    return anchors
-
-
-def _moved_words(
-    old: Sequence[object], new: Sequence[object], anchors: Sequence[tuple[int, int]]
-) -> list[tuple[int, int]]:
-    """Words that both sentences hold, but in another order: (i, j)."""
-    left = [i for i in range(len(old)) if i not in {i for i, _ in anchors}]
-    moved = []
-    for j in range(len(new)):
-        same = [i for i in left if old[i] == new[j]]
-        if same and j not in {j for _, j in anchors}:
-            moved.append((same[0], j))
-            left.remove(same[0])
-    return moved
-
-
-def _gaps(anchors: Sequence[tuple[int, int]], old: int, new: int) -> Iterator[tuple[range, range]]:
-    """The words between neighbouring anchors: in the source, in the target."""
-    for (i, j), (k, m) in pairwise([(-1, -1), *anchors, (old, new)]):
-        yield range(i + 1, k), range(j + 1, m)

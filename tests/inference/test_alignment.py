@@ -20,10 +20,10 @@ from inference.alignment import (
     WordNotFound,
     align,
     read_prompt,
-    shared_words,
 )
 from inference.backbone import PromptTooLong
 from inference.cross_maps import CrossMaps, edited_maps
+from inference.word_matches import shared_words
 
 LENGTH = 77
 
@@ -196,6 +196,21 @@ def test_words_that_changed_places_keep_their_own_attention(prompt) -> None:
     source, target = prompt("cat dog"), prompt("dog cat")
     assert taken_from(source, target, "cat") == {"cat"}
     assert taken_from(source, target, "dog") == {"dog"}
+
+
+def test_words_of_several_tokens_are_exchanged_in_their_places_or_move_with_their_phrases(prompt):
+    source = prompt("a capybara on the left and a tortoise plushy on the right")
+    exchanged = prompt("a tortoise plushy on the left and a capybara on the right")
+    assert taken_from(source, exchanged, "capybara") == {"plu", "shy", "tortoise"}
+    assert taken_from(source, exchanged, "plushy") == {"y", "bara"}  # three tokens for three
+    assert taken_from(source, exchanged, "capybara", substitute=False) == set()
+    moved = prompt("a tortoise plushy on the right and a capybara on the left")
+    for substitute in (True, False):
+        for word, tokens in (("capybara", {"cap", "y", "bara"}), ("right", {"right"})):
+            assert taken_from(source, moved, word, substitute=substitute) == tokens
+    for target in (exchanged, moved):
+        mass = align(source, target, substitute=True).matrix.sum(dim=1)
+        torch.testing.assert_close(mass, torch.ones(LENGTH))
 
 
 def test_insertions_keep_their_own(prompt) -> None:
