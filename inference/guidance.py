@@ -18,12 +18,15 @@ class ProximalGuidance:
     """Guidance only where it matters (Han et al. 2024, ProxEdit, section 3.2).
 
     Of e_c - e_u only what exceeds a quantile of it counts; elsewhere the picture is not led away,
-    and late in the way it is put back onto the trajectory of its inversion.
+    and late in the way it is put back onto the trajectory of its inversion, as the source is.
 
     Attributes:
-        quantile: Share of the values, smallest first, that do not count.
+        quantile: Share of the target's values, smallest first, that do not count. The authors take
+            theirs over source and target, and the source's are all 0: their 0.7 is 0.4 here, their
+            0.75 is 0.5.
         norm: What happens to the rest: `l0` keeps it, `l1` takes the threshold off it.
-        back_below: Timestep below which places that are not led are put back; 0 never does.
+        back_below: Timestep below which the source, and what is not led of the target, are put
+            back; 0 never does.
         back_rate: How far back, in [0, 1].
         dilate: Latents by which the places that are led are widened.
     """
@@ -53,7 +56,7 @@ class ProximalGuidance:
         if timestep >= self.back_below:
             return x
         wide = F.max_pool2d(led, 2 * self.dilate + 1, stride=1, padding=self.dilate)
-        return x + self.back_rate * (1 - wide) * (original - x)
+        return torch.lerp(x, original, self.back_rate * (1 - wide))  # exact where the weight is 1
 
 
 class DualWeights(NamedTuple):

@@ -29,7 +29,7 @@ from inference.sampling import denoise
 from inference.text import Text
 
 Window = tuple[float, float]
-"""From a first to before a last fraction of the steps."""
+"""From a first to before a last fraction of all steps, counted from the first one that is run."""
 
 SELF_POSITIONS = 32 * 32
 """Self-attention is shared at sites of so many positions at most: finer ones hold no layout."""
@@ -39,6 +39,11 @@ SELF_POSITIONS = 32 * 32
 class PromptToPrompt:
     """Prompt-to-Prompt (Hertz et al. 2022).
 
+    Windows are fractions of all steps and begin at the first step that is run, as the published
+    ones do: behind an edit-friendly inversion of 100 steps that skips 36, (0, 0.4) holds steps 36
+    to 75. To count from the first step of the schedule, take the skip off: (0, 0.04) ends where
+    0.4 of the schedule does.
+
     Attributes:
         backbone: A text-to-image model.
         inversion: How pictures come in; None edits what the model draws for the source prompt.
@@ -46,10 +51,11 @@ class PromptToPrompt:
         guidance_scale: Of classifier-free guidance, for source and target.
         substitute: Whether a word in place of another takes its attention (word swap), or only the
             words that both prompts share do (refinement).
-        cross: When cross-attention is the source's.
+        cross: When cross-attention is the source's: a window of the steps, counted from the first
+            one after an inversion's skip (take the skip off to count from the schedule's).
         cross_of: The same for single words of the target prompt (`cat@2` is its second cat,
             `@12:15` the word at those characters).
-        self_attention: When self-attention is the source's.
+        self_attention: When self-attention is the source's, counted likewise.
         self_positions: Most latent positions of a self-attention site that shares.
         weights: Words of the target prompt and the factors on the attention that they get, in
             [-2, 2]; this stops where `cross` does.
@@ -143,7 +149,7 @@ class PromptToPrompt:
         def predict(i: int, x: Tensor) -> Tensor:
             nonlocal led
             nulls = [start.null_texts(i, empty), start.target_null_texts(i, empty)]
-            hooks.sharing = control.at(i)
+            hooks.sharing = control.at(i - start.first_step)
             hooks.recorder = masks.recorder() if masks else None
             output = backbone.unet_output(
                 torch.cat([x, x]),
@@ -161,10 +167,11 @@ class PromptToPrompt:
         def adjust(i: int, x: Tensor) -> Tensor:
             source, target = x.chunk(2)
             source = start.correct(i, source)
+            run = i - start.first_step
             if start.proximal:
                 timestep, original = start.sampler.timesteps[i], start.trajectory[i + 1].to(target)
                 target = start.proximal.put_back(timestep, target, original, led)
-            if masks and i >= masks.blend.start * self.steps:
+            if masks and run >= masks.blend.start * self.steps:
                 target = source + masks.mask() * (target - source)
             return torch.cat([source, target])
 
@@ -278,11 +285,11 @@ class _PromptControl:
     closes: Tensor
 
     def gate(self, i: int) -> Tensor:
-        """(L,) 1 where step i is controlled, else 0."""
+        """(L,) 1 where the i-th step that is run is controlled, else 0."""
         return ((self.opens <= i) & (i < self.closes)).float()
 
     def copies_rows(self, i: int) -> bool:
-        """Whether all that there is to do in step i is to attend as the source does."""
+        """Whether all that there is to do in that step is to attend as the source does."""
         plain = self.alignment.is_identity and bool((self.scale == 1).all())
         return plain and bool(self.gate(i).all())
 
@@ -301,7 +308,7 @@ class _Control:
         self.shares_self = range(int(_step(start, editor.steps)), int(_step(stop, editor.steps)))
 
     def at(self, i: int) -> RowSharing:
-        """What the rows of step i share."""
+        """What the rows of the i-th step that is run share, from 0."""
         count = len(self.requests)
         rows = [(2 * count + number, 3 * count + number) for number in range(count)]
         copied, rewritten = [], []

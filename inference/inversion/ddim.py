@@ -49,6 +49,8 @@ class NegativePrompt:
 class Proximal:
     """Negative-prompt inversion whose targets are guided where it matters alone (Han et al. 2024).
 
+    Late in the way the sources are put back onto their trajectory, so that they are exact.
+
     Attributes:
         guidance: How.
     """

@@ -20,6 +20,7 @@ class EditFriendly:
 
     Attributes:
         skip: Fraction of the steps that an edit leaves out at the start; the paper skips 36 of 100.
+            The windows of Prompt-to-Prompt begin after it, as the authors count them.
         source_scale: Guidance with which the steps are taken; the paper's is 3.5, with 15 for
             edits.
         seed: Of the noise to every level.

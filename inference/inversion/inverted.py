@@ -75,7 +75,8 @@ class Inverted:
         source: (S, B), the text of each step that draws the pictures; None for their prompts.
         noise: (S, B, C, h, w), what each step adds; None for a sampler that adds none.
         follows: Whether the source is put back onto its trajectory after every step.
-        proximal: How targets are to be guided; None as usual.
+        proximal: How targets are to be guided, and from when on sources are put back onto their
+            trajectory too; None as usual.
     """
 
     prompts: tuple[str, ...]
@@ -119,7 +120,12 @@ class Inverted:
 
     def correct(self, i: int, source: Tensor) -> Tensor:
         """The state of the sources after step i, (B, C, h, w)."""
-        return self.trajectory[i + 1].to(source) if self.follows else source
+        if self.follows:
+            return self.trajectory[i + 1].to(source)
+        if self.proximal:
+            original, led = self.trajectory[i + 1].to(source), torch.zeros_like(source)
+            return self.proximal.put_back(self.sampler.timesteps[i], source, original, led)
+        return source
 
     def picture(self, number: int) -> "Inverted":
         """One of the pictures, B = 1."""

@@ -100,15 +100,18 @@ class ForSource:
         return replace(self.method.invert(request), null_for_targets=False)
 
 
-def p2p(inversion: Inversion) -> Make:
-    """Prompt-to-Prompt behind an inversion, with the windows that suit this model."""
+def p2p(inversion: Inversion, skip: float = 0.0) -> Make:
+    """Prompt-to-Prompt behind an inversion that skips some steps.
+
+    Its windows are those that suit this model, and end where they would without the skip.
+    """
     return lambda backbone: PromptToPrompt(
         backbone=backbone,
         inversion=inversion,
         steps=STEPS,
         guidance_scale=GUIDANCE,
-        cross=(0.0, 0.8),
-        self_attention=(0.0, 0.4),
+        cross=(0.0, 0.8 - skip),
+        self_attention=(0.0, 0.4 - skip),
         batch_size=20,
         progress=True,
     )
@@ -138,7 +141,7 @@ METHODS: Final[Mapping[str, Make]] = {
     "Negative-prompt + P2P": p2p(NegativePrompt()),
     "Proximal + P2P": p2p(Proximal()),
     "Direct + P2P": p2p(Direct()),
-    "edit-friendly DDPM + P2P": p2p(EditFriendly()),
+    "edit-friendly DDPM + P2P": p2p(EditFriendly(), skip=0.36),
     "Plug-and-Play": lambda backbone: PlugAndPlay(
         backbone=backbone,
         steps=STEPS,

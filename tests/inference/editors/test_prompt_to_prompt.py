@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from inference.alignment import WordNotFound
+from inference.attention import RowSharing
 from inference.backbone import Backbone, PromptTooLong
 from inference.editors.blend import Blend
 from inference.editors.editor import EditRequest
-from inference.editors.prompt_to_prompt import PromptToPrompt
+from inference.editors.prompt_to_prompt import PromptToPrompt, _Control
 from inference.guidance import ProximalGuidance, cfg
 from inference.inversion.ddim import Ddim, Direct, NegativePrompt, Proximal
 from inference.inversion.edit_friendly import EditFriendly
@@ -286,6 +287,56 @@ def test_proximal_guidance_of_nothing_that_is_never_put_back_is_the_source(
     nothing = Proximal(guidance=ProximalGuidance(quantile=1.0, back_below=0.0))
     [(source, target)] = editor(tiny_backbone, inversion=nothing).edit_pairs([request])
     close(target, source)
+
+
+@torch.no_grad()
+def test_below_the_timestep_of_proximal_guidance_the_source_is_the_picture_too(
+    tiny_backbone: Backbone,
+) -> None:
+    image = keyed_noise("picture", shape=(3, 32, 32)).tanh()
+    request = replace(SWAP, image=image)
+    wanted = tiny_backbone.decode(tiny_backbone.encode_image(image[None]))[0]
+    [(source, target)] = editor(tiny_backbone, inversion=Proximal()).edit_pairs([request])
+    close(source, wanted)
+    assert (target - wanted).abs().max() > 1e-3
+    never = Proximal(guidance=ProximalGuidance(back_below=0.0))
+    [(source, _)] = editor(tiny_backbone, inversion=never).edit_pairs([request])
+    assert (source - wanted).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("skip", "window", "shared"),
+    [
+        (0.0, (0.0, 0.5), [0, 1, 2]),
+        (0.34, (0.0, 0.5), [0, 1, 2]),  # of 4 steps that are run, 3 of 6
+        (0.34, (0.0, 0.16), []),  # what the first half of the schedule leaves after a third
+        (0.34, (0.5, 1.0), [3]),
+        (0.34, (0.0, 1.0), [0, 1, 2, 3]),
+    ],
+)
+def test_windows_begin_at_the_first_step_after_the_skip(
+    tiny_backbone: Backbone,
+    monkeypatch: pytest.MonkeyPatch,
+    skip: float,
+    window: tuple[float, float],
+    shared: list[int],
+) -> None:
+    steps: list[RowSharing] = []
+    at = _Control.at
+
+    def recorded(self: _Control, i: int) -> RowSharing:
+        steps.append(at(self, i))
+        return steps[-1]
+
+    monkeypatch.setattr(_Control, "at", recorded)
+    request = replace(SWAP, image=keyed_noise("picture", shape=(3, 32, 32)).tanh())
+    method = editor(
+        tiny_backbone, inversion=EditFriendly(skip=skip), cross=window, self_attention=window
+    )
+    method.edit([request])
+    assert len(steps) == STEPS - int(skip * STEPS)
+    assert [i for i, sharing in enumerate(steps) if sharing.self_attention] == shared
+    assert [i for i, sharing in enumerate(steps) if sharing.cross_maps] == shared
 
 
 # --- what is refused -----------------------------------------------------------------------------
