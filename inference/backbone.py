@@ -33,6 +33,16 @@ class PromptTooLong(ValueError):
         )
 
 
+class NotFinite(ValueError):
+    """A part of a model gave numbers that are not finite, as float16 makes of large ones."""
+
+    def __init__(self, part: str, dtype: torch.dtype) -> None:
+        name = str(dtype).removeprefix("torch.")
+        wider = {"float16": "bfloat16 or float32", "bfloat16": "float32"}.get(name)
+        advice = f"try {wider}" if wider else "its weights or the picture may be broken"
+        super().__init__(f"the {part} gave numbers that are not finite in {name}: {advice}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
     """The parts of a latent diffusion model.
@@ -166,7 +176,9 @@ class Backbone:
             if length > limit:
                 raise PromptTooLong(prompt, found=length, limit=limit)
 
-    def encode_image(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+    def encode_image(
+        self, images: Tensor, noise: Tensor | None = None, *, check: bool = True
+    ) -> Tensor:
         """Latents as the UNet denoises them: the posterior's mean times the scaling factor.
 
         This is for training targets and inversion; the image *condition* is `encode_condition`.
@@ -175,29 +187,55 @@ class Backbone:
             images: (B, 3, H, W) in [-1, 1].
             noise: Standard normal, of the latents' shape, by which they are drawn from the
                 posterior; None takes its mean.
+            check: Whether to look for numbers that are not finite, which waits for the device.
+
+        Raises:
+            NotFinite: There are some.
         """
         posterior = self.vae.encode(self._checked(images)).latent_dist
         latents: Tensor = posterior.mean
         if noise is not None:
             latents = latents + posterior.std * noise.to(latents)
         scale: float = self.vae.config.scaling_factor
-        return latents * scale
+        return self._finite(latents * scale, "VAE encoder") if check else latents * scale
 
-    def encode_condition(self, images: Tensor) -> Tensor:
+    def encode_condition(self, images: Tensor, *, check: bool = True) -> Tensor:
         """Latents of an image condition: the posterior's mode times `image_latent_scale`.
 
         With the default scale 1 these are unscaled, as InstructPix2Pix's weights need them.
+
+        Raises:
+            NotFinite: As `encode_image`.
         """
         posterior = self.vae.encode(self._checked(images)).latent_dist
         latents: Tensor = posterior.mode() * self.settings.image_latent_scale
-        return latents
+        return self._finite(latents, "VAE encoder") if check else latents
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images `(B, 3, H, W)`, clamped to [-1, 1]."""
+    def decode(self, latents: Tensor, *, check: bool = True) -> Tensor:
+        """Images `(B, 3, H, W)`, clamped to [-1, 1].
+
+        Args:
+            latents: The end of a trajectory, (B, C, h, w).
+            check: Whether latents and pixels that are not finite are an error; else such pixels are
+                NaN, and it is the caller's to look for them.
+
+        Raises:
+            NotFinite: Some are not; it names the part that they come from.
+        """
+        if check and not latents.isfinite().all():
+            is_text = not self.encode_text([""]).states.isfinite().all()
+            raise NotFinite("text encoder" if is_text else "UNet", self.dtype)
         images: Tensor = self.vae.decode(
             latents.to(self.vae.dtype) / self.vae.config.scaling_factor
         ).sample
-        return images.clamp(-1, 1)
+        if check:
+            self._finite(images, "VAE decoder")
+        return torch.where(images.isfinite(), images.clamp(-1, 1), torch.nan)
+
+    def _finite(self, values: Tensor, part: str) -> Tensor:
+        if not values.isfinite().all():
+            raise NotFinite(part, self.vae.dtype)
+        return values
 
     def _checked(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3:

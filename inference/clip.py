@@ -85,6 +85,40 @@ class ClipScorer:
         pixels = (images.to(self.device, torch.float32) + 1) / 2
         if pixels.shape[-2:] != self.size:
             pixels = F.interpolate(pixels, size=self.size, mode="bicubic", align_corners=False)
+        return self._features(pixels)
+
+    @torch.inference_mode()
+    def image_as_trained(self, images: Tensor) -> Tensor:
+        """Encode images as CLIP itself does: for heads that were fitted on its features.
+
+        The short side is brought to the model's size, bicubic with antialiasing, and the middle
+        cut out (``_transform`` in OpenAI's ``clip.py``).
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1], any size.
+
+        Returns:
+            Unit features, (B, D).
+        """
+        pixels = (images.to(self.device, torch.float32) + 1) / 2
+        height, width = pixels.shape[-2:]
+        if (height, width) != self.size:
+            rows, columns = self.size
+            is_wide = rows * width >= columns * height
+            size = (
+                (rows, rows * width // height) if is_wide else (columns * height // width, columns)
+            )
+            pixels = F.interpolate(
+                pixels, size=size, mode="bicubic", align_corners=False, antialias=True
+            ).clamp(0, 1)
+            top, left = (
+                round((found - kept) / 2) for found, kept in zip(size, self.size, strict=True)
+            )
+            pixels = pixels[..., top : top + self.size[0], left : left + self.size[1]]
+        return self._features(pixels)
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        """Unit features of (B, 3, H, W) pixels in [0, 1], of the model's size."""
         mean = torch.tensor(self.mean, device=self.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=self.device).view(-1, 1, 1)
         features = self.model.encode_image((pixels - mean) / std)  # type: ignore[operator]

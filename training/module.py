@@ -203,8 +203,8 @@ class EditorTraining(pl.LightningModule):
             Twice (B, 4, H/f, W/f) for a VAE that shrinks f times.
         """
         return (
-            self.backbone.encode_image(self._normalised(edited), noise),
-            self.backbone.encode_condition(self._normalised(source)),
+            self.backbone.encode_image(self._normalised(edited), noise, check=False),
+            self.backbone.encode_condition(self._normalised(source), check=False),
         )
 
     def _normalised(self, images: Tensor) -> Tensor:

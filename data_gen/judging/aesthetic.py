@@ -1,7 +1,8 @@
 """How pleasing a picture is: LAION's aesthetic predictor, a linear head on CLIP's image features.
 
 The head was trained on people's ratings, 1 to 10, of pictures seen by one CLIP (for Stable
-Diffusion's data ViT-L/14); it says nothing of another CLIP's features.
+Diffusion's data ViT-L/14), resized and cropped as that CLIP's own preprocessing does; it says
+nothing of another CLIP's features, nor of pictures that are resized otherwise.
 """
 
 from collections.abc import Sequence
@@ -66,5 +67,6 @@ class Aesthetic:
         return [float(np.minimum(*both)) for both in of_each_image(pairs, self._of_images)]
 
     def _of_images(self, images: Sequence[ImageArray]) -> list[float]:
-        values: list[float] = (image_features(images, self.clip) @ self.weight + self.bias).tolist()
+        features = image_features(images, self.clip, as_trained=True)
+        values: list[float] = (features @ self.weight + self.bias).tolist()
         return values

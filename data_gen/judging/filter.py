@@ -265,12 +265,21 @@ def _faults(
                 yield f"{name} > {most:g}"
 
 
-def image_features(images: Sequence[ImageArray], scorer: ClipScorer) -> Tensor:
-    """Encode images of one size each, (H, W, 3) uint8, as unit features (N, D)."""
+def image_features(
+    images: Sequence[ImageArray], scorer: ClipScorer, *, as_trained: bool = False
+) -> Tensor:
+    """Encode images of one size each, (H, W, 3) uint8, as unit features (N, D).
+
+    Args:
+        images: N of them.
+        scorer: The CLIP.
+        as_trained: Resized as CLIP's own preprocessing does, instead of as InstructPix2Pix did.
+    """
+    encode = scorer.image_as_trained if as_trained else scorer.image
     chunks = []
     for first in range(0, len(images), IMAGES_AT_ONCE):
         some = [from_numpy(image) for image in images[first : first + IMAGES_AT_ONCE]]
-        chunks.append(scorer.image(torch.stack(some)))
+        chunks.append(encode(torch.stack(some)))
     return torch.cat(chunks)
 
 

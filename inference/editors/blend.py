@@ -30,7 +30,7 @@ class Blend:
         target: Words of the target prompt that may show.
         subtract: Words of either prompt whose place is to stay, of those two.
         threshold: Share of the highest attention from which on a place counts.
-        start: Fraction of all steps before which nothing is blended, counted from the first one run.
+        start: Fraction of all steps before which nothing is blended, counted from the first run.
         weighted: Whether words are looked for in the maps that their weights leave (as the authors'
             code does), or in those before; a word whose weight is 0 or less is not seen in the
             former.

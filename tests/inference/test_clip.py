@@ -155,3 +155,20 @@ def test_a_truncated_file_and_an_unknown_name_are_errors(clip_folder: Path, tmp_
         load_clip(copy)
     with pytest.raises(ValueError, match="neither a folder"):
         load_clip("ViT-B-32/nonsense")
+
+
+@pytest.mark.parametrize("size", [(48, 80), (101, 37), (32, 32), (20, 24)])
+def test_images_as_trained_are_preprocessed_as_open_clip_does(
+    clip_folder: Path, size: tuple[int, int]
+) -> None:
+    scorer = load_clip(clip_folder)
+    _, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{clip_folder}")
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator)
+    prepared = preprocess(Image.fromarray(pixels.numpy()))
+    with torch.no_grad():
+        expected = F.normalize(scorer.model.encode_image(prepared[None]), dim=-1)
+    images = pixels.permute(2, 0, 1)[None] / 127.5 - 1
+    torch.testing.assert_close(scorer.image_as_trained(images), expected, rtol=0.02, atol=0.01)
+    if size != scorer.size:
+        assert (scorer.image(images) - expected).abs().max() > 0.05

@@ -31,7 +31,7 @@ def test_the_less_pleasing_picture_counts(
     clip = load_clip(MODELS / "clip")
     pairs = [judged_pair(0, 1), judged_pair(2, 0), judged_pair(1, 2)]
     images = torch.stack([from_numpy(pair.source) for pair in pairs])  # 0, 2, 1
-    features = clip.image(images)
+    features = clip.image_as_trained(images)
     head = aesthetic_head(features.shape[-1])
     tensors = load_file(head)
     zero, two, one = F.linear(features, tensors["layer.weight"], tensors["layer.bias"])[:, 0]
