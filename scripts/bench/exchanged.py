@@ -1,6 +1,6 @@
 """What becomes of exchanged words: three rules of alignment on five kinds of edits.
 
-    python scripts/bench/exchanged.py       # on a CPU, about 20 minutes
+    python scripts/bench/exchanged.py       # about half an hour on one core
 
 Scenes of two figures, of which the caption says size, colour, shape and place. The edited caption
 exchanges the colours, the sizes, the places or the whole phrases, or gives both figures one colour.
