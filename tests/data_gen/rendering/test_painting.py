@@ -235,8 +235,8 @@ def test_pictures_that_are_not_finite_end_a_run_only_if_all_are(
 ) -> None:
     decode, decoded = Backbone.decode, itertools.count()
 
-    def overflowing(self: Backbone, latents: torch.Tensor) -> torch.Tensor:
-        images = decode(self, latents)
+    def overflowing(self: Backbone, latents: torch.Tensor, *, check: bool) -> torch.Tensor:
+        images = decode(self, latents, check=check)
         spoil = torch.tensor([next(decoded) in spoilt for _ in images])
         return torch.where(spoil.view(-1, 1, 1, 1), torch.nan, images)
 

@@ -134,8 +134,8 @@ def test_what_is_not_finite_is_given_up_alone(
     whole = render_trees(build_backbone(), trees, KNOBS)
     decode, decoded = Backbone.decode, itertools.count()
 
-    def overflowing(self: Backbone, latents: torch.Tensor) -> torch.Tensor:
-        images = decode(self, latents)
+    def overflowing(self: Backbone, latents: torch.Tensor, *, check: bool) -> torch.Tensor:
+        images = decode(self, latents, check=check)
         return images * torch.nan if next(decoded) in (1, 3) else images
 
     monkeypatch.setattr(Backbone, "decode", overflowing)
