@@ -27,7 +27,7 @@ from data_gen.survey.stats import stats
 from data_gen.survey.verify import verify
 from inference import command_line
 from inference.endpoints.budget import BudgetMet
-from inference.endpoints.server import ServerError
+from inference.endpoints.failures import ServerError
 from inference.number_types import Positive, checks_numbers
 
 

@@ -11,6 +11,7 @@ from inference.commands.edit import EDITORS, edit
 from inference.commands.grid import grid
 from inference.commands.invert import INVERSIONS, invert
 from inference.editors.prompt_to_prompt import PromptToPrompt
+from inference.endpoints.failures import ServerError
 from inference.recipe_parser import USAGE_ERROR
 
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands,
         prog="python -m inference",
         args=line,
-        expected=(ValueError, OSError, LostHook),
+        expected=(ValueError, OSError, LostHook, ServerError),
     )
 
 

@@ -1,20 +1,29 @@
 """Captions for real pictures, which inversion needs, from any of three captioners."""
 
+import asyncio
 import base64
+import hashlib
 import io
-import os
 import random
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import openai
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from inference.content_id import content_id
 from inference.editors.sizes import resize
+from inference.endpoints.budget import Ledger
+from inference.endpoints.config import OPENAI_URL, EndpointConfig
+from inference.endpoints.failures import BadRequest, Failed, ServerError
+from inference.endpoints.history import History
+from inference.endpoints.journal import NoJournal
+from inference.endpoints.keys import AUTO_KEY_ENV
+from inference.endpoints.replies import Reply
+from inference.endpoints.session import EndpointSession
 from inference.images import to_numpy, to_pil
 from inference.loading import (
     VOCABULARY_ROOM,
@@ -47,6 +56,10 @@ class Captioner(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
@@ -58,6 +71,9 @@ class Reader:
         if scene is None:
             raise NoCaption("it shows no clear scene of the shapes world")
         return in_words(describe(scene, random.Random(0), detail=1.0))
+
+    def close(self) -> None:
+        """See `Captioner`; it holds nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +99,9 @@ class TransformersCaptioner:
             ids = model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
         return _one_line(processor.batch_decode(ids, skip_special_tokens=True)[0])
 
+    def close(self) -> None:
+        """See `Captioner`; the model goes with it."""
+
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
         folder = Path(self.model) if Path(self.model).is_dir() else fetched(self.model)
@@ -94,58 +113,72 @@ class TransformersCaptioner:
         return processor, model.to(self.device).eval()
 
 
-@dataclass(frozen=True, kw_only=True)
 class EndpointCaptioner:
-    """A vision model behind an OpenAI-compatible API; the key comes from `OPENAI_API_KEY`.
+    """A vision model behind an OpenAI-compatible API.
 
-    Attributes:
-        model: Its name there.
-        base_url: Root of the API, such as `http://localhost:8000/v1`; None for OpenAI's own.
+    Args:
+        config: Whom to ask, and how.
         question: What it is asked about each picture.
     """
 
-    model: str
-    base_url: str | None = None
-    question: str = QUESTION
+    def __init__(self, config: EndpointConfig, question: str = QUESTION) -> None:
+        self._config = config
+        self._question = question
+        # One loop for all pictures: connections and rate limits outlive a call.
+        self._loop = asyncio.Runner()
+        history = History(NoJournal(), Ledger(config.prices, config.dollars))
+        self._session = EndpointSession(config, history)
 
     def caption(self, image: Tensor) -> str:
         """See `Captioner`.
 
         Raises:
-            ValueError: The endpoint cannot be asked.
+            ServerError: The endpoint is down, refuses, or takes no question of this kind.
+            ValueError: There is no usable key for it.
         """
         png = io.BytesIO()
         to_pil(image).save(png, format="PNG")
-        url = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
-        try:
-            answer = self._client.chat.completions.create(
-                model=self.model,
-                max_tokens=MAX_TOKENS,
-                messages=[
-                    {
-                        "role": "user",
-                        "content": [
-                            {"type": "text", "text": self.question},
-                            {"type": "image_url", "image_url": {"url": url}},
-                        ],
-                    }
-                ],
-            )
-        except openai.OpenAIError as error:
-            raise ValueError(f"{self.model} at {self.base_url or 'OpenAI'}: {error}") from error
-        if not answer.choices:
-            raise NoCaption(f"{self.model} answered without a choice")
-        return _one_line(answer.choices[0].message.content or "")
+        reply = self._loop.run(self._ask(png.getvalue()))
+        if reply.flaw is not None:
+            raise NoCaption(f"{self._config.model}: {reply.flaw}")
+        return _one_line(reply.text)
 
-    @cached_property
-    def _client(self) -> openai.OpenAI:
-        # A server of one's own asks for no key, but the client insists on one.
-        key = os.environ.get("OPENAI_API_KEY") or ("none" if self.base_url else None)
-        return openai.OpenAI(base_url=self.base_url, api_key=key)
+    def close(self) -> None:
+        """See `Captioner`: end the connections."""
+        self._loop.run(self._session.__aexit__(None, None, None))
+        self._loop.close()
+
+    async def _ask(self, png: bytes) -> Reply:
+        client = self._session.client()
+        try:
+            request = content_id(hashlib.sha256(png).hexdigest())
+            return await client.ask_unlogged(request, self._body(png))
+        except BadRequest as why:
+            if not client.answered:
+                raise ServerError(client.refusal(str(why))) from why
+            raise NoCaption(f"{self._config.model} gave no caption: {why}") from why
+        except Failed as why:
+            raise NoCaption(f"{self._config.model} gave no caption: {why}") from why
+
+    def _body(self, png: bytes) -> dict[str, Any]:
+        url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        content = [
+            {"type": "text", "text": self._question},
+            {"type": "image_url", "image_url": {"url": url}},
+        ]
+        return {
+            "messages": [{"role": "user", "content": content}],
+            "max_completion_tokens": self._config.max_tokens,
+        }
 
 
 def captioner_of(
-    model: str, base_url: str | None, device: str, dtype: torch.dtype = torch.float32
+    model: str,
+    base_url: str | None,
+    device: str,
+    dtype: torch.dtype = torch.float32,
+    *,
+    key_env: str | None = AUTO_KEY_ENV,
 ) -> Captioner:
     """The captioner that a name stands for.
 
@@ -155,18 +188,22 @@ def captioner_of(
         base_url: Root of an OpenAI-compatible API; `openai` for OpenAI's own.
         device: Where a transformers model runs.
         dtype: Of its weights.
+        key_env: The variable that holds the key for `base_url`; see `EndpointConfig`.
 
     Raises:
-        ValueError: The model of an endpoint is not named.
+        ValueError: The model of an endpoint is not named, or its URL is none.
         FileNotFoundError: There is no such folder.
     """
     if base_url is not None:
         if model == "shapes":
             raise ValueError(
-                f"captioner is 'shapes', which runs here and not at {base_url}; expected the name "
-                "of a vision model there"
+                "captioner is 'shapes', which runs here and not at base_url; expected the name of "
+                "a vision model there"
             )
-        return EndpointCaptioner(model=model, base_url=None if base_url == "openai" else base_url)
+        url = OPENAI_URL if base_url == "openai" else base_url
+        return EndpointCaptioner(
+            EndpointConfig(model=model, base_url=url, key_env=key_env, max_tokens=MAX_TOKENS)
+        )
     if model == "shapes":
         return Reader()
     if Path(model).suffix and not Path(model).exists():

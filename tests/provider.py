@@ -57,6 +57,7 @@ class Provider:
         seeds: Seeds of the questions that the model ran for, in order.
         requests: Bodies of all chat requests.
         keys: The keys that came.
+        unknown: Fields of a request that it refuses, and whether it says which.
     """
 
     behave: Behave = lambda asked, nth: "good"
@@ -72,6 +73,8 @@ class Provider:
     seeds: list[int] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    unknown: tuple[str, ...] = ()
+    names_unknown: bool = True
     moderated: list[str] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -83,7 +86,7 @@ class Provider:
 
     def chat(self, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body; may raise Cut, and may take its time."""
-        asked = json.loads(body["messages"][-1]["content"])
+        asked = _question(body)
         with self._lock:
             self.requests.append(body)
             self.times.append(time.monotonic())
@@ -97,6 +100,15 @@ class Provider:
         if manner.startswith("code "):
             error = {"error": {"message": "no", "code": manner[5:]}}
             return (429 if "quota" in manner else 400), {}, json.dumps(error).encode()
+        if refused := [name for name in self.unknown if name in body]:
+            words = f"unrecognized argument: {refused[0]}" if self.names_unknown else "bad request"
+            return 400, {}, json.dumps({"error": {"message": words}}).encode()
+        if manner.startswith("{"):
+            return 200, {}, manner.encode()
+        if manner.startswith("redirect "):
+            return 307, {"Location": manner[9:]}, b""
+        if manner == "page":
+            return 200, {"Content-Type": "text/html"}, b"<!doctype html><title>Log in</title>"
         rung = body.get("response_format", {}).get("type")
         if rung is not None and rung not in self.rungs and manner != "ignores":
             return 400, {}, b'{"error": {"message": "unknown response_format"}}'
@@ -114,7 +126,7 @@ class Provider:
             "long": "x" * 50_000,
         }.get(manner) or self.say(asked)
         with self._lock:
-            self.seeds.append(body["seed"])
+            self.seeds.append(body.get("seed", -1))
             usage = self._usage(body, text)
             self.billed += usage["prompt_tokens"] * INPUT / 10**6
             self.billed += usage["completion_tokens"] * OUTPUT / 10**6
@@ -133,8 +145,8 @@ class Provider:
         return 200, {}, content
 
     def _usage(self, body: dict[str, Any], text: str) -> dict[str, int]:
-        size = sum(len(message["content"].encode()) for message in body["messages"])
-        allowed = body["max_completion_tokens"]
+        size = sum(len(str(message["content"]).encode()) for message in body["messages"])
+        allowed = body.get("max_completion_tokens") or body["max_tokens"]
         if self.greedy:
             return {"prompt_tokens": size + 20, "completion_tokens": allowed}
         said = min(allowed, len(text) // 4)
@@ -235,6 +247,12 @@ def completion(model: str, text: str, usage: dict[str, int]) -> dict[str, Any]:
     choice = {"index": 0, "finish_reason": "stop", "message": message}
     head = {"id": "1", "object": "chat.completion", "created": 0, "model": model}
     return head | {"choices": [choice], "usage": usage}
+
+
+def _question(body: dict[str, Any]) -> dict[str, Any]:
+    """What is asked: JSON, or of a picture a text."""
+    content = body["messages"][-1]["content"]
+    return json.loads(content) if isinstance(content, str) else {"caption": content[0]["text"]}
 
 
 def _file(name: str) -> dict[str, Any]:

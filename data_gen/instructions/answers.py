@@ -7,9 +7,10 @@ from data_gen.instructions.prompts import Question, Rejected
 from data_gen.instructions.structured import PROBE
 from data_gen.instructions.template import PromptTemplate
 from inference.content_id import content_id
-from inference.endpoints.client import BadRequest, ChatClient, Failed, Reply
+from inference.endpoints.client import ChatClient
+from inference.endpoints.failures import BadRequest, Failed, ServerError
 from inference.endpoints.history import History
-from inference.endpoints.server import ServerError
+from inference.endpoints.replies import Reply
 
 CUT: Final = "cut off at max_tokens"
 
@@ -79,10 +80,13 @@ class NotTaken:
             return
         asked, _ = next(iter(self._held.values()))
         body = self._template.body(replace(asked, caption=PROBE))
+        without = self._client.without
         try:
             await self._client.ask_unlogged(content_id("taken", PROBE, asked.edit_type), body)
         except BadRequest as why:
             raise ServerError(self._client.refusal(str(why))) from why
         except Failed:
             return
-        self.reject()
+        # Otherwise it was a field that is known now not to be taken: they are asked again.
+        if self._client.without == without:
+            self.reject()

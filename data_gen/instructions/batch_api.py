@@ -23,16 +23,11 @@ from data_gen.instructions.prompts import Question
 from data_gen.instructions.template import PromptTemplate
 from inference.content_id import content_id
 from inference.endpoints.budget import BudgetMet, prompt_bound
-from inference.endpoints.client import (
-    BadRequest,
-    ChatClient,
-    bill,
-    is_bad_request,
-    read_reply,
-    seed_of,
-)
+from inference.endpoints.client import ChatClient
+from inference.endpoints.failures import BadRequest, ServerError, is_bad_request
 from inference.endpoints.history import History
-from inference.endpoints.server import ServerError
+from inference.endpoints.replies import bill, read_reply, reported_error
+from inference.outside import parse_object
 
 MAX_REQUESTS: Final = 50_000
 MAX_BYTES: Final = 190_000_000  # the endpoint takes 200 MB
@@ -112,7 +107,8 @@ class InBatches:
                 if not names:
                     raise BudgetMet
                 await self._collect(names, questions, failures)
-        except openai.OpenAIError as error:
+        # An error within HTTP 200 lacks the fields of what was asked for.
+        except (openai.OpenAIError, AttributeError, TypeError) as error:
             said = self._client.redacted(str(error))[:300]
             raise ServerError(
                 f"the Batch API at {self._client.endpoint.base_url} failed: {said}. "
@@ -157,7 +153,7 @@ class InBatches:
 
     def _line(self, request: str, asked: Question) -> _Line:
         body = self._template.body(asked)
-        sent = body | {"model": self._client.endpoint.model, "seed": seed_of(request)}
+        sent = self._client.fields(request, body) | {"model": self._client.endpoint.model}
         line = {"custom_id": request, "method": "POST", "url": _URL, "body": sent}
         worst = self._prices.worst(prompt_bound(body), self._knobs.max_tokens)
         return _Line(request=request, text=json.dumps(line), worst=worst)
@@ -225,7 +221,8 @@ class InBatches:
         requests: Mapping[str, str] = self._history.batches[name]["requests"]
         said = dict.fromkeys(requests, f"its batch is {remote.status}, without it")
         if remote.errors and remote.errors.data:
-            said = dict.fromkeys(requests, f"its batch failed: {remote.errors.data[0].message}")
+            why = self._client.redacted(str(remote.errors.data[0].message))
+            said = dict.fromkeys(requests, f"its batch failed: {why}")
         # Where nothing went wrong the first file is missing if nothing was answered, and either
         # may be missing where something did.
         answered = False
@@ -253,16 +250,18 @@ class InBatches:
         What is answered or not taken is dropped from ``said``; of the rest it says what failed.
         """
         answered = False
-        for line in self._client.redacted(content.decode(errors="replace")).split("\n"):
-            request, response = _result(line)
+        for line in content.decode(errors="replace").split("\n"):
+            request, response = self._client.redacted_value(_result(line))
             if request not in said or self._history.answer(request) is not None:
                 continue
             status = response.get("status_code")
-            reply = read_reply(response.get("body")) if status == 200 else None
+            error = reported_error(response.get("body")) if status == 200 else None
+            reply = read_reply(response.get("body")) if status == 200 and not error else None
             asked = questions.get(request)
             if reply is None or asked is None:
                 said[request] = f"HTTP {status}, in its batch: {str(response.get('body'))[:300]}"
-                cost = requests[request] if status == 200 else "0"
+                paid = status == 200 and (error is None or error.billed)
+                cost = requests[request] if paid else "0"
                 self._history.record({"freed": request, "dollars": cost})
                 if asked is not None and is_bad_request(status):
                     not_taken.hold(request, asked, BadRequest(said.pop(request)))
@@ -275,11 +274,11 @@ class InBatches:
         return answered
 
 
-def _result(line: str) -> tuple[str, Mapping[str, Any]]:
+def _result(line: str) -> list[Any]:
     """A line's request id and response; empty where it is no result."""
     try:
-        fields = json.loads(line)
+        fields = parse_object(line, "a batch's result")
         response = fields.get("response") or {"body": fields.get("error")}
-        return str(fields["custom_id"]), dict(response)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return "", {}
+        return [str(fields["custom_id"]), dict(response)]
+    except (ValueError, TypeError, KeyError):
+        return ["", {}]

@@ -20,9 +20,11 @@ from data_gen.instructions.examples import Example, read_examples
 from data_gen.instructions.prompts import ANSWER_FIELDS, Question, Rejected
 from data_gen.instructions.template import PromptTemplate
 from inference.content_id import content_id
+from inference.endpoints.config import OPENAI_URL, check_base_url
+from inference.endpoints.connection import place, sync_api
+from inference.endpoints.failures import ServerError
 from inference.endpoints.journal import Journal
-from inference.endpoints.keys import DEFAULT_KEY_ENV, api_key, check_key_env, redacted
-from inference.endpoints.server import ServerError
+from inference.endpoints.keys import AUTO_KEY_ENV, Redactor, api_key, check_key_env
 from inference.files import file_digest, write_lines
 from inference.number_types import PositiveSmallCount, Seconds, Seed, checks_numbers
 
@@ -47,7 +49,8 @@ class FineTuneKnobs:
         output: Folder for the training file and the journal of the job.
         model: The model to start from, as the endpoint calls it.
         base_url: Root of an API with OpenAI's fine-tuning.
-        key_env: The environment variable that holds the key for ``base_url``; null sends no key.
+        key_env: The environment variable that holds the key for ``base_url``; ``auto`` sends
+            ``OPENAI_API_KEY`` to OpenAI's own host and no key elsewhere; null sends no key.
         epochs: How often the edits are gone through; null leaves it to the endpoint.
         suffix: Part of the new model's name.
         seed: Of the endpoint's training.
@@ -57,8 +60,8 @@ class FineTuneKnobs:
     triplets: Path
     output: Path
     model: str
-    base_url: str = "https://api.openai.com/v1"
-    key_env: str | None = DEFAULT_KEY_ENV
+    base_url: str = OPENAI_URL
+    key_env: str | None = AUTO_KEY_ENV
     epochs: PositiveSmallCount | None = 1
     suffix: str = "emend"
     seed: Seed = 0
@@ -66,6 +69,7 @@ class FineTuneKnobs:
 
     def __post_init__(self) -> None:
         check_key_env(self.key_env, "key_env")
+        check_base_url(self.base_url, "base_url")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +99,18 @@ def run_fine_tuning(knobs: FineTuneKnobs) -> str:
     """
     file = write_training_file(read_examples(knobs.triplets), knobs.output / "training.jsonl")
     print(f"fine-tune: {file.edit_types.total()} examples in {file.path}")
-    key = api_key(knobs.key_env)
+    key = api_key(knobs.key_env, knobs.base_url)
+    redactor = Redactor(key)
     with (
         Journal(knobs.output / "fine-tune.jsonl") as journal,
-        openai.OpenAI(base_url=knobs.base_url, api_key=key) as client,
+        sync_api(knobs.base_url, key) as client,
     ):
         try:
-            name = _Job(client, knobs, file, journal).finish()
-        except openai.OpenAIError as error:
-            said = redacted(str(error), key)[:300]
+            name = _Job(client, knobs, file, journal, redactor).finish()
+        except (openai.OpenAIError, AttributeError, TypeError) as error:  # also 200 with an error
+            said = redactor.text(str(error))[:300]
             raise ServerError(
-                f"fine-tuning at {knobs.base_url} failed: {said}. Run again to go on"
+                f"fine-tuning at {place(knobs.base_url)} failed: {said}. Run again to go on"
             ) from error
     print(f"fine-tune: the model is {name}. In a recipe:\n{_recipe(name, knobs, file)}")
     return name
@@ -164,11 +169,13 @@ class _Job:
         knobs: FineTuneKnobs,
         file: TrainingFile,
         journal: Journal,
+        redactor: Redactor,
     ) -> None:
         self._client = client
         self._knobs = knobs
         self._file = file
         self._journal = journal
+        self._redactor = redactor
         self._key = content_id(
             *(file_digest(file.path), knobs.base_url, knobs.model, knobs.suffix),
             *(str(knobs.epochs), str(knobs.seed)),
@@ -181,10 +188,11 @@ class _Job:
         job = said.get("job") or self._found(file) or self._start(file)
         ended = self._wait(job)
         if ended.status == "succeeded" and ended.fine_tuned_model:
-            return ended.fine_tuned_model
+            return self._redactor.text(ended.fine_tuned_model)
         self._say(ended=ended.status)
         why = ended.error.message if ended.error and ended.error.message else "it does not say why"
-        raise ServerError(f"the fine-tuning job {job} is {ended.status}: {why}")
+        said_of_it = self._redactor.text(f"the fine-tuning job {job} is {ended.status}: {why}")
+        raise ServerError(said_of_it)
 
     def _said_before(self) -> dict[str, str]:
         """What the journal knows of this very job; nothing of one that failed."""
@@ -197,7 +205,7 @@ class _Job:
         return said
 
     def _say(self, **what: str) -> None:
-        self._journal.append({"run": self._key, **what})
+        self._journal.append(self._redactor.value({"run": self._key, **what}))
 
     def _upload(self) -> str:
         content = self._file.path.read_bytes()
@@ -235,7 +243,7 @@ class _Job:
             found = self._client.fine_tuning.jobs.retrieve(job)
             if found.status != status:
                 status = found.status
-                print(f"fine-tune: job {job} is {status}", flush=True)
+                print(self._redactor.text(f"fine-tune: job {job} is {status}"), flush=True)
             if status in _ENDED:
                 return found
             time.sleep(self._knobs.poll_s)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inference.endpoints.budget import Prices
-from inference.endpoints.config import OURS
-from inference.endpoints.keys import DEFAULT_KEY_ENV, check_key_env
+from inference.endpoints.config import EndpointConfig
+from inference.endpoints.keys import AUTO_KEY_ENV
 
 DEFAULT_MIX = {
     "recolour": 1.0,
@@ -19,8 +19,6 @@ DEFAULT_MIX = {
     "pattern": 1.0,
     "style": 1.0,
 }
-MOST_AT_ONCE = 1000
-"""Connections that the client keeps; further requests would wait for one until they time out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +28,8 @@ class InstructionKnobs:
     Attributes:
         model: A local transformers folder, or the model's name on the server at ``base_url``.
         base_url: Root of an OpenAI-compatible API; null serves ``model`` on loopback.
-        key_env: The environment variable that holds the key for ``base_url``; null sends no key.
+        key_env: The environment variable that holds the key for ``base_url``; ``auto`` sends
+            ``OPENAI_API_KEY`` to OpenAI's own host and no key elsewhere; null sends no key.
         edit_types: Edit type -> its weight in the mix, > 0.
         edits_per_caption: How many edits, of different types, each caption gets.
         rounds: In how many rounds the captions are gone through. After each one the types that
@@ -43,8 +42,8 @@ class InstructionKnobs:
         examples_per_question: How many of them accompany each question.
         temperature: Sampling temperature; null leaves it to the endpoint.
         max_tokens: Longest answer, in tokens.
-        extra: Further fields of each request, such as ``frequency_penalty``, or ``max_tokens`` for
-            a server that does not know ``max_completion_tokens``.
+        extra: Further fields of each request, such as ``frequency_penalty``. Fields that the
+            endpoint turns out not to take are left out, and told.
         batch: Whether questions go through the endpoint's Batch API. Each round is then a batch,
             which may take a day: take few.
         batch_poll_s: How often a batch is looked at, in seconds.
@@ -61,7 +60,7 @@ class InstructionKnobs:
 
     model: str = "inference/shapes/models/writer"
     base_url: str | None = None
-    key_env: str | None = DEFAULT_KEY_ENV
+    key_env: str | None = AUTO_KEY_ENV
     edit_types: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
     edits_per_caption: int = 1
     rounds: int = 8
@@ -92,35 +91,20 @@ class InstructionKnobs:
                 f"edits_per_caption must be between 1 and the number of edit_types, "
                 f"{len(self.edit_types)}, got {self.edits_per_caption}"
             )
-        for name in ("rounds", "examples_per_question", "max_tokens", "concurrency"):
+        for name in ("rounds", "examples_per_question"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.concurrency > MOST_AT_ONCE:
-            raise ValueError(f"concurrency must be at most {MOST_AT_ONCE}, got {self.concurrency}")
-        for name in ("requests_per_minute", "tokens_per_minute", "timeout_s", "batch_poll_s"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
-        if self.max_retries < 0:
-            raise ValueError(f"max_retries must be 0 or more, got {self.max_retries}")
-        self._check_money()
-        self._check_endpoint()
-
-    def _check_money(self) -> None:
-        if self.budget is None:
-            return
-        if not 0 <= self.budget < float("inf"):
-            raise ValueError(f"budget must be 0 dollars or more, got {self.budget}")
-        if not self.prices:
-            raise ValueError("a budget needs prices: give prices.input and prices.output")
-
-    def _check_endpoint(self) -> None:
-        check_key_env(self.key_env, "instructions.key_env")
-        taken = sorted(set(self.extra) & OURS)
-        if taken:
-            raise ValueError(f"extra must not hold {taken}: they are not yours to choose there")
-        if self.extra.get("max_tokens", 0) > self.max_tokens:
-            raise ValueError(f"extra.max_tokens must be at most max_tokens, {self.max_tokens}")
+        if not self.batch_poll_s > 0:
+            raise ValueError(f"batch_poll_s must be above 0, got {self.batch_poll_s}")
+        try:
+            _ = self.endpoint
+        except ValueError as error:
+            raise ValueError(f"instructions.{error}") from error
         needs = [name for name in ("moderation", "batch") if getattr(self, name)]
         if needs and self.base_url is None:
             raise ValueError(f"{needs[0]} needs an endpoint that has it: give base_url")
+
+    @property
+    def endpoint(self) -> EndpointConfig:
+        """Whom to ask, and how."""
+        return EndpointConfig.of(self)

@@ -9,7 +9,8 @@ from tqdm import tqdm
 from data_gen.instructions.answers import NotTaken, answer_entry
 from data_gen.instructions.prompts import Question
 from data_gen.instructions.template import PromptTemplate
-from inference.endpoints.client import BadRequest, ChatClient, Failed, Stopped
+from inference.endpoints.client import ChatClient
+from inference.endpoints.failures import BadRequest, Failed, Stopped
 from inference.endpoints.history import History
 
 

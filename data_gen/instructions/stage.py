@@ -9,7 +9,6 @@ answer within the budget.
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,10 +29,10 @@ from inference.content_id import content_id
 from inference.endpoints.budget import BudgetMet, Ledger
 from inference.endpoints.client import ChatClient
 from inference.endpoints.config import ResponseFormat
+from inference.endpoints.failures import ServerError
 from inference.endpoints.history import History
 from inference.endpoints.journal import Journal
 from inference.endpoints.moderation import Moderator
-from inference.endpoints.server import ServerError
 from inference.endpoints.session import EndpointSession
 from inference.files import folder_digest, write_lines
 
@@ -70,9 +69,8 @@ def write_triplets(
             answered is in the journal; the same call goes on from there.
         ValueError: Not one answer was usable.
     """
-    budget = None if knobs.budget is None else Decimal(str(knobs.budget))
     with Journal(journal) as file:
-        history = History(file, Ledger(knobs.prices, budget))
+        history = History(file, Ledger(knobs.prices, knobs.endpoint.dollars))
         stage = _Stage(captions, knobs, history)
         met = asyncio.run(stage.run())
         found = stage.account()
@@ -160,7 +158,9 @@ def count_answers(
     template, texts = plain_template(knobs), {caption.text for caption in captions}
     answers: Counter[str] = Counter()
     for entry in entries:
-        if knobs.form == "auto" and entry.get("endpoint") == endpoint_id(knobs):
+        if "form" in entry:
+            if knobs.form != "auto" or entry["endpoint"] != endpoint_id(knobs):
+                continue
             template = template.held_to(entry["form"])
         elif "answer" in entry and entry["caption"] in texts:
             asked = Question(caption=entry["caption"], edit_type=entry["edit_type"])
@@ -186,7 +186,7 @@ class _Stage:
 
     async def run(self) -> bool:
         """Ask all that is not answered yet; return whether the budget was met on the way."""
-        async with EndpointSession(self._knobs, self._history) as session:
+        async with EndpointSession(self._knobs.endpoint, self._history) as session:
             try:
                 sound = [one.text for one in self._captions if caption_flaw(one.text) is None]
                 await self._screen(session, sound)

@@ -10,9 +10,12 @@ from typing import Final
 from data_gen.instructions.prompts import Question, Rejected
 from data_gen.instructions.template import PromptTemplate
 from inference.content_id import content_id
-from inference.endpoints.client import BadRequest, ChatClient, Failed, Reply
+from inference.endpoints.client import ChatClient
 from inference.endpoints.config import ResponseFormat
+from inference.endpoints.failures import BadRequest, Failed
+from inference.endpoints.replies import Reply
 
+_HELD: Final = frozenset({"response_format"})
 LADDER: Final[tuple[ResponseFormat, ...]] = ("json_schema", "json_object", "tagged")
 TRIES: Final = 2
 PROBE: Final = "a red apple on a wooden table"
@@ -47,7 +50,7 @@ async def _keeps_to(client: ChatClient, template: PromptTemplate, asked: Questio
     for attempt in range(TRIES):
         request = content_id("probe", template.form, str(attempt))
         try:
-            reply = await client.ask_unlogged(request, template.body(asked))
+            reply = await client.ask_unlogged(request, template.body(asked), required=_HELD)
         except BadRequest:
             return False
         except Failed:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from inference.endpoints.budget import Prices
-from inference.endpoints.config import OURS
-from inference.endpoints.keys import DEFAULT_KEY_ENV, check_key_env
+from inference.endpoints.config import EndpointConfig
+from inference.endpoints.keys import AUTO_KEY_ENV
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,15 +17,16 @@ class JudgeKnobs:
     Attributes:
         model: The model's name on the server.
         base_url: Root of an OpenAI-compatible API.
-        key_env: The environment variable that holds the key for ``base_url``; null sends no key.
+        key_env: The environment variable that holds the key for ``base_url``; ``auto`` sends
+            ``OPENAI_API_KEY`` to OpenAI's own host and no key elsewhere; null sends no key.
         form: What the endpoint holds answers to; ``plain`` only asks for JSON. They are checked
             here in any case.
         temperature: Sampling temperature; null leaves it to the endpoint.
         max_tokens: Longest answer, in tokens.
         picture_tokens: The most tokens that the endpoint counts for one picture. What a question
             can cost is reckoned with it.
-        extra: Further fields of each request, such as ``max_tokens`` for a server that does not
-            know ``max_completion_tokens``.
+        extra: Further fields of each request. Fields that the endpoint turns out not to take are
+            left out, and told.
         concurrency: Requests in flight, of each worker.
         requests_per_minute: The limit of each worker; null for none.
         tokens_per_minute: The limit of each worker, prompts and answers together; null for none.
@@ -38,7 +39,7 @@ class JudgeKnobs:
 
     model: str
     base_url: str
-    key_env: str | None = DEFAULT_KEY_ENV
+    key_env: str | None = AUTO_KEY_ENV
     form: Literal["json_schema", "json_object", "plain"] = "json_schema"
     temperature: float | None = 0.0
     max_tokens: int = 128
@@ -53,33 +54,19 @@ class JudgeKnobs:
     budget: float | None = None
 
     def __post_init__(self) -> None:
-        check_key_env(self.key_env, "pairs.scorers.judge.key_env")
-        least = {"max_tokens": 1, "picture_tokens": 1, "concurrency": 1, "max_retries": 0}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(
-                    f"pairs.scorers.judge.{name} must be at least {bound}, "
-                    f"got {getattr(self, name)}"
-                )
-        for name in ("requests_per_minute", "tokens_per_minute", "timeout_s"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"pairs.scorers.judge.{name} must be above 0, got {value}")
-        if taken := sorted(set(self.extra) & OURS):
-            raise ValueError(f"pairs.scorers.judge.extra must not hold {taken}")
-        if self.extra.get("max_tokens", 0) > self.max_tokens:
+        try:
+            _ = self.endpoint
+        except ValueError as error:
+            raise ValueError(f"pairs.scorers.judge.{error}") from error
+        if self.picture_tokens < 1:
             raise ValueError(
-                f"pairs.scorers.judge.extra.max_tokens must be at most max_tokens, "
-                f"{self.max_tokens}"
+                f"pairs.scorers.judge.picture_tokens must be at least 1, got {self.picture_tokens}"
             )
-        if self.budget is not None and not 0 <= self.budget < float("inf"):
-            raise ValueError(
-                f"pairs.scorers.judge.budget must be 0 dollars or more, got {self.budget}"
-            )
-        if self.budget is not None and not self.prices:
-            raise ValueError(
-                "pairs.scorers.judge.budget needs prices: give prices.input and prices.output"
-            )
+
+    @property
+    def endpoint(self) -> EndpointConfig:
+        """Whom to ask, and how."""
+        return EndpointConfig.of(self)
 
     def decides(self) -> dict[str, Any]:
         """What decides its answers; the rest is where it is, patience and money."""

@@ -24,10 +24,11 @@ from data_gen.records import ImagePair
 from data_gen.shards.members import encode_jpeg
 from inference.content_id import content_id
 from inference.endpoints.budget import BudgetMet, Ledger, prompt_bound
-from inference.endpoints.client import BadRequest, ChatClient, Failed, Reply, Stopped
+from inference.endpoints.client import ChatClient
+from inference.endpoints.failures import BadRequest, Failed, ServerError, Stopped
 from inference.endpoints.history import History
 from inference.endpoints.journal import SharedJournal
-from inference.endpoints.server import ServerError
+from inference.endpoints.replies import Reply
 from inference.endpoints.session import EndpointSession
 
 JOURNAL: Final = "judge.jsonl"
@@ -76,11 +77,10 @@ class VisionJudge:
     def __init__(self, knobs: JudgeKnobs, root: Path) -> None:
         self._knobs = knobs
         self._journal = SharedJournal(root / JOURNAL)
-        budget = None if knobs.budget is None else Decimal(str(knobs.budget))
-        self._history = History(self._journal, Ledger(knobs.prices, budget))
+        self._history = History(self._journal, Ledger(knobs.prices, knobs.endpoint.dollars))
         # One loop for all calls: the client's connections and the rate limits outlive a call.
         self._loop = asyncio.Runner()
-        self._session = EndpointSession(knobs, self._history, partial(_bound, knobs=knobs))
+        self._session = EndpointSession(knobs.endpoint, self._history, partial(_bound, knobs=knobs))
 
     def __call__(self, pairs: Sequence[ImagePair]) -> list[float]:
         """See `Scorer`.

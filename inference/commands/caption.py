@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from tqdm import tqdm
 
 from inference.captioning import NoCaption, captioner_of
 from inference.commands.common import Device, Dtype, place
+from inference.endpoints.keys import AUTO_KEY_ENV
 from inference.files import write_lines
 from inference.images import load_image
 
@@ -17,6 +19,7 @@ def caption(
     images: list[str],
     captioner: str = "shapes",
     base_url: str | None = None,
+    key_env: str | None = AUTO_KEY_ENV,
     output: str | None = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
@@ -29,24 +32,27 @@ def caption(
         images: PNG, JPEG or WebP files, one or more.
         captioner: `shapes` reads pictures of the shapes world; else the folder or the hub name of a
             transformers model such as BLIP-2, or with `base_url` the name of a vision model there.
-        base_url: Root of an OpenAI-compatible API, `openai` for OpenAI's own; the key comes from
-            `OPENAI_API_KEY`.
+        base_url: Root of an OpenAI-compatible API, `openai` for OpenAI's own.
+        key_env: The environment variable that holds the key for `base_url`; `auto` sends
+            `OPENAI_API_KEY` to OpenAI's own host and no key elsewhere; null sends no key.
         output: A file for the lines; by default they are printed.
         device: Where a transformers model runs; auto takes the GPU if there is one.
         dtype: Of its weights.
 
     Raises:
-        ValueError: No image has a caption.
+        ValueError: No image has a caption, or there is no usable key.
+        ServerError: The endpoint is down or refuses.
     """
-    one = captioner_of(captioner, base_url, place(device), getattr(torch, dtype))
+    one = captioner_of(captioner, base_url, place(device), getattr(torch, dtype), key_env=key_env)
     lines = []
-    for path in tqdm(images, desc="captions", unit="image", disable=len(images) < 2):
-        try:
-            said = one.caption(load_image(Path(path)))
-        except NoCaption as reason:
-            sys.stderr.write(f"{path}: {reason}\n")
-            continue
-        lines.append(json.dumps({"image": path, "caption": said}, ensure_ascii=False))
+    with closing(one):
+        for path in tqdm(images, desc="captions", unit="image", disable=len(images) < 2):
+            try:
+                said = one.caption(load_image(Path(path)))
+            except NoCaption as reason:
+                sys.stderr.write(f"{path}: {reason}\n")
+                continue
+            lines.append(json.dumps({"image": path, "caption": said}, ensure_ascii=False))
     if not lines:
         raise ValueError(f"none of {len(images)} images has a caption")
     if output is None:

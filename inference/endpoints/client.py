@@ -6,131 +6,50 @@ paid for by itself. ``ChatClient.ask`` ends in one of four ways: an answer, jour
 """
 
 import asyncio
-import json
 import random
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 import openai
 
-from inference.endpoints.budget import BudgetMet, Prices, Usage, prompt_bound
+from inference.content_id import content_id
+from inference.endpoints.budget import BudgetMet, prompt_bound
 from inference.endpoints.config import EndpointConfig
+from inference.endpoints.connection import http, place
+from inference.endpoints.failures import (
+    BadRequest,
+    ServerError,
+    Stopped,
+    Trouble,
+    trouble_of,
+)
+from inference.endpoints.fields import RequestFields
 from inference.endpoints.history import History
-from inference.endpoints.keys import redacted
-from inference.endpoints.pacing import LONGEST_WAIT_S, Pace, backoff, retry_after
-from inference.endpoints.server import Endpoint, ServerError
-
-# httpx with openai 2, httpx2 since openai 3.
-_http = sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__]
+from inference.endpoints.keys import NO_KEY, Redactor
+from inference.endpoints.pacing import Pace, backoff
+from inference.endpoints.replies import (
+    FILTER_CODES,
+    FILTERED,
+    NOTHING,
+    TOO_LONG,
+    Reply,
+    ReportedError,
+    bill,
+    read_reply,
+    reported_error,
+)
+from inference.endpoints.server import Endpoint
+from inference.outside import parse_json
 
 MAX_BODY_BYTES: Final = 1_000_000
-MAX_ANSWER_CHARACTERS: Final = 20_000
-TOO_LONG: Final = "longer than any answer"
-REFUSED: Final = "the model refused"
-FILTERED: Final = "refused by the endpoint's content filter"
+_MOST_WORDS: Final = 10_000  # characters of a refusal that are looked through
+_ANSWERLESS_IN_A_ROW: Final = 20
+_REFUSALS_IN_A_ROW: Final = 3
 
-_FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
-_FATAL_STATUSES = frozenset({401, 402, 403, 404})
-_PASSING_STATUSES = frozenset({408, 409, 425, 429})
-_LOST_BY_GATEWAY = frozenset({502, 504})
-_ANSWERLESS_IN_A_ROW = 20
-
-
-class Failed(Exception):
-    """A question that got no answer in this run; the message says why."""
-
-
-class BadRequest(Failed):
-    """The endpoint does not take a request of this kind; the message holds its words."""
-
-    @property
-    def reply(self) -> "Reply":
-        """The same as an answer that cannot be used, for the journal; it cost nothing."""
-        status = str(self).partition(",")[0]
-        return Reply(text=str(self), usage=NOTHING, flaw=f"refused by the endpoint, {status}")
-
-
-class Stopped(Failed):
-    """The run is ending; the question was not, or not again, sent."""
-
-
-class _Trouble(Exception):
-    """One sending came to nothing.
-
-    Args:
-        said: Why.
-        billed: Whether it may have to be paid for all the same.
-        passing: Whether it may go well the next time.
-        wait_s: How long the server asks to be left alone.
-        kind: What the question fails with if this was the last try.
-    """
-
-    def __init__(
-        self,
-        said: str,
-        *,
-        billed: bool,
-        passing: bool = True,
-        wait_s: float | None = None,
-        kind: type[Exception] = Failed,
-    ) -> None:
-        super().__init__(said)
-        self.billed, self.passing, self.wait_s, self.kind = billed, passing, wait_s, kind
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """What a model said.
-
-    Attributes:
-        text: Its words.
-        usage: The tokens they took; None where the endpoint did not say.
-        cut: Whether they end where ``max_tokens`` did.
-        flaw: Why they cannot be used whatever they are; None where they may.
-    """
-
-    text: str
-    usage: Usage | None = None
-    cut: bool = False
-    flaw: str | None = None
-
-
-NOTHING: Final = Usage(prompt=0, cached=0, answer=0)
-"""What the endpoint does not let its model see."""
-
-
-def is_bad_request(status: object) -> bool:
-    """Whether an HTTP status says that something is wrong with one request, and with it alone."""
-    others = _FATAL_STATUSES | _PASSING_STATUSES
-    return isinstance(status, int) and 400 <= status < 500 and status not in others
-
-
-def read_reply(body: Any) -> Reply | None:
-    """Read a chat completion as it came; None where it is none."""
-    try:
-        choice = body["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
-        text, refusal = message.get("content") or "", message.get("refusal")
-    except (TypeError, KeyError, IndexError, AttributeError):
-        return None
-    if not isinstance(text, str):
-        return None
-    flaw = FILTERED if finish == "content_filter" else REFUSED if refusal else None
-    if len(text) > MAX_ANSWER_CHARACTERS:
-        text, flaw = text[:MAX_ANSWER_CHARACTERS], TOO_LONG
-    return Reply(text=text, usage=Usage.of(body.get("usage")), cut=finish == "length", flaw=flaw)
-
-
-def bill(reply: Reply, worst: Decimal, prices: Prices) -> dict[str, Any]:
-    """What an answer took, as fields of its entry; where the endpoint did not say, the worst."""
-    said: dict[str, Any] = {} if reply.usage is None else {"usage": asdict(reply.usage)}
-    if prices:
-        said["dollars"] = str(worst if reply.usage is None else prices.cost(reply.usage))
-    return said
+Entry = Callable[[Reply], dict[str, Any]]
 
 
 def seed_of(request: str) -> int:
@@ -145,7 +64,7 @@ class ChatClient:
         api: The library's client, its own retries off.
         endpoint: Who is asked.
         config: Limits, patience and prices.
-        history: Where everything is written down.
+        history: Where everything is written down, without the key.
         bound: The most tokens that the prompt of a request's body can have.
 
     Attributes:
@@ -167,15 +86,26 @@ class ChatClient:
         self._config = config
         self._history = history
         self._bound = bound
+        self._redactor = Redactor(api.api_key)
+        history.redact = self._redactor.value
+        self._endpoint_id = content_id(endpoint.base_url, endpoint.model)
+        self._fields = RequestFields(history.without(self._endpoint_id))
         self._pace = Pace(config.requests_per_minute, config.tokens_per_minute)
         self._rng = random.Random()
         self._flying = 0
         self._settled = asyncio.Event()
         self._stopped = asyncio.Event()
         self._failures_in_a_row = 0
+        self._answered_now = False
+        self._refusals_in_a_row = 0
 
     async def ask(
-        self, request: str, body: Mapping[str, Any], entry: Callable[[Reply], dict[str, Any]]
+        self,
+        request: str,
+        body: Mapping[str, Any],
+        entry: Entry,
+        *,
+        required: frozenset[str] = frozenset(),
     ) -> None:
         """Get an answer and journal it.
 
@@ -183,32 +113,43 @@ class ChatClient:
             request: The question's id, hexadecimal; also decides the seed.
             body: The request's fields.
             entry: Makes the journal's entry of a reply; usage and cost are added to it.
+            required: Fields without which the request is not to be sent, where the endpoint does
+                not take them.
 
         Raises:
             Failed: There is no answer to this question now.
             BudgetMet: It would not fit into the budget.
             ServerError: There will be no answer to any question.
         """
-        attempt = 0
+        attempt, dropped = 0, frozenset[str]()
         while True:
+            sent = self.fields(request, body)
             try:
-                await self._once(request, body, entry)
-            except _Trouble as trouble:
+                await self._once(request, sent, body, entry)
+            except Trouble as trouble:
+                if trouble.kind is BadRequest:
+                    more = self._drop(sent, trouble, required)
+                    dropped |= more
+                    if more or sent != self.fields(request, body):
+                        continue
+                    self._fields.take_back(dropped)
+                self._weigh(trouble)
                 if not trouble.passing or attempt >= self._config.max_retries:
                     self._count_failure(str(trouble))
                     raise trouble.kind(str(trouble)) from trouble
-                wait = backoff(attempt, self._rng)
-                if trouble.wait_s is not None:
-                    self._pace.pause(trouble.wait_s, time.monotonic())
-                    # Those that were sent away do not all come back at once.
-                    wait = trouble.wait_s + wait / 4
-                await self._sleep(wait)
+                await self._back_off(attempt, trouble)
                 attempt += 1
             else:
-                self.answered, self._failures_in_a_row = True, 0
+                self._note_answer(dropped)
                 return
 
-    async def ask_unlogged(self, request: str, body: Mapping[str, Any]) -> Reply:
+    async def ask_unlogged(
+        self,
+        request: str,
+        body: Mapping[str, Any],
+        *,
+        required: frozenset[str] = frozenset(),
+    ) -> Reply:
         """Ask without keeping the answer; only its cost goes to the journal. Raises as `ask`."""
         replies: list[Reply] = []
 
@@ -216,8 +157,17 @@ class ChatClient:
             replies.append(reply)
             return {"freed": request, "dollars": "0"}
 
-        await self.ask(request, body, entry)
+        await self.ask(request, body, entry, required=required)
         return replies[0]
+
+    @property
+    def without(self) -> frozenset[str]:
+        """Fields that the endpoint does not take."""
+        return self._fields.without
+
+    def fields(self, request: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A question's body with its seed, without what the endpoint does not take."""
+        return self._fields.adapted({**body, "seed": seed_of(request)})
 
     def stop(self) -> None:
         """Send nothing more; what is in flight may still come home."""
@@ -225,18 +175,59 @@ class ChatClient:
 
     def redacted(self, text: str) -> str:
         """The text without the key, should a server have repeated it."""
-        return redacted(text, self.api.api_key)
+        return self._redactor.text(text)
+
+    def redacted_value(self, value: Any) -> Any:
+        """The same of a decoded value of JSON."""
+        return self._redactor.value(value)
+
+    def _drop(
+        self, sent: Mapping[str, Any], trouble: Trouble, required: frozenset[str]
+    ) -> frozenset[str]:
+        """Fields to send the question again without; they stay out if that is answered."""
+        return self._fields.drop(
+            sent, trouble.words, trouble.param, required=required, guess=not self.answered
+        )
+
+    def _note_answer(self, dropped: frozenset[str]) -> None:
+        self.answered = self._answered_now = True
+        self._failures_in_a_row = self._refusals_in_a_row = 0
+        if dropped:
+            names = ", ".join(sorted(dropped))
+            sys.stderr.write(f"{self._place} does not take {names}: it is asked without\n")
+            self._history.record({"without": sorted(dropped), "endpoint": self._endpoint_id})
+
+    def _weigh(self, trouble: Trouble) -> None:
+        """End the run where nothing has been answered in it, or nothing is answered any more.
+
+        Raises:
+            ServerError: It ends.
+        """
+        if not trouble.suspect:
+            return
+        self._refusals_in_a_row += 1
+        limit = max(_REFUSALS_IN_A_ROW, 2 * self._config.concurrency)
+        if not self._answered_now or self._refusals_in_a_row >= limit:
+            raise ServerError(self.refusal(str(trouble))) from trouble
+
+    async def _back_off(self, attempt: int, trouble: Trouble) -> None:
+        wait = backoff(attempt, self._rng)
+        if trouble.wait_s is not None:
+            self._pace.pause(trouble.wait_s, time.monotonic())
+            # Those that were sent away do not all come back at once.
+            wait = trouble.wait_s + wait / 4
+        await self._sleep(wait)
 
     async def _once(
-        self, request: str, body: Mapping[str, Any], entry: Callable[[Reply], dict[str, Any]]
+        self, request: str, sent: Mapping[str, Any], body: Mapping[str, Any], entry: Entry
     ) -> None:
         prompt, answer = self._bound(body), self._config.max_tokens
         worst = self._config.prices.worst(prompt, answer)
         await self._sleep(self._pace.delay(prompt + answer, time.monotonic()))
         await self._reserve(request, worst)
         try:
-            reply = await self._send(request, body)
-        except _Trouble as trouble:
+            reply = await self._send(sent)
+        except Trouble as trouble:
             self._free(request, worst if trouble.billed else Decimal())
             raise
         finally:
@@ -270,39 +261,30 @@ class ChatClient:
         cost = self._config.prices.cost(reply.usage)
         if cost > worst:
             raise ServerError(
-                f"the language-model server at {self.endpoint.base_url} charged ${cost} for a "
+                f"the language-model server at {self._place} charged ${cost} for a "
                 f"request that can cost ${worst} at most: it does not keep to "
                 f"max_completion_tokens={self._config.max_tokens}, so no budget can be kept"
             )
 
-    async def _send(self, request: str, body: Mapping[str, Any]) -> Reply:
+    async def _send(self, sent: Mapping[str, Any]) -> Reply:
         try:
             async with asyncio.timeout(self._config.timeout_s):
-                content = await self._post(request, body)
+                content = await self._post(sent)
         except (TimeoutError, openai.APITimeoutError) as error:
             said = f"no answer within {self._config.timeout_s:g} s"
-            raise _Trouble(said, billed=True) from error
+            raise Trouble(said, billed=True) from error
         except openai.APIStatusError as error:
             return self._refused(error)
-        except (openai.APIConnectionError, _http.RequestError) as error:
+        except (openai.APIConnectionError, http.RequestError) as error:
             raise self._cut(error) from error
-        if content is None:
-            return Reply(text="", flaw=TOO_LONG)
-        try:
-            reply = read_reply(json.loads(self.redacted(content.decode(errors="replace"))))
-        except (ValueError, RecursionError):
-            reply = None
-        if reply is None:
-            raise _Trouble("HTTP 200, but no chat completion", billed=True)
-        return reply
+        return Reply(text="", flaw=TOO_LONG) if content is None else self._read(content)
 
-    async def _post(self, request: str, body: Mapping[str, Any]) -> bytes | None:
+    async def _post(self, sent: Mapping[str, Any]) -> bytes | None:
         """The body of the answer; None where it is too large to be one."""
-        fields = {name: value for name, value in body.items() if name != "messages"}
         async with self.api.chat.completions.with_streaming_response.create(
             model=self.endpoint.model,
-            messages=body["messages"],
-            extra_body=fields | {"seed": seed_of(request)},
+            messages=sent["messages"],
+            extra_body={name: value for name, value in sent.items() if name != "messages"},
         ) as response:
             content = bytearray()
             async for piece in response.iter_bytes():
@@ -311,46 +293,76 @@ class ChatClient:
                     return None
         return bytes(content)
 
-    def _refused(self, error: openai.APIStatusError) -> Reply:
-        """What an HTTP status other than 200 means."""
-        status, said = error.status_code, f"HTTP {error.status_code}, {self._words(error)}"
-        if error.code in _FILTER_CODES:
+    def _read(self, content: bytes) -> Reply:
+        """The answer in a body that came with HTTP 200."""
+        if content.lstrip()[:1] == b"<":
+            said = "HTTP 200 with a web page, no chat completion; base_url may not be an API's root"
+            raise Trouble(said, billed=True, suspect=True)
+        try:
+            body = self._redactor.value(parse_json(content.decode(errors="replace"), "the answer"))
+        except ValueError:
+            body = None
+        if (error := reported_error(body)) is not None:
+            return self._reported(error)
+        reply = read_reply(body)
+        if reply is None:
+            raise Trouble("HTTP 200, but no chat completion", billed=True)
+        return reply
+
+    def _reported(self, error: ReportedError) -> Reply:
+        """What an error within HTTP 200 means: what its status would, where it names one."""
+        if error.code in FILTER_CODES:
             return Reply(text="", usage=NOTHING, flaw=FILTERED)
-        if status >= 500 or (status in _PASSING_STATUSES and error.code != "insufficient_quota"):
-            wait = retry_after(error.response.headers)
-            patient = wait is None or wait <= LONGEST_WAIT_S
-            billed = status in _LOST_BY_GATEWAY
-            raise _Trouble(said, billed=billed, passing=patient, wait_s=wait) from error
-        if status in _FATAL_STATUSES or error.code == "insufficient_quota":
-            raise _Trouble(
-                self.refusal(said), billed=False, passing=False, kind=ServerError
-            ) from error
-        raise _Trouble(said, billed=False, passing=False, kind=BadRequest) from error
+        if error.status is None:
+            raise Trouble(f"HTTP 200 with an error: {error.words[:300]}", billed=error.billed)
+        raise trouble_of(
+            error.status,
+            error.words,
+            code=error.code,
+            headers={},
+            label="HTTP 200 with error {}",
+        )
+
+    def _refused(self, error: openai.APIStatusError) -> Reply:
+        if error.code in FILTER_CODES:
+            return Reply(text="", usage=NOTHING, flaw=FILTERED)
+        raise trouble_of(
+            error.status_code,
+            self.redacted(error.response.text[:_MOST_WORDS]),
+            code=error.code,
+            param=error.param if isinstance(error.param, str) else None,
+            headers=error.response.headers,
+            redirected=bool(error.response.history),
+        ) from error
 
     def refusal(self, said: str) -> str:
         """What to tell the user where the endpoint wants nothing of all this."""
-        return f"the language-model server at {self.endpoint.base_url} refuses: {said}"
+        keyless = self.api.api_key == NO_KEY and "HTTP 401" in said
+        hint = "; no key was sent: key_env names the variable that holds one" if keyless else ""
+        return f"the language-model server at {self._place} refuses: {said}{hint}"
 
-    def _words(self, error: openai.APIStatusError) -> str:
-        """The server's own words: the client's message holds them in OpenAI's form only."""
-        return self.redacted(error.response.text)[:300]
-
-    def _cut(self, error: Exception) -> _Trouble:
+    def _cut(self, error: Exception) -> Trouble:
         cause = error.__cause__ or error
-        if not isinstance(cause, _http.ConnectError):
-            return _Trouble(f"the connection was cut ({type(cause).__name__})", billed=True)
+        if isinstance(cause, http.TooManyRedirects):
+            return Trouble("it redirects without end", billed=False, suspect=True)
+        if not isinstance(cause, http.ConnectError | http.ProxyError):
+            return Trouble(f"the connection was cut ({type(cause).__name__})", billed=True)
         said = (
-            f"the language-model server at {self.endpoint.base_url} is down: {cause}. "
+            f"the language-model server at {self._place} is down: {self.redacted(str(cause))}. "
             "Start it and run again; answers so far are kept"
         )
-        return _Trouble(said, billed=False, kind=ServerError)
+        return Trouble(said, billed=False, kind=ServerError)
+
+    @property
+    def _place(self) -> str:
+        return place(self.endpoint.base_url)
 
     def _count_failure(self, said: str) -> None:
         self._failures_in_a_row += 1
         limit = max(_ANSWERLESS_IN_A_ROW, 2 * self._config.concurrency)
         if self._failures_in_a_row >= limit:
             raise ServerError(
-                f"the language-model server at {self.endpoint.base_url} answered none of the last "
+                f"the language-model server at {self._place} answered none of the last "
                 f"{self._failures_in_a_row} questions (it said: {said}): run again when it does"
             )
 

@@ -8,6 +8,7 @@ here by the same code whether it is new or read again after a restart. Entries a
     {"freed": id, "dollars"}          came to nothing, at that cost
     {"round": n, "plan": id}          all before this line decides what round n asks for
     {"form": name, "endpoint": id}    how this endpoint's answers are written down
+    {"without": fields, "endpoint": id}    what this endpoint does not take in a request
     {"moderated": id, "flagged"}      what moderation said of a text
     {"batch": id, "requests": {id: dollars}}    reserved together, sent next
     {"batch": id, "starting": file}   started next; it may run from here on
@@ -15,14 +16,14 @@ here by the same code whether it is new or read again after a restart. Entries a
     {"batch": id, "ended": status, "lost"}      those without an answer are spent if lost
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
 from inference.endpoints.budget import Ledger
 from inference.endpoints.config import ResponseFormat
-from inference.endpoints.journal import Journal, SharedJournal
+from inference.endpoints.journal import Journal, NoJournal, SharedJournal
 
 
 class History:
@@ -31,15 +32,20 @@ class History:
     Args:
         journal: The open journal.
         ledger: Keeps the money.
+
+    Attributes:
+        redact: Takes the endpoint's key out of an entry before it is written.
     """
 
-    def __init__(self, journal: Journal | SharedJournal, ledger: Ledger) -> None:
+    def __init__(self, journal: Journal | SharedJournal | NoJournal, ledger: Ledger) -> None:
         self.ledger = ledger
         self.verdicts: dict[str, str | None] = {}
         self.batches: dict[str, dict[str, Any]] = {}
+        self.redact: Callable[[Any], Any] = lambda entry: entry
         self._journal = journal
         self._answers: dict[str, tuple[int, Mapping[str, Any]]] = {}
         self._marks: dict[tuple[str, int], int] = {}
+        self._without: dict[str, frozenset[str]] = {}
         self._forms: dict[str, ResponseFormat] = {}
         self._length = 0
         for entry in journal.entries():
@@ -88,6 +94,10 @@ class History:
         """How answers of an endpoint are written down, where that has been found out."""
         return self._forms.get(endpoint)
 
+    def without(self, endpoint: str) -> frozenset[str]:
+        """Fields of requests that an endpoint does not take, as far as that has been found out."""
+        return self._without.get(endpoint, frozenset())
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Know all that is written, and be the only one who writes."""
@@ -97,6 +107,7 @@ class History:
             yield
 
     def _write(self, entry: Mapping[str, Any]) -> None:
+        entry = self.redact(dict(entry))
         self._journal.append(entry)
         self._apply(entry)
 
@@ -118,6 +129,9 @@ class History:
             self._marks.setdefault((entry["plan"], entry["round"]), self._length)
         elif "form" in entry:
             self._forms[entry["endpoint"]] = entry["form"]
+        elif "without" in entry:
+            found = self.without(entry["endpoint"])
+            self._without[entry["endpoint"]] = found | frozenset(entry["without"])
         elif "moderated" in entry:
             self.verdicts[entry["moderated"]] = entry["flagged"]
         elif "batch" in entry:

@@ -140,6 +140,22 @@ class SharedJournal:
         return [_entry(line, where) for line in content[:whole].splitlines()]
 
 
+class NoJournal:
+    """What is asked without a data set to keep the answers for; nothing is written."""
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """There are none."""
+        yield from ()
+
+    @contextmanager
+    def alone(self) -> Iterator[Iterable[dict[str, Any]]]:
+        """Nobody else has written anything."""
+        yield ()
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Forget an entry."""
+
+
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     """Read the entries of a journal that others may be writing, oldest first, without waiting.
 

@@ -1,11 +1,21 @@
 """The user's keys: they come from the environment, and stay out of all that is written or said."""
 
 import os
-from typing import Final
+import re
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+AUTO_KEY_ENV: Final = "auto"
+"""The key of `DEFAULT_KEY_ENV` for OpenAI's own host, and no key for any other."""
 
 DEFAULT_KEY_ENV: Final = "OPENAI_API_KEY"
+OPENAI_HOST: Final = "api.openai.com"
 NO_KEY: Final = "none"
 """What is sent where there is no key; servers of one's own ask for none."""
+
+REDACTED: Final = "[key]"
+_MOST_ESCAPES: Final = 16
+"""Backslashes before one character: JSON within JSON within JSON within JSON has 15."""
 
 
 def check_key_env(key_env: str | None, field: str) -> None:
@@ -21,21 +31,77 @@ def check_key_env(key_env: str | None, field: str) -> None:
         )
 
 
-def api_key(key_env: str | None) -> str:
-    """Return the key that an environment variable holds, or `NO_KEY`.
+def api_key(key_env: str | None, base_url: str) -> str:
+    """Return the key for an endpoint, or `NO_KEY`.
 
     Args:
-        key_env: The variable's name; None for no key.
+        key_env: The name of the variable that holds it; `AUTO_KEY_ENV`; None for no key.
+        base_url: Root of the endpoint's API.
 
     Raises:
-        ValueError: The variable is not set, and it is not the one that nobody had to name.
+        ValueError: A variable that was named is not set, or what it holds can be no key.
     """
-    key = os.environ.get(key_env) if key_env else None
-    if key_env and not key and key_env != DEFAULT_KEY_ENV:
-        raise ValueError(f"the environment variable {key_env}, named by key_env, is not set")
-    return key or NO_KEY
+    name = key_env
+    if key_env == AUTO_KEY_ENV:
+        name = DEFAULT_KEY_ENV if urlsplit(base_url).hostname == OPENAI_HOST else None
+    if name is None:
+        return NO_KEY
+    key = os.environ.get(name)
+    if not key:
+        why = "named by key_env" if key_env != AUTO_KEY_ENV else f"which {OPENAI_HOST} asks for"
+        raise ValueError(f"the environment variable {name}, {why}, is not set")
+    if fault := _fault(key):
+        raise ValueError(
+            f"the environment variable {name} must hold a key, visible ASCII characters alone; "
+            f"it holds {fault}: set it again without"
+        )
+    return key
 
 
-def redacted(text: str, key: str) -> str:
-    """Return a text without the key, should a server have repeated it."""
-    return text if key == NO_KEY else text.replace(key, "[key]")
+def _fault(key: str) -> str | None:
+    """What a key holds that no HTTP header can carry."""
+    if "\n" in key or "\r" in key:
+        return "a line break"
+    if any(character.isspace() for character in key):
+        return "blanks"
+    if not key.isascii():
+        return "characters beyond ASCII"
+    return None if key.isprintable() else "control characters"
+
+
+class Redactor:
+    """Takes a key out of whatever a server says, should it have repeated it.
+
+    The key is known in each form that may be decoded later: escaped as in JSON, also in JSON that
+    is text within JSON, percent-encoded as in a URL, or as HTML writes characters by number.
+
+    Args:
+        key: The key; `NO_KEY` is none.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._pattern = None if key == NO_KEY else re.compile("".join(map(_forms, key)))
+
+    def text(self, text: str) -> str:
+        """The text without the key."""
+        return text if self._pattern is None else self._pattern.sub(REDACTED, text)
+
+    def value(self, value: Any) -> Any:
+        """A value of JSON without the key, in whichever text or name of a field."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self.value(one) for one in value]
+        if isinstance(value, dict):
+            return {self.text(name): self.value(one) for name, one in value.items()}
+        return value
+
+
+def _forms(character: str) -> str:
+    """A regular expression for the ways to write a character."""
+    code = ord(character)
+    plain = rf"\\{{0,{_MOST_ESCAPES}}}{re.escape(character)}"
+    escaped = rf"\\{{1,{_MOST_ESCAPES}}}(?:u00|x)(?i:{code:02x})"
+    percent = rf"%(?:25){{0,3}}(?i:{code:02x})"
+    numbered = rf"&#(?:0{{0,5}}{code}|[xX]0{{0,5}}(?i:{code:x}));"
+    return f"(?:{plain}|{escaped}|{percent}|{numbered})"

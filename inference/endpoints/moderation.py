@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from inference.content_id import content_id
 from inference.endpoints.client import ChatClient
+from inference.endpoints.failures import ServerError
 from inference.endpoints.history import History
-from inference.endpoints.server import ServerError
+from inference.endpoints.replies import reported_error
 
 TEXTS_A_REQUEST: Final = 32
 
@@ -68,6 +69,7 @@ class Moderator:
                 raise end
 
     async def _ask(self, client: ChatClient, max_retries: int, texts: list[str]) -> None:
+        answer = None
         api = client.api.with_options(max_retries=max_retries)
         try:
             answer = await api.moderations.create(model=self._model, input=texts)
@@ -79,7 +81,7 @@ class Moderator:
                 for result in results
             ]
         except (openai.OpenAIError, AttributeError, TypeError) as error:
-            said = client.redacted(str(error))[:300]
+            said = client.redacted(_words(error, answer))[:300]
             raise ServerError(f"moderation by {self._model} gave no verdict: {said}") from error
         if len(flags) != len(texts):
             raise ServerError(
@@ -90,3 +92,9 @@ class Moderator:
 
     def _id(self, text: str) -> str:
         return content_id(self._model, text)
+
+
+def _words(error: Exception, answer: object) -> str:
+    """The endpoint's own words, be it that they came with HTTP 200."""
+    reported = reported_error(getattr(answer, "model_extra", None))
+    return str(error) if reported is None else reported.words

@@ -22,14 +22,12 @@ from typing import IO
 import openai
 import torch
 
+from inference.endpoints.failures import ServerError
+
 START_TIMEOUT_S = 300.0
 SMALL_BYTES = 100 * 10**6
 """Models below this size run on one thread: on a busy machine the threads of so small a model spend
 minutes waiting for each other."""
-
-
-class ServerError(Exception):
-    """The language-model server is down, refuses, or serves another model."""
 
 
 @dataclass(frozen=True, kw_only=True)

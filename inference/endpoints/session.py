@@ -10,6 +10,7 @@ import openai
 from inference.endpoints.budget import prompt_bound
 from inference.endpoints.client import ChatClient
 from inference.endpoints.config import EndpointConfig
+from inference.endpoints.connection import async_api
 from inference.endpoints.history import History
 from inference.endpoints.keys import NO_KEY, api_key
 from inference.endpoints.server import Endpoint, serving
@@ -50,7 +51,12 @@ class EndpointSession:
         await self._stack.aclose()
 
     def client(self) -> ChatClient:
-        """Return the client that asks the endpoint."""
+        """Return the client that asks the endpoint.
+
+        Raises:
+            ValueError: There is no usable key, or a proxy of the environment is not usable.
+            ServerError: Our own server did not come up.
+        """
         if self._client is None:
             endpoint, api = self._stack.enter_context(_connected(self._config))
             self._stack.push_async_callback(api.close)
@@ -62,29 +68,8 @@ class EndpointSession:
 def _connected(config: EndpointConfig) -> Iterator[tuple[Endpoint, openai.AsyncOpenAI]]:
     if config.base_url is not None:
         endpoint = Endpoint(base_url=config.base_url, model=config.model)
-        key = api_key(config.key_env)
-        yield endpoint, new_client(config.base_url, key, timeout_s=config.timeout_s)
+        key = api_key(config.key_env, config.base_url)
+        yield endpoint, async_api(config.base_url, key, timeout_s=config.timeout_s)
         return
     with serving(config.model) as endpoint:
-        client = new_client(endpoint.base_url, NO_KEY, timeout_s=config.timeout_s, ours=True)
-        yield endpoint, client
-
-
-def new_client(
-    base_url: str, key: str, *, timeout_s: float, ours: bool = False
-) -> openai.AsyncOpenAI:
-    """Make a client without retries of its own.
-
-    Args:
-        base_url: Root of the API.
-        key: The user's key there.
-        timeout_s: Longest wait for a piece of an answer, in seconds.
-        ours: Whether it is our own server, which is not reached by way of a proxy.
-    """
-    return openai.AsyncOpenAI(
-        base_url=base_url,
-        api_key=key,
-        timeout=timeout_s,
-        max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(trust_env=not ours),
-    )
+        yield endpoint, async_api(endpoint.base_url, NO_KEY, timeout_s=config.timeout_s)

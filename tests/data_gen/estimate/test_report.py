@@ -20,8 +20,8 @@ from data_gen.rendering.trees import RenderKnobs
 from data_gen.shapes import draw_triplets
 from data_gen.stages import PairKnobs, Recipe, make_captions, make_instructions, make_pairs
 from inference.backbone import Backbone, load_backbone
+from inference.endpoints.failures import ServerError
 from inference.endpoints.journal import Journal
-from inference.endpoints.server import ServerError
 from inference.files import write_lines
 from inference.shapes.edits import EditType
 from tests.provider import good

@@ -16,9 +16,9 @@ from data_gen.instructions import batch_api
 from data_gen.instructions.stage import write_triplets
 from data_gen.records import Caption, EditTriplet
 from inference.endpoints.budget import BudgetMet, Ledger, Prices
+from inference.endpoints.failures import ServerError
 from inference.endpoints.history import History
 from inference.endpoints.journal import Journal
-from inference.endpoints.server import ServerError
 from tests.provider import CHILDREN
 
 CAPTIONS = [Caption.of(f"a red circle number {number}") for number in range(10)]

@@ -13,7 +13,7 @@ from data_gen.instructions.fine_tune import FineTuneKnobs, run_fine_tuning, writ
 from data_gen.instructions.knobs import InstructionKnobs
 from data_gen.instructions.prompts import Question
 from data_gen.instructions.stage import plain_template
-from inference.endpoints.server import ServerError
+from inference.endpoints.failures import ServerError
 
 EDITS = [
     {"input": f"a cat {n}", "edit": f"make it a dog {n}", "output": f"a dog {n}"} for n in range(12)

@@ -14,7 +14,7 @@ from data_gen.instructions.quotas import plan_round, round_of, steered
 from data_gen.instructions.stage import plan_questions, write_triplets
 from data_gen.records import Caption
 from inference.content_id import content_id
-from inference.endpoints.server import ServerError
+from inference.endpoints.failures import ServerError
 
 MIX = {"recolour": 3.0, "remove": 1.0, "move": 1.0}
 CAPTIONS = [Caption.of(f"a red circle number {number}") for number in range(1500)]

@@ -9,7 +9,7 @@ import pytest
 
 from data_gen.instructions.stage import write_triplets
 from data_gen.records import Caption, EditTriplet
-from inference.endpoints.server import ServerError
+from inference.endpoints.failures import ServerError
 
 CAPTIONS = [Caption.of(f"a red circle number {number}") for number in range(4)]
 TAGS = ("instruction", "edited_caption", "inverse_instruction")

@@ -21,7 +21,7 @@ from data_gen.judging.vision_judge import JOURNAL, JudgeError, VisionJudge, dear
 from data_gen.records import EditTriplet, ImagePair
 from data_gen.shards.members import encode_jpeg
 from inference.endpoints.budget import BudgetMet
-from inference.endpoints.server import ServerError
+from inference.endpoints.failures import ServerError
 from tests.data_gen.judging.eyes import PICTURE_TOKENS, PRICES, Eyes, by_brightness
 from tests.provider import CHILDREN, Provider
 

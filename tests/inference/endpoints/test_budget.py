@@ -21,7 +21,7 @@ from data_gen.instructions.stage import write_triplets
 from data_gen.records import Caption, EditTriplet
 from inference.content_id import content_id
 from inference.endpoints.budget import BudgetMet, Ledger, Prices, Usage, prompt_bound
-from inference.endpoints.server import ServerError
+from inference.endpoints.failures import ServerError
 from tests.provider import CHILDREN
 
 PRICES = Prices(input=0.25, output=2.0)
@@ -138,7 +138,7 @@ def test_an_endpoint_that_charges_more_than_it_may_ends_the_run(
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"budget": 1.0}, "a budget needs prices"),
+        ({"budget": 1.0}, "instructions.budget needs prices"),
         ({"budget": -1.0, "prices": PRICES}, "budget must be 0 dollars or more"),
         ({"extra": {"n": 2}}, r"extra must not hold \['n'\]"),
         ({"extra": {"max_tokens": 300}}, "extra.max_tokens must be at most max_tokens, 256"),

@@ -1,8 +1,12 @@
 """Each endpoint gets the key that is meant for it, and no other."""
 
+import html
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -10,7 +14,8 @@ from data_gen.instructions.fine_tune import FineTuneKnobs
 from data_gen.instructions.stage import write_triplets
 from data_gen.judging.judge_knobs import JudgeKnobs
 from data_gen.records import Caption
-from inference.endpoints.keys import NO_KEY, api_key
+from inference.endpoints.config import OPENAI_URL, check_base_url
+from inference.endpoints.keys import AUTO_KEY_ENV, NO_KEY, Redactor, api_key
 from tests.provider import Provider
 
 
@@ -41,9 +46,26 @@ def test_the_writer_gets_its_own_key(
 def test_a_variable_that_was_named_must_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OTHER_KEY")
     with pytest.raises(ValueError, match="OTHER_KEY, named by key_env, is not set"):
-        api_key("OTHER_KEY")
+        api_key("OTHER_KEY", OPENAI_URL)
     monkeypatch.delenv("OPENAI_API_KEY")
-    assert api_key("OPENAI_API_KEY") == NO_KEY  # a server of one's own asks for none
+    with pytest.raises(ValueError, match=r"OPENAI_API_KEY, which api\.openai\.com asks for"):
+        api_key(AUTO_KEY_ENV, OPENAI_URL)
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://127.0.0.1:8000/v1",
+        "https://openrouter.ai/api/v1",
+        "https://api.openai.com.example.org/v1",
+        "https://example.org/api.openai.com",
+    ],
+)
+def test_openais_key_goes_unasked_to_openai_alone(base_url: str) -> None:
+    assert api_key(AUTO_KEY_ENV, OPENAI_URL) == "sk-hosted"
+    assert api_key(AUTO_KEY_ENV, base_url) == NO_KEY
+    assert api_key("OPENAI_API_KEY", base_url) == "sk-hosted"
+    assert api_key(None, OPENAI_URL) == NO_KEY
 
 
 @pytest.mark.parametrize(
@@ -63,3 +85,122 @@ def test_a_key_in_place_of_its_variables_name_is_not_repeated(
     with pytest.raises(ValueError, match=f"^{field} must be the name of an env") as caught:
         make()
     assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "fault"),
+    [
+        ("sk-abc\n", "a line break"),
+        ("sk-abc\r\nX-Other: 1", "a line break"),
+        ("sk abc", "blanks"),
+        ("sk-abc\t", "blanks"),
+        ("sk-\u00a0abc", "blanks"),
+        ("sk-ключ", "characters beyond ASCII"),
+        ("sk-abc\x7f", "control characters"),
+    ],
+)
+def test_a_key_that_no_header_can_carry_is_named_by_its_variable(
+    tmp_path: Path,
+    provider: Provider,
+    knobs_for: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    fault: str,
+) -> None:
+    monkeypatch.setenv("OTHER_KEY", key)
+    knobs = knobs_for(key_env="OTHER_KEY")
+    captions = [Caption.of("a red circle")]
+    with pytest.raises(ValueError, match=f"OTHER_KEY must hold a key.*it holds {fault}") as caught:
+        write_triplets(captions, knobs, journal=tmp_path / "j", triplets=tmp_path / "t")
+    assert "sk" not in str(caught.value)
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "https://me:sk-secret@host.example/v1",
+        "https://sk-secret@host.example/v1",
+        "https://host.example/v1?key=sk-secret",
+        "https://host.example/v1#sk-secret",
+        "https://me:sk-secret@[::1/v1",
+        "http://[::1",
+        "http://host.example:99999/v1",
+        "http://host.example:port/v1",
+        "http://host.example:0/v1",
+        "ftp://host.example/v1",
+        "host.example/v1",
+        "http:///v1",
+        "http://host example/v1",
+        "http://host.example/v1\n",
+        f"http://{'a' * 64}.example/v1",
+        "http://a..b/v1",
+        "",
+    ],
+)
+@pytest.mark.parametrize("field", ["instructions.", "pairs.scorers.judge.", ""])
+def test_a_base_url_is_the_root_of_an_api_and_holds_no_secret(
+    knobs_for: Callable[..., Any], base_url: str, field: str
+) -> None:
+    make = {
+        "instructions.": lambda: knobs_for(base_url=base_url),
+        "pairs.scorers.judge.": lambda: JudgeKnobs(model="m", base_url=base_url),
+        "": lambda: FineTuneKnobs(
+            triplets=Path("t"), output=Path("o"), model="m", base_url=base_url
+        ),
+    }[field]
+    with pytest.raises(ValueError, match=f"^{field}base_url must be the root of an API") as caught:
+        make()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "base_url", ["http://[::1]:8000/v1", "https://host.example", "http://bücher.example/v1/"]
+)
+def test_other_urls_are_taken(base_url: str) -> None:
+    check_base_url(base_url, "base_url")
+
+
+KEY = 'sk-a/b+c"d'
+
+
+def escaped(text: str) -> str:
+    return "".join(f"\\u{ord(character):04X}" for character in text)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        KEY,
+        json.dumps(KEY),
+        json.dumps(json.dumps(json.dumps(KEY))),
+        KEY.replace("/", "\\/"),
+        escaped(KEY),
+        "sk" + escaped("-a/b") + '+c\\"d',
+        json.dumps(escaped(KEY)),
+        quote(KEY, safe=""),
+        quote(KEY),
+        quote(quote(KEY, safe=""), safe=""),
+        html.escape(KEY).replace("&quot;", "&#34;"),
+        "".join(f"&#x{ord(character):x};" for character in KEY),
+    ],
+)
+def test_a_key_is_known_however_it_is_written(written: str) -> None:
+    hidden = Redactor(KEY).text(f"before {written} after")
+    assert hidden.startswith("before ")
+    assert hidden.endswith(" after")
+    assert "[key]" in hidden
+    assert "k-a" not in hidden
+    assert Redactor(KEY).value({"a": [{KEY: KEY}, 1, None]}) == {"a": [{"[key]": "[key]"}, 1, None]}
+
+
+def test_looking_for_a_key_takes_linear_time() -> None:
+    start = time.process_time()
+    for text in ("\\" * 10**6, "%25" * 10**5, "s" * 10**6, "sk-a" * 10**5):
+        assert Redactor(KEY).text(text) == text
+    assert time.process_time() - start < 10
+
+
+def test_a_text_without_a_key_stays_as_it_is() -> None:
+    assert Redactor(NO_KEY).text("none [key]") == "none [key]"
+    assert Redactor(KEY).text("skip sk-a/b") == "skip sk-a/b"

@@ -16,7 +16,7 @@ from data_gen.instructions.stage import write_triplets
 from data_gen.records import Caption, EditTriplet
 from inference.content_id import content_id
 from inference.endpoints.budget import BudgetMet, Ledger, Prices
-from inference.endpoints.server import ServerError
+from inference.endpoints.failures import ServerError
 
 CAPTIONS = [Caption.of(f"a red circle number {number}") for number in range(80)]
 PRICES = Prices(input=0.25, output=2.0)  # what the provider bills
@@ -224,7 +224,7 @@ def test_the_key_is_neither_journaled_nor_told(
     monkeypatch.setenv("OPENAI_API_KEY", key)
     provider.behave = lambda asked, nth: f"code {key}" if where == "error" else "good"
     provider.say = lambda asked: f"your key is {key}"
-    knobs = knobs_for(prices=Prices(input=1, output=1), budget=1.0)
+    knobs = knobs_for(key_env="OPENAI_API_KEY", prices=Prices(input=1, output=1), budget=1.0)
     with pytest.raises((ServerError, ValueError)) as caught:
         write(tmp_path, knobs, CAPTIONS[:2])
     assert provider.keys == {f"Bearer {key}"}

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data_gen.instructions.prompts import messages
-from inference.endpoints.server import ServerError, serving
+from inference.endpoints.failures import ServerError
+from inference.endpoints.server import serving
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 TEMPLATE = (

@@ -1,0 +1,97 @@
+"""HTTP connections to endpoints: who is reached by way of a proxy, and which variable names it."""
+
+import ipaddress
+import os
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+import openai
+
+# httpx with openai 2, httpx2 since openai 3.
+http = sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__]
+
+_PROXY_SCHEMES: Final = ("http", "https")
+
+
+def async_api(base_url: str, key: str, *, timeout_s: float) -> openai.AsyncOpenAI:
+    """Make a client without retries of its own.
+
+    Args:
+        base_url: Root of the API. On loopback it is not reached by way of a proxy.
+        key: The user's key there.
+        timeout_s: Longest wait for a piece of an answer, in seconds.
+
+    Raises:
+        ValueError: A proxy of the environment cannot be used.
+    """
+    with _usable_proxies():
+        http_client = openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(base_url))
+    return openai.AsyncOpenAI(
+        base_url=base_url, api_key=key, timeout=timeout_s, max_retries=0, http_client=http_client
+    )
+
+
+def sync_api(base_url: str, key: str) -> openai.OpenAI:
+    """Make a client that waits for each answer and repeats what fails; see `async_api`."""
+    with _usable_proxies():
+        http_client = openai.DefaultHttpxClient(trust_env=not is_loopback(base_url))
+    return openai.OpenAI(base_url=base_url, api_key=key, http_client=http_client)
+
+
+def is_loopback(base_url: str) -> bool:
+    """Whether a URL leads to this very machine."""
+    host = urlsplit(base_url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
+
+
+def place(base_url: str) -> str:
+    """The URL for messages, with the variable that names the proxy on the way, where one is."""
+    variable = None if is_loopback(base_url) else _proxy_variable(base_url)
+    through = "" if variable is None else f" (through the proxy that {variable} names)"
+    return f"{base_url}{through}"
+
+
+def _proxy_variable(base_url: str) -> str | None:
+    url = urlsplit(base_url)
+    if urllib.request.proxy_bypass(url.netloc):
+        return None
+    names = (f"{url.scheme}_proxy", "all_proxy")
+    return next((one for name in names if (one := _set_variable(name))), None)
+
+
+def _set_variable(name: str) -> str | None:
+    return next((one for one in (name, name.upper()) if os.environ.get(one)), None)
+
+
+@contextmanager
+def _usable_proxies() -> Iterator[None]:
+    """Name the variable whose proxy the HTTP library cannot use; its value may hold a password."""
+    try:
+        yield
+    except (ImportError, ValueError, http.InvalidURL) as error:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            if (variable := _set_variable(name)) and (fault := _proxy_fault(os.environ[variable])):
+                raise ValueError(f"the environment variable {variable} {fault}") from error
+        raise
+
+
+def _proxy_fault(proxy: str) -> str | None:
+    try:
+        url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        usable = url.scheme in _PROXY_SCHEMES and url.hostname and url.port != 0
+    except ValueError:
+        return "holds no address of a proxy; expected http://HOST:PORT"
+    if url.scheme.startswith("socks"):
+        return (
+            "names a SOCKS proxy, which needs the package socksio: install it, or unset the "
+            "variable for this command"
+        )
+    return None if usable else "holds no address of a proxy; expected http://HOST:PORT"
