@@ -122,7 +122,7 @@ class EndpointCaptioner:
     """
 
     def __init__(self, config: EndpointConfig, question: str = QUESTION) -> None:
-        self._config = config
+        self.config = config
         self._question = question
         # One loop for all pictures: connections and rate limits outlive a call.
         self._loop = asyncio.Runner()
@@ -140,7 +140,7 @@ class EndpointCaptioner:
         to_pil(image).save(png, format="PNG")
         reply = self._loop.run(self._ask(png.getvalue()))
         if reply.flaw is not None:
-            raise NoCaption(f"{self._config.model}: {reply.flaw}")
+            raise NoCaption(f"{self.config.model}: {reply.flaw}")
         return _one_line(reply.text)
 
     def close(self) -> None:
@@ -156,9 +156,9 @@ class EndpointCaptioner:
         except BadRequest as why:
             if not client.answered:
                 raise ServerError(client.refusal(str(why))) from why
-            raise NoCaption(f"{self._config.model} gave no caption: {why}") from why
+            raise NoCaption(f"{self.config.model} gave no caption: {why}") from why
         except Failed as why:
-            raise NoCaption(f"{self._config.model} gave no caption: {why}") from why
+            raise NoCaption(f"{self.config.model} gave no caption: {why}") from why
 
     def _body(self, png: bytes) -> dict[str, Any]:
         url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
@@ -168,7 +168,7 @@ class EndpointCaptioner:
         ]
         return {
             "messages": [{"role": "user", "content": content}],
-            "max_completion_tokens": self._config.max_tokens,
+            "max_completion_tokens": self.config.max_tokens,
         }
 
 

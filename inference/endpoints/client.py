@@ -203,6 +203,8 @@ class ChatClient:
         Raises:
             ServerError: It ends.
         """
+        if trouble.kind is ServerError and not trouble.passing:
+            raise ServerError(self.refusal(str(trouble))) from trouble
         if not trouble.suspect:
             return
         self._refusals_in_a_row += 1

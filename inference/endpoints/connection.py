@@ -4,17 +4,13 @@ import ipaddress
 import os
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 import openai
 
 # httpx with openai 2, httpx2 since openai 3.
 http = sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__]
-
-_PROXY_SCHEMES: Final = ("http", "https")
 
 
 def async_api(base_url: str, key: str, *, timeout_s: float) -> openai.AsyncOpenAI:
@@ -28,8 +24,7 @@ def async_api(base_url: str, key: str, *, timeout_s: float) -> openai.AsyncOpenA
     Raises:
         ValueError: A proxy of the environment cannot be used.
     """
-    with _usable_proxies():
-        http_client = openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(base_url))
+    http_client = openai.DefaultAsyncHttpxClient(trust_env=_uses_proxies(base_url))
     return openai.AsyncOpenAI(
         base_url=base_url, api_key=key, timeout=timeout_s, max_retries=0, http_client=http_client
     )
@@ -37,8 +32,7 @@ def async_api(base_url: str, key: str, *, timeout_s: float) -> openai.AsyncOpenA
 
 def sync_api(base_url: str, key: str) -> openai.OpenAI:
     """Make a client that waits for each answer and repeats what fails; see `async_api`."""
-    with _usable_proxies():
-        http_client = openai.DefaultHttpxClient(trust_env=not is_loopback(base_url))
+    http_client = openai.DefaultHttpxClient(trust_env=_uses_proxies(base_url))
     return openai.OpenAI(base_url=base_url, api_key=key, http_client=http_client)
 
 
@@ -71,27 +65,32 @@ def _set_variable(name: str) -> str | None:
     return next((one for one in (name, name.upper()) if os.environ.get(one)), None)
 
 
-@contextmanager
-def _usable_proxies() -> Iterator[None]:
-    """Name the variable whose proxy the HTTP library cannot use; its value may hold a password."""
-    try:
-        yield
-    except (ImportError, ValueError, http.InvalidURL) as error:
-        for name in ("http_proxy", "https_proxy", "all_proxy"):
-            if (variable := _set_variable(name)) and (fault := _proxy_fault(os.environ[variable])):
-                raise ValueError(f"the environment variable {variable} {fault}") from error
-        raise
+def _uses_proxies(base_url: str) -> bool:
+    """Whether the environment's proxies are used: not on loopback.
+
+    Raises:
+        ValueError: One cannot be used. Its variable is named; the value may hold a password.
+    """
+    if is_loopback(base_url):
+        return False
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        if (variable := _set_variable(name)) and (fault := _proxy_fault(os.environ[variable])):
+            raise ValueError(f"the environment variable {variable} {fault}")
+    return True
 
 
 def _proxy_fault(proxy: str) -> str | None:
+    fault = "holds no address of a proxy; expected http://HOST:PORT"
     try:
         url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        usable = url.scheme in _PROXY_SCHEMES and url.hostname and url.port != 0
+        usable = bool(url.hostname) and url.port != 0
     except ValueError:
-        return "holds no address of a proxy; expected http://HOST:PORT"
-    if url.scheme.startswith("socks"):
+        return fault
+    if url.scheme in ("socks5", "socks5h"):
+        if find_spec("socksio") is not None:
+            return None if usable else fault
         return (
             "names a SOCKS proxy, which needs the package socksio: install it, or unset the "
             "variable for this command"
         )
-    return None if usable else "holds no address of a proxy; expected http://HOST:PORT"
+    return None if usable and url.scheme in ("http", "https") else fault

@@ -58,7 +58,7 @@ class RequestFields:
         if NEW_LIMIT not in sent:
             optional -= {OLD_LIMIT}
         named = _named(optional, words, param)
-        dropped = frozenset(named or (_OWN & optional if guess else ()))
+        dropped = frozenset(named or (_OWN & optional if guess and not param else ()))
         trial = (dropped, frozenset(sent))
         if not dropped or trial in self._tried:
             return frozenset()

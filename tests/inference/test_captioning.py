@@ -2,10 +2,7 @@
 
 import base64
 import io
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from transformers import (
     BlipProcessor,
 )
 
+from inference.__main__ import main
 from inference.captioning import (
     EndpointCaptioner,
     NoCaption,
@@ -30,10 +28,13 @@ from inference.captioning import (
     TransformersCaptioner,
     captioner_of,
 )
+from inference.endpoints.config import EndpointConfig
+from inference.endpoints.failures import ServerError
 from inference.images import from_numpy, to_pil
 from inference.shapes.captions import describe, parse
 from inference.shapes.render import render
 from inference.shapes.scene import random_scene
+from tests.provider import Provider
 from training.shapes.scenes import rng
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "cat", "on", "the", "mat")
@@ -146,7 +147,9 @@ def test_its_weights_may_be_half_as_wide(blip: Path) -> None:
 def test_an_endpoint_needs_a_model_and_openai_no_address() -> None:
     with pytest.raises(ValueError, match="captioner is 'shapes', which runs here"):
         captioner_of("shapes", "http://localhost/v1", "cpu")
-    assert captioner_of("vision", "openai", "cpu") == EndpointCaptioner(model="vision")
+    found = captioner_of("vision", "openai", "cpu")
+    assert isinstance(found, EndpointCaptioner)
+    assert found.config.base_url == "https://api.openai.com/v1"
 
 
 def test_pickled_weights_and_other_folders_are_refused(blip: Path, tmp_path: Path) -> None:
@@ -174,66 +177,92 @@ def test_the_reader_says_all_that_a_scene_is() -> None:
         Reader().caption(PICTURE)
 
 
-class _Endpoint(BaseHTTPRequestHandler):
-    answer = "  A red cat\n on a mat. "
-    choices: list[dict[str, Any]] | None = [{}]  # noqa: RUF012
-    status = 200
-    asked: list[dict[str, Any]] = []  # noqa: RUF012  (one server, one test)
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.asked.append({**json.loads(body), "key": self.headers["Authorization"]})
-        message = {"role": "assistant", "content": self.answer}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        reply = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
-        choices = self.choices and [choice for _ in self.choices]
-        text = json.dumps({**reply, "choices": choices}).encode()
-        self.send_response(self.status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_: object) -> None:
-        """Quietly."""
+def asks(provider: Provider, **options: Any) -> EndpointCaptioner:
+    return EndpointCaptioner(
+        EndpointConfig(model="vision", base_url=provider.base_url, max_retries=1, **options)
+    )
 
 
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A server on loopback."""
-    monkeypatch.setattr(_Endpoint, "asked", [])
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Endpoint)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
-
-
-def test_an_endpoint_sees_the_picture_and_its_answer_is_one_line(
-    endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "the-key")
-    found = captioner_of("vision", endpoint, "cpu")
-    assert found.caption(PICTURE) == "A red cat on a mat."
-    [asked] = _Endpoint.asked
-    assert (asked["model"], asked["key"]) == ("vision", "Bearer the-key")
+def test_an_endpoint_sees_the_picture_and_its_answer_is_one_line(provider: Provider) -> None:
+    provider.say = lambda asked: "  A red cat\n on a mat. "
+    with closing(captioner_of("vision", provider.base_url, "cpu")) as found:
+        assert found.caption(PICTURE) == "A red cat on a mat."
+    [asked] = provider.requests
+    assert asked["model"] == "vision"
     question, picture = asked["messages"][0]["content"]
     assert question["text"].startswith("Say in one short sentence")
     png = base64.b64decode(picture["image_url"]["url"].removeprefix("data:image/png;base64,"))
     assert Image.open(io.BytesIO(png)).tobytes() == to_pil(PICTURE).tobytes()
 
 
-def test_an_endpoint_that_says_nothing_or_fails(
-    endpoint: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("key_env", "sent"), [("auto", "none"), ("OPENAI_API_KEY", "sk-hosted"), (None, "none")]
+)
+def test_openais_key_goes_to_another_host_only_where_it_is_named(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, key_env: str | None, sent: str
 ) -> None:
-    asks = EndpointCaptioner(model="vision", base_url=endpoint)
-    monkeypatch.setattr(_Endpoint, "answer", " \n")
-    with pytest.raises(NoCaption, match="said nothing"):
-        asks.caption(PICTURE)
-    for none in ([], None):
-        monkeypatch.setattr(_Endpoint, "choices", none)
-        with pytest.raises(NoCaption, match="vision answered without a choice"):
-            asks.caption(PICTURE)
-    monkeypatch.setattr(_Endpoint, "status", 400)
-    with pytest.raises(ValueError, match="vision at http://127"):
-        asks.caption(PICTURE)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hosted")
+    with closing(captioner_of("vision", provider.base_url, "cpu", key_env=key_env)) as found:
+        found.caption(PICTURE)
+    assert provider.keys == {f"Bearer {sent}"}
+
+
+def test_a_server_that_repeats_the_key_gets_it_into_no_message(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", "sk-a/b")
+    told = "no \\u0073k-a\\/b at sk-a%2Fb, sk-a/b"
+    answers = iter(["401", "400"])
+    provider.chat = lambda body: (  # type: ignore[method-assign]
+        int(next(answers)),
+        {},
+        f'{{"error": {{"message": "{told}"}}}}'.encode(),
+    )
+    with closing(asks(provider, key_env="A_KEY")) as found:
+        for _ in range(2):
+            with pytest.raises(ServerError, match=r"refuses: .*no \[key\] at \[key\]") as error:
+                found.caption(PICTURE)
+            assert "k-a" not in str(error.value)
+            answers = iter(["400", "400"])
+
+
+def test_a_picture_without_a_caption_does_not_end_the_run(provider: Provider) -> None:
+    with closing(asks(provider)) as found:
+        provider.say = lambda asked: " \n"
+        with pytest.raises(NoCaption, match="said nothing"):
+            found.caption(PICTURE)
+        provider.behave = lambda asked, nth: "400"
+        with pytest.raises(NoCaption, match="vision gave no caption: HTTP 400"):
+            found.caption(PICTURE)
+        provider.behave = lambda asked, nth: "code content_filter"
+        with pytest.raises(NoCaption, match="content filter"):
+            found.caption(PICTURE)
+        provider.behave = lambda asked, nth: '{"choices": []}'
+        with pytest.raises(NoCaption, match="no chat completion"):
+            found.caption(PICTURE)
+
+
+def test_a_server_of_old_is_asked_in_its_words(provider: Provider) -> None:
+    provider.unknown = ("seed", "max_completion_tokens")
+    provider.say = lambda asked: "<think>a dog?</think>a cat"
+    with closing(asks(provider, max_tokens=60)) as found:
+        assert found.caption(PICTURE) == "a cat"
+        assert found.caption(-PICTURE) == "a cat"
+    assert provider.requests[-1]["max_tokens"] == 60
+    assert len(provider.requests) == 4
+
+
+def test_the_command_says_in_one_sentence_what_is_wrong(
+    provider: Provider, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to_pil(PICTURE).save(tmp_path / "picture.png")
+    line = ["caption", "--images", str(tmp_path / "picture.png"), "--captioner", "vision"]
+    provider.behave = lambda asked, nth: "401"
+    assert main([*line, "--base_url", provider.base_url]) == 1
+    assert "refuses: HTTP 401" in capsys.readouterr().err
+    assert main([*line, "--base_url", "https://me:secret@host.example"]) == 1
+    said = capsys.readouterr().err
+    assert "base_url must be the root of an API" in said
+    assert "secret" not in said
+    assert main([*line, "--base_url", provider.base_url, "--key_env", "NO_SUCH_KEY"]) == 1
+    assert "NO_SUCH_KEY, named by key_env, is not set" in capsys.readouterr().err

@@ -233,3 +233,36 @@ def test_the_key_is_neither_journaled_nor_told(
     assert key not in told
     assert key.encode() not in kept
     assert "[key]" in told + kept.decode()
+
+
+@pytest.mark.parametrize("stray", ["401", "403", "404", "page", "redirect", "redirect /nowhere"])
+def test_one_stray_refusal_among_answers_does_not_end_the_run(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any], stray: str
+) -> None:
+    manner = stray.replace("redirect", "redirect /v1/nowhere") if stray == "redirect" else stray
+    strays = {CAPTIONS[3].text, CAPTIONS[7].text}
+    provider.behave = lambda asked, nth: (
+        manner if asked["caption"] in strays and nth == 0 else "good"
+    )
+    assert len(write(tmp_path, knobs_for(), CAPTIONS[:10])) == 10
+
+
+@pytest.mark.parametrize("refusal", ["401", "404", "page", "redirect /elsewhere"])
+def test_what_the_first_answer_says_ends_the_run(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any], refusal: str
+) -> None:
+    write(tmp_path, knobs_for(), CAPTIONS[:2])
+    before = len(provider.requests)
+    provider.behave = lambda asked, nth: refusal
+    with pytest.raises(ServerError, match="refuses: "):
+        write(tmp_path, knobs_for())
+    assert len(provider.requests) == before + 1
+
+
+def test_a_key_that_is_taken_back_within_a_run_ends_it(
+    tmp_path: Path, provider: Any, knobs_for: Callable[..., Any]
+) -> None:
+    provider.behave = lambda asked, nth: "401" if len(provider.seeds) >= 5 else "good"
+    with pytest.raises(ServerError, match="refuses: HTTP 401.*no key was sent: key_env names"):
+        write(tmp_path, knobs_for())
+    assert len(provider.requests) == 5 + 3
