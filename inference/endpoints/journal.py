@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from inference.outside import parse_object
 
@@ -142,6 +142,8 @@ class SharedJournal:
 
 class NoJournal:
     """What is asked without a data set to keep the answers for; nothing is written."""
+
+    path: Final = Path("no journal")
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """There are none."""
