@@ -51,7 +51,7 @@ def test_a_budget_without_prices_is_one_sentence(
     line: Sequence[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert __main__.main([*line, "--instructions.budget", "1"]) == 1
-    assert "a budget needs prices" in capsys.readouterr().err
+    assert "instructions.budget needs prices" in capsys.readouterr().err
 
 
 def test_a_run_makes_the_pairs_of_what_was_answered_and_fails_for_the_rest(
