@@ -112,6 +112,8 @@ def main(args: Sequence[str] | None = None) -> int:
             prog="python -m data_gen",
             args=args,
             expected=(ValueError, OSError, ServerError, BudgetMet, Unfinished, WorkerError),
+            less_memory="a smaller pairs.render.batch_rows, pairs.precision bfloat16 or fewer "
+            "executor.workers",
         )
 
 

@@ -1,6 +1,5 @@
 """Write the files of a unit together, and read the JSON lines that a stage leaves for the next."""
 
-import fcntl
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,14 +29,6 @@ def staged(root: Path, name: str) -> Iterator[Path]:
                 move_durably(path, root / path.relative_to(folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, waiting for it; it is freed when the process ends, killed or not."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def read_lines(path: Path, parse: Callable[[str], T], *, stage: str) -> list[T]:

@@ -10,6 +10,7 @@ from data_gen.runs.units import require_not_imported
 from data_gen.stages import Recipe
 from inference.backbone import require_parts
 from inference.clip import read_thresholds, require_clip
+from inference.files import require_writable_folder
 
 
 def require_ready(recipe: Recipe) -> None:
@@ -17,10 +18,12 @@ def require_ready(recipe: Recipe) -> None:
 
     Raises:
         FileNotFoundError: A model's folder, or a file of it, is not there.
+        OSError: The output folder cannot be written.
         ValueError: The output holds an import, the partition is none, Ray is not installed, or the
             thresholds are missing.
     """
     knobs = recipe.pairs
+    require_writable_folder(recipe.output)
     require_not_imported(recipe.output)
     Partition.parse(recipe.partition)
     executor_of(recipe.executor)

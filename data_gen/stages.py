@@ -29,6 +29,7 @@ from data_gen.runs.units import UnitMaker, publish, require_not_imported
 from inference.backbone import Backbone, load_backbone
 from inference.clip import ClipScorer, load_clip
 from inference.compilation import WITHOUT_ATTENTION, compile_blocks
+from inference.locks import owned
 from inference.memory import keep_memory
 from inference.number_types import Count, PositiveCount, checks_numbers
 
@@ -128,16 +129,24 @@ def make_pairs(recipe: Recipe) -> None:
     Raises:
         Unfinished: Prompts failed.
         WorkerError: There are no workers, or they cannot start.
+        Occupied: Another process makes this partition.
         ValueError: A file or a knob is wrong, or the output holds an import.
     """
     knobs, root = recipe.pairs, recipe.output
     require_not_imported(root)
     units = plan_units(read_triplets(root / "triplets.jsonl"), knobs)
-    mine = Partition.parse(recipe.partition).of(units)
-    todo = [unit for unit in mine if done_receipt(root, unit) is None]
-    print(f"pairs: {len(mine) - len(todo)} of {len(mine)} units are done")
-    if todo:
-        _make_units(todo, knobs, root, executor_of(recipe.executor))
+    share = Partition.parse(recipe.partition)
+    with owned(root, share.name):
+        mine = share.of(units)
+        todo = [unit for unit in mine if done_receipt(root, unit) is None]
+        print(f"pairs: {len(mine) - len(todo)} of {len(mine)} units are done")
+        if todo:
+            _make_units(todo, knobs, root, executor_of(recipe.executor))
+        _publish(units, root)
+
+
+def _publish(units: Sequence[Unit], root: Path) -> None:
+    """Publish the data set once all units of all partitions are done."""
     receipts = [receipt for unit in units if (receipt := done_receipt(root, unit))]
     if len(receipts) < len(units):
         print(f"pairs: {len(units) - len(receipts)} units are left to other partitions")

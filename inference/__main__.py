@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m inference",
         args=line,
         expected=(ValueError, OSError, LostHook, ServerError),
+        less_memory="fewer or smaller images, a smaller --batch_size, or --dtype bfloat16",
     )
 
 

@@ -10,7 +10,7 @@ What diffusers' own configuration leaves open stands in `settings`.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -21,6 +21,11 @@ from inference.loading import load_model, load_scheduler, load_tokenizer, requir
 from inference.outside import read_object
 from inference.settings import Settings, load_settings
 from inference.text import Text
+
+_SMALLEST_OF_PHOTOGRAPHS: Final = 256
+"""Pixels a side: no latent diffusion model of photographs that is of use was made for fewer."""
+_LARGEST_SCALING: Final = 4
+"""So many times a small model's own size its drawings may come."""
 
 
 class PromptTooLong(ValueError):
@@ -94,6 +99,17 @@ class Backbone:
         sample_size = self.unet.config.sample_size
         long_side = sample_size if isinstance(sample_size, int) else max(sample_size)
         return int(long_side) * self.latent_factor
+
+    def may_know(self, height: int, width: int) -> bool:
+        """Whether the UNet may have learned pictures of that size, in pixels.
+
+        Photographs of any size may be scaled to one that was made for photographs. One made for a
+        few pixels has learned drawings, such as those of the shapes world: what is far larger is
+        none of them.
+        """
+        if self.native_size >= _SMALLEST_OF_PHOTOGRAPHS:
+            return True
+        return max(height, width) <= _LARGEST_SCALING * self.native_size
 
     @property
     def text_length(self) -> int:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inference.files import write_lines
 from inference.loading import (
     VOCABULARY_ROOM,
     check_config,
@@ -375,7 +376,7 @@ def save_thresholds(folder: str | Path, thresholds: Mapping[str, float]) -> None
     path = Path(folder) / CONFIG
     config = read_object(path)
     config.setdefault("emend", {})["thresholds"] = dict(thresholds)
-    path.write_text(json.dumps(config, indent=2) + "\n")
+    write_lines(path, [json.dumps(config, indent=2)])
 
 
 def _resolve(name: str) -> tuple[str, str | None]:

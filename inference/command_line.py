@@ -15,6 +15,7 @@ import docstring_parser
 import yaml
 from jsonargparse import auto_cli
 
+from inference.memory import memory_shortage
 from inference.outside import MAX_YAML_BYTES, parse_yaml, read_text
 from inference.recipe_parser import RecipeParser
 
@@ -29,6 +30,7 @@ def run(
     prog: str,
     args: Sequence[str] | None = None,
     expected: tuple[type[Exception], ...] = (ValueError, OSError),
+    less_memory: str = "smaller batches",
 ) -> int:
     """Run the command that a command line names.
 
@@ -40,6 +42,7 @@ def run(
         prog: What the user called, for the help.
         args: The command line without the program; None for that of the process.
         expected: Errors that are the user's to mend: told as one sentence, without a traceback.
+        less_memory: What to try where there is too little memory.
 
     Returns:
         Exit code: 0, 1 after an expected error, 130 after Ctrl-C. A wrong option exits with 2.
@@ -53,8 +56,13 @@ def run(
             parser_class=RecipeParser,
             prog=prog,
         )
-    except expected as error:
-        sys.stderr.write(f"error: {error}\n")
+    except Exception as error:
+        if (shortage := memory_shortage(error)) is not None:
+            sys.stderr.write(f"error: {shortage}: try {less_memory}\n")
+        elif isinstance(error, expected):
+            sys.stderr.write(f"error: {error}\n")
+        else:
+            raise
         return ERROR
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

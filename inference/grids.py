@@ -7,13 +7,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from inference.images import to_numpy
+from inference.files import written_atomically
+from inference.images import image_format, to_numpy
 
 
 def save_grid(
     path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[str], labels: Sequence[str]
 ) -> None:
-    """Write rows of (3, H, W) pictures in [-1, 1] as PNG, JPEG or WebP.
+    """Write rows of (3, H, W) pictures in [-1, 1] as PNG, JPEG or WebP, atomically.
 
     Args:
         path: The file; its suffix says which.
@@ -31,5 +32,5 @@ def save_grid(
         line[0].set_ylabel(label, fontsize=9)
     for place, title in zip(axes[0], titles, strict=True):
         place.set_title(title, fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with written_atomically(path) as temporary:
+        figure.savefig(temporary, format=image_format(path), dpi=110)

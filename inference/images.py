@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from inference.files import written_atomically
+
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 50_000_000
 """Images with more pixels are not decoded: they would fill the memory."""
@@ -63,12 +65,15 @@ def load_image(path: str | Path) -> Tensor:
 
 
 def save_image(path: str | Path, image: Tensor) -> None:
-    """Write `(3, H, W)` in [-1, 1] as PNG, JPEG or WebP, by the suffix of `path`.
+    """Write `(3, H, W)` in [-1, 1] as PNG, JPEG or WebP, by the suffix of `path`; atomically.
 
     Raises:
         ValueError: The suffix is another one.
+        OSError: The file cannot be written.
     """
-    to_pil(image).save(path, format=image_format(path), quality=95)
+    kind = image_format(path)
+    with written_atomically(Path(path)) as temporary:
+        to_pil(image).save(temporary, format=kind, quality=95)
 
 
 def image_format(path: str | Path) -> str:

@@ -1,7 +1,8 @@
-"""Memory that a process on a CPU frees, and asks for again a moment later."""
+"""Memory that a process on a CPU frees and asks for again, and how it is told that it is short."""
 
 import ctypes
 import platform
+import re
 from typing import Final
 
 import torch
@@ -11,6 +12,31 @@ _M_MMAP_THRESHOLD: Final = -3
 _KEPT: Final = 2**28
 _KEPT_BY_OLDER: Final = 2**25
 """The most that older versions of glibc take; it is also where their own adapting ends."""
+
+
+_SIGNS: Final = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|unable to mmap|"
+    r"failed to map segment|can't start new thread|_ALLOC_FAILED|"
+    r"worker \(pid\(?s?\)? [\d, ]+\) is killed by signal: (Killed|Bus error)",
+    re.IGNORECASE,
+)
+"""How torch, the C library and the kernel say it, on a GPU or not."""
+_WANTED: Final = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
+
+
+def memory_shortage(error: BaseException) -> str | None:
+    """What an error says of too little memory, in half a sentence; None where it is another.
+
+    Libraries wrap what they catch, so that causes are looked at too.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or _SIGNS.search(str(cause)):
+            where = "GPU memory" if "CUDA" in str(cause) else "memory"
+            wanted = _WANTED.search(str(cause))
+            return f"there is too little {where}" + (f" for {wanted[1]} more" if wanted else "")
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def keep_memory(device: str | torch.device) -> None:

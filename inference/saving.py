@@ -1,8 +1,5 @@
 """Write a backbone as the diffusers folder that stock pipelines and `load_backbone` read."""
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +12,7 @@ from diffusers import (
 )
 
 from inference.backbone import Backbone
-from inference.files import permit_as_usual
+from inference.files import replaced_folder
 from inference.settings import save_settings
 
 CARD: Final = "README.md"
@@ -75,16 +72,3 @@ def save_backbone(backbone: Backbone, folder: Path, *, card: str | None = None) 
         save_settings(partial, backbone.settings)
         if card is not None:
             (partial / CARD).write_text(card, encoding="utf-8")
-
-
-@contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
-    """Give a new folder beside `folder` to write into, which takes its place on leaving."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    for path in filter(Path.is_file, partial.rglob("*")):
-        permit_as_usual(path)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)

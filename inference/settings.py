@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from inference.files import write_lines
 from inference.number_types import Finite, Positive, PositiveSmallCount, checks_numbers
 from inference.outside import read_object
 from inference.samplers import SAMPLERS, SamplerName
@@ -71,5 +72,4 @@ def settings_of(found: Mapping[str, Any], name: str) -> Settings:
 
 def save_settings(folder: str | Path, settings: Settings) -> None:
     """Write `emend.json` into a diffusers folder."""
-    text = json.dumps(dataclasses.asdict(settings), indent=2) + "\n"
-    (Path(folder) / SETTINGS_FILE).write_text(text, encoding="utf-8")
+    write_lines(Path(folder) / SETTINGS_FILE, [json.dumps(dataclasses.asdict(settings), indent=2)])

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from data_gen.shards import ShardIndex
 from inference.backbone import load_backbone
 from inference.editors.instruct import Instruct
+from inference.files import written_atomically
 from inference.images import from_numpy, save_image
 from inference.shapes import MODELS
 from inference.shapes.edits import EDIT_TYPES
@@ -104,7 +105,8 @@ def draw(examples: Sequence[Example], columns: int, path: Path) -> None:
         show(before, example.before, "#d0d5dd")
         show(after, example.after, "#17804a" if example.right else "#d0d5dd")
         before.set_title(example.instruction, fontsize=8, loc="left", pad=4)
-    figure.savefig(path, dpi=110)
+    with written_atomically(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
     plt.close(figure)
 
 

@@ -33,6 +33,7 @@ from data_gen.shards import INDEX_FILE, ShardIndex, read_pair, scan_shard
 from inference.backbone import Backbone, load_backbone
 from inference.editors.instruct import Instruct
 from inference.endpoints.journal import Journal
+from inference.files import written_atomically
 from inference.settings import Settings, load_settings
 from inference.shapes import MODELS
 from inference.shapes.edits import EDIT_TYPES, EditType
@@ -107,9 +108,8 @@ def main(
     }
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page)
-    partial = output.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(output)
+    with written_atomically(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     print(f"{output}: written")
 
 

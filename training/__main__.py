@@ -10,8 +10,10 @@ keeps the folder from going on with another recipe, base or data set.
 
 import functools
 import logging
+import signal
 import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,10 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from data_gen.runs.receipts import Unfinished
 from data_gen.runs.workers import WorkerError
 from inference.command_line import ERROR, run
-from inference.memory import keep_memory
-from inference.recipe_parser import RecipeParser
+from inference.files import require_writable_folder
+from inference.locks import owned
+from inference.memory import keep_memory, memory_shortage
+from inference.recipe_parser import RecipeParser, one_sentence
 from training import identity
 from training.data.data_module import PairData
 from training.latents import latents
@@ -38,13 +42,21 @@ from training.running.checkpoints import Checkpoints
 from training.running.export import export
 from training.running.held_out import HeldOutEdits
 from training.running.progress import Progress
-from training.running.stopping import TERMINATED
+from training.running.stopping import INTERRUPTED, TERMINATED
 from training.trainer_options import DEFAULTS, require_sensible
 
 _KNOWN_WARNINGS = (
     ".*does not have many workers.*",  # data.num_workers says so
     ".*module\\(s\\) in eval mode at the start.*",  # the average
     ".*isinstance\\(treespec, LeafSpec\\).*",  # between Lightning and torch
+)
+
+
+_EXPECTED = (ValueError, OSError, ModuleNotFoundError, MisconfigurationException)
+_LESS_MEMORY = (
+    "a smaller data.batch_size with as much more trainer.accumulate_grad_batches, "
+    "model.speed.gradient_checkpointing true, trainer.precision bf16-mixed, "
+    "model.optimizer.kind adamw_8bit or fewer data.num_workers"
 )
 
 
@@ -58,6 +70,17 @@ class AlreadyDone(Exception):
 
 class TrainingCLI(LightningCLI):
     """The command line of a training run."""
+
+    def __init__(self, *args: Any, held: ExitStack, **options: Any) -> None:
+        """Run a command line.
+
+        Args:
+            args: As Lightning's.
+            held: Lets go of the run's folder when it is closed.
+            options: As Lightning's.
+        """
+        self._held = held
+        super().__init__(*args, **options)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -83,6 +106,8 @@ class TrainingCLI(LightningCLI):
 
         Raises:
             ValueError: An option is out of its range, or the folder holds another run.
+            Occupied: Another process is at work in the folder.
+            OSError: The folder cannot be written.
             AlreadyDone: The run has ended before.
         """
         options = self.config["fit"]
@@ -92,14 +117,21 @@ class TrainingCLI(LightningCLI):
             self.parser.error(str(error), error)
         options["weights_only"] = True
         folder, given = Path(options["output"]), options["ckpt_path"]
-        if given is None or not Path(given).resolve().is_relative_to(folder.resolve()):
-            options["ckpt_path"] = self._own_checkpoint(folder) or given  # given: where it began
+        begins = given is None or not Path(given).resolve().is_relative_to(folder.resolve())
+        if begins and checkpoints.found(folder):
+            self._require_unfinished(folder)
+        rank_zero_only(self._own)(folder)  # the ranks of a run are one owner
+        if begins and checkpoints.found(folder):
+            options["ckpt_path"] = str(checkpoints.newest_undamaged(folder))
         rank_zero_only(identity.record)(Path(options["output"]), self._identity)
 
-    def _own_checkpoint(self, folder: Path) -> str | None:
-        """The checkpoint to go on from, if there is one and it is of this very run."""
-        if not checkpoints.found(folder):
-            return None
+    def _own(self, folder: Path) -> None:
+        """Hold the run's folder to the end."""
+        require_writable_folder(folder)
+        self._held.enter_context(owned(folder))
+
+    def _require_unfinished(self, folder: Path) -> None:
+        """Require that the run in a folder is this very one, and has not ended."""
         if changed := identity.changed(folder, self._identity):
             raise ValueError(
                 f"{folder} holds a run with another {', '.join(changed)}: choose another output "
@@ -108,7 +140,6 @@ class TrainingCLI(LightningCLI):
         steps = self.config["fit"]["trainer"]["max_steps"]
         if (folder / "model").is_dir() and identity.exported_step(folder) == steps:
             raise AlreadyDone(f"already done: {steps:,} steps; the editor is in {folder / 'model'}")
-        return str(checkpoints.newest_undamaged(folder))
 
     @functools.cached_property
     def _identity(self) -> identity.Identity:
@@ -149,8 +180,10 @@ def main(arguments: list[str] | None = None) -> None:
                 prog="python -m training",
                 args=line,
                 expected=(ValueError, OSError, Unfinished, WorkerError),
+                less_memory="a smaller batch_size, or fewer executor.workers",
             )
         )
+    on_interrupt = signal.getsignal(signal.SIGINT)
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     diffusers.utils.logging.disable_progress_bar()
@@ -158,24 +191,41 @@ def main(arguments: list[str] | None = None) -> None:
     for known in _KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", known)
     try:
-        TrainingCLI(
-            EditorTraining,
-            PairData,
-            args=arguments,
-            parser_class=_Parser,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults=dict(DEFAULTS),
-        )
+        with ExitStack() as held:
+            TrainingCLI(
+                EditorTraining,
+                PairData,
+                args=arguments,
+                parser_class=_Parser,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                save_config_kwargs={"overwrite": True},
+                trainer_defaults=dict(DEFAULTS),
+                held=held,
+            )
     except AlreadyDone as done:
         print(done)
     except SIGTERMException as error:  # Lightning's, for a signal before the first step: exits 0
         raise SystemExit(TERMINATED) from error
-    except (ValueError, OSError, ModuleNotFoundError, MisconfigurationException) as error:
-        sys.stderr.write(f"error: {error}\n")
+    except (KeyboardInterrupt, SystemExit) as ending:
+        # Lightning turns a Ctrl-C before the first step into exit code 1.
+        if not isinstance(ending, KeyboardInterrupt) and not isinstance(
+            ending.__context__, KeyboardInterrupt
+        ):
+            raise
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(INTERRUPTED) from ending
+    except Exception as error:
+        if (shortage := memory_shortage(error)) is not None:
+            sys.stderr.write(f"error: {shortage}: try {_LESS_MEMORY}\n")
+        elif isinstance(error, _EXPECTED):
+            sys.stderr.write(f"error: {one_sentence(str(error))}\n")
+        else:
+            raise
         raise SystemExit(ERROR) from error
+    finally:
+        signal.signal(signal.SIGINT, on_interrupt)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from inference.backbone import Backbone
+from inference.files import replaced_folder
 from inference.input_layer import INPUT_LAYER
 from inference.number_types import PositiveCount, PositiveSmallCount, checks_numbers
-from inference.saving import CARD, replaced_folder
+from inference.saving import CARD
 
 
 @checks_numbers

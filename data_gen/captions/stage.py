@@ -31,10 +31,11 @@ from data_gen.captions.filters import (
 )
 from data_gen.captions.pool import CaptionPool
 from data_gen.captions.sources import Found, Source
-from data_gen.files import locked, read_lines
+from data_gen.files import read_lines
 from data_gen.records import Caption, caption_from_json, caption_to_json
 from inference.content_id import content_id
 from inference.files import file_digest, write_lines
+from inference.locks import locked
 from inference.number_types import Fraction, Limits, PositiveCount, Seed, checks_numbers
 from inference.shapes.captions import caption, describe
 from inference.shapes.scene import random_scene

@@ -30,7 +30,8 @@ from data_gen.runs.receipts import Outcome, Receipt, Unit, done_receipt, plan, w
 from data_gen.runs.units import CANDIDATE_SCHEMA, IMPORT_FILE, publish
 from data_gen.shards import scan_shard, shard_writer, write_index
 from inference.content_id import content_id
-from inference.files import file_digest, write_lines
+from inference.files import file_digest, require_writable_folder, write_lines
+from inference.locks import owned
 from inference.number_types import PositiveCount, checks_numbers
 
 FORMAT: Final = 2
@@ -98,17 +99,18 @@ def import_pairs(
     Raises:
         ValueError: Not one pair can be imported, or the output holds another data set.
         FileNotFoundError: The source is not there.
+        OSError: The output cannot be written, or another process is at work there.
     """
     if unit_size < 1:
         raise ValueError(f"unit_size must be at least 1, got {unit_size}")
     source, columns = completed(layout, source, columns)
     about = {"layout": layout, "source": source, "split": split, "columns": asdict(columns)}
     _require_free(output, about)
+    require_writable_folder(output)
     pairs = opened(layout, source, columns, split)
     for note in pairs.notes():
         print(f"note: {note}")
     found = _read(pairs, about)
-    write_lines(output / IMPORT_FILE, [json.dumps(about)])
     units = plan(
         [some[0].triplet for some in found.groups.values()],
         unit_size=unit_size,
@@ -116,8 +118,10 @@ def import_pairs(
     )
     # Shards get published: where a folder lies on this machine is nobody's business.
     named = Path(source).name if Path(source).exists() else source
-    receipts = _make_units(output, units, found, pairs, {"layout": layout, "source": named})
-    _finish(output, found, pairs, receipts)
+    with owned(output):
+        write_lines(output / IMPORT_FILE, [json.dumps(about)])
+        receipts = _make_units(output, units, found, pairs, {"layout": layout, "source": named})
+        _finish(output, found, pairs, receipts)
 
 
 def _require_free(output: Path, about: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from data_gen.shards import INDEX_FILE, INDEX_SCHEMA, IndexRow, read_members, read_table
 from data_gen.shards.members import SCORES
+from inference.files import written_atomically
 
 TEMPLATE: Final = Path(__file__).with_name("card.md.j2")
 EXAMPLES: Final = 6
@@ -71,7 +72,8 @@ def write_card(folder: Path, *, name: str, terms: str, recipe: str | None) -> No
         recipe=None if recipe is None else recipe.strip(),
         fence=_fence(recipe or ""),
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    with written_atomically(folder / "README.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def words(text: object) -> Markup:

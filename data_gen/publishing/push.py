@@ -6,7 +6,6 @@ a hub bears thousands of files, not millions. ``card`` writes the card.
 """
 
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from data_gen.shards import (
     write_index,
 )
 from data_gen.survey.verify import inspect
-from inference.files import file_digest, own_suffix
+from inference.files import file_digest, replaced_folder
 from inference.number_types import PositiveCount, checks_numbers
 
 HUB: Final = "hf://datasets/"
@@ -129,15 +128,8 @@ def _target(to: str, *, beside: Path) -> Iterator[Path]:
         )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} is not empty: give a new folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{own_suffix()}.tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with replaced_folder(target) as partial:
         yield partial
-        partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _repack(data: Path, folder: Path, most: int) -> None:

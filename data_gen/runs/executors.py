@@ -132,6 +132,11 @@ class Partition:
             raise ValueError(f"partition must be i/n with 0 <= i < n, such as 0/4, got {text!r}")
         return cls(index=int(index), count=int(count))
 
+    @property
+    def name(self) -> str:
+        """What tells it from the other shares, for a file name."""
+        return f"-{self.index}-of-{self.count}"
+
     def of(self, units: Sequence[U]) -> Sequence[U]:
         """Return this share of the units."""
         return units[self.index :: self.count]

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_gen.files import locked, staged
+from data_gen.files import staged
 from data_gen.records import EditTriplet, GivenUp, ImagePair, Rendered, Verdict
 from data_gen.runs.receipts import Outcome, Receipt, Unit, failure
 from data_gen.shards import (
@@ -38,6 +38,7 @@ from data_gen.shards import (
 )
 from data_gen.shards.members import SCORES
 from inference.files import file_digest, is_abandoned, written_atomically
+from inference.locks import locked
 
 CANDIDATE_SCHEMA = pa.schema(
     [
@@ -87,8 +88,9 @@ class UnitMaker:
     def __call__(self, unit: Unit) -> Iterator[Outcome | Receipt]:
         """Make a unit's files.
 
-        A RuntimeError of the renderer (out of memory, a lost device) fails the unit's prompts:
-        the receipt says so, no file is written, and the next run makes the unit again.
+        A RuntimeError or MemoryError of the renderer (out of memory, a lost device) fails the
+        unit's prompts: the receipt says so, no file is written, and the next run makes the unit
+        again.
 
         Yields:
             The outcome of each prompt as it is done, and at the end the receipt, which is for the
@@ -108,7 +110,7 @@ class UnitMaker:
                     outcomes[triplet.id] = outcome
                     yield outcome
                 files = _finish_shards(folder, unit.stem)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             yield failure(unit, f"{type(error).__name__}: {error}", _versions())
             return
         hashes = {name: file_digest(self.root / name) for name in files}

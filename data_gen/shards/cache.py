@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_gen.files import locked
 from data_gen.shards.members import ShardError
 from inference.files import file_digest, move_durably
+from inference.locks import locked
 
 
 @dataclass(frozen=True, kw_only=True)

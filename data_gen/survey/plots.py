@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from data_gen.shards.members import SCORES
+from inference.files import written_atomically
 
 _KEPT, _NOT, _SOFT = "#3451d1", "#d97706", "#98a2b3"
 _STAGES: Final = {
@@ -64,7 +65,8 @@ def draw(
     if scores and np.unique(columns["p"][np.isfinite(columns["p"])]).size > 1:
         figures["p.png"] = _of_p(columns, scores, of_kind, kinds, kept)
     for name, figure in figures.items():
-        figure.savefig(output / name, dpi=144)
+        with written_atomically(output / name) as temporary:
+            figure.savefig(temporary, format="png", dpi=144)
     return [output / name for name in figures]
 
 

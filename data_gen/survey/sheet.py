@@ -33,7 +33,7 @@ from data_gen.shards import (
     scan_shard,
 )
 from data_gen.shards.members import ShardError
-from inference.files import written_atomically
+from inference.files import require_writable, written_atomically
 from inference.number_types import Count, PixelCount, Seed, checks_numbers
 
 TEMPLATE: Final = Path(__file__).with_name("sheet.html.j2")
@@ -99,12 +99,14 @@ def sheet(
     Raises:
         FileNotFoundError: The folder holds no pairs.
         ValueError: An index in it is damaged, or a number is out of range.
+        OSError: The page cannot be written.
     """
     if pairs < 1 or rejected < 0 or not 16 <= size <= 1024:
         raise ValueError(
             f"pairs, rejected and size are {pairs}, {rejected} and {size}; expected at least 1, "
             "at least 0 and 16 to 1024"
         )
+    require_writable(output)
     unreadable = Counter[str]()
     kept_table, rejected_rows = _kept(data), _rejected(data, unreadable)
     if not kept_table.num_rows and not rejected_rows:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from data_gen.runs.receipts import Receipt, read_receipt
 from data_gen.runs.units import CANDIDATE_SCHEMA
 from data_gen.survey.plots import draw
-from inference.files import written_atomically
+from inference.files import require_writable_folder, written_atomically
 from inference.outside import parse_object
 
 UNKNOWN: Final = "unknown"
@@ -72,9 +72,9 @@ def stats(data: Path, output: Path) -> None:
         FileNotFoundError: The folder holds neither texts nor receipts.
         ValueError: A file in it is not what it should be.
     """
+    require_writable_folder(output)
     found = survey(data)
     rows = table(found)
-    output.mkdir(parents=True, exist_ok=True)
     with (
         written_atomically(output / "survival.csv") as path,
         path.open("w", encoding="utf-8", newline="") as file,

@@ -9,9 +9,10 @@ import torch
 from tqdm import tqdm
 
 from inference.captioning import NoCaption, captioner_of
-from inference.commands.common import Device, Dtype, place
+from inference.commands.common import Dtype
+from inference.devices import device_of
 from inference.endpoints.keys import AUTO_KEY_ENV
-from inference.files import write_lines
+from inference.files import require_writable, write_lines
 from inference.images import load_image
 
 
@@ -21,7 +22,7 @@ def caption(
     base_url: str | None = None,
     key_env: str | None = AUTO_KEY_ENV,
     output: str | None = None,
-    device: Device = "auto",
+    device: str = "auto",
     dtype: Dtype = "float32",
 ) -> None:
     """Say what images show: a JSON object a line, `{"image": …, "caption": …}`.
@@ -36,14 +37,19 @@ def caption(
         key_env: The environment variable that holds the key for `base_url`; `auto` sends
             `OPENAI_API_KEY` to OpenAI's own host and no key elsewhere; null sends no key.
         output: A file for the lines; by default they are printed.
-        device: Where a transformers model runs; auto takes the GPU if there is one.
+        device: Where a transformers model runs: auto, cpu, cuda, cuda:1 and so on, or mps; auto
+            takes the first CUDA GPU if there is one.
         dtype: Of its weights.
 
     Raises:
         ValueError: No image has a caption, or there is no usable key.
         ServerError: The endpoint is down or refuses.
     """
-    one = captioner_of(captioner, base_url, place(device), getattr(torch, dtype), key_env=key_env)
+    if output is not None:
+        require_writable(Path(output))
+    one = captioner_of(
+        captioner, base_url, device_of(device), getattr(torch, dtype), key_env=key_env
+    )
     lines = []
     with closing(one):
         for path in tqdm(images, desc="captions", unit="image", disable=len(images) < 2):

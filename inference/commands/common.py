@@ -1,29 +1,48 @@
 """What the commands share: which model, on what device, and where results go."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from inference.backbone import Backbone, load_backbone
+from inference.devices import device_of
+from inference.files import require_writable
 from inference.images import image_format
 
-Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-def place(device: Device) -> str:
-    """The device that the user wants; `auto` is the GPU if there is one."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
+def load_model(folder: str | Path, device: str, dtype: Dtype) -> Backbone:
+    """Load a diffusers folder where the user wants it (see `device_of`)."""
+    return load_backbone(folder, device=device_of(device), dtype=getattr(torch, dtype))
 
 
-def load_model(folder: str | Path, device: Device, dtype: Dtype) -> Backbone:
-    """Load a diffusers folder where the user wants it (see `place`)."""
-    return load_backbone(folder, device=place(device), dtype=getattr(torch, dtype))
+def require_fitting(
+    backbone: Backbone, model: str | Path, images: Mapping[str, Tensor], *, force: bool
+) -> None:
+    """Require pictures that the model may know, by their size; `--force` goes on without.
+
+    Args:
+        backbone: The model.
+        model: Its folder, for the error.
+        images: Pictures, (3, H, W), by their files.
+        force: Whether any picture will do.
+
+    Raises:
+        ValueError: A picture is far larger than those that the model was made for.
+    """
+    for path, image in images.items():
+        height, width = image.shape[-2:]
+        if not force and not backbone.may_know(height, width):
+            raise ValueError(
+                f"{path} is {width}x{height}, but the model {model} was made for drawings of "
+                f"{backbone.native_size} pixels and would give a blur: give a model of photographs "
+                "with --model FOLDER, or go on all the same with --force"
+            )
 
 
 def output_paths(paths: Sequence[Path], output: Path, suffix: str = ".png") -> list[Path]:
@@ -37,6 +56,7 @@ def output_paths(paths: Sequence[Path], output: Path, suffix: str = ".png") -> l
     Raises:
         ValueError: Two would go to one place, or one onto an input, or the file is of a kind that
             is not written.
+        OSError: One of them cannot be written.
     """
     if not paths:
         raise ValueError("images is empty; expected one or more files")
@@ -56,6 +76,7 @@ def output_paths(paths: Sequence[Path], output: Path, suffix: str = ".png") -> l
     for path in outputs:
         if path.resolve() in {source.resolve() for source in paths}:
             raise ValueError(f"output {path} is one of the images; expected another place")
+        require_writable(path)
     return outputs
 
 

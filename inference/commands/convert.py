@@ -6,9 +6,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from inference.backbone import Backbone, load_backbone
+from inference.files import replaced_folder, require_writable, require_writable_folder
 from inference.number_types import PixelCount, checks_numbers
 from inference.sampling import PredictionType
-from inference.saving import replaced_folder, save_backbone
+from inference.saving import save_backbone
 from inference.single_file.reading import backbone_of, read_original
 from inference.single_file.writing import original_tensors, write_original
 from inference.tensors import read_tensors
@@ -50,11 +51,13 @@ def convert(
                 f"source {source} is a folder, which says all of itself: leave prediction_type, "
                 "native_size and tokenizer out"
             )
+        require_writable(output)
         left_over = source / LEFT_OVER
         others = read_tensors(left_over, "cpu")[1] if left_over.exists() else {}
         write_original(_as_stored(load_backbone(source), source), output, others)
         print(f"{output} holds the model of {source} under its original names")
         return
+    require_writable_folder(output)
     tensors, configs = read_original(source, ema=ema)
     backbone = backbone_of(
         tensors,

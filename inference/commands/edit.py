@@ -7,12 +7,19 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from inference.commands.common import Device, Dtype, load_model, one_each, output_paths
+from inference.commands.common import (
+    Dtype,
+    load_model,
+    one_each,
+    output_paths,
+    require_fitting,
+)
 from inference.editors.editor import Editor, EditRequest
 from inference.editors.instruct import Instruct
 from inference.editors.plug_and_play import PlugAndPlay
 from inference.editors.prompt_to_prompt import PromptToPrompt
 from inference.editors.sdedit import SdEdit
+from inference.files import require_writable_folder
 from inference.images import load_image, save_image
 from inference.number_types import Seed, checks_numbers
 from inference.shapes import MODELS
@@ -32,15 +39,16 @@ def edit(
     knobs: Mapping[str, Any],
     images: list[str] = [],  # noqa: B006  (only read)
     editor: str = "instruct",
-    instruction: str | None = None,
+    instruction: list[str] = [],  # noqa: B006
     source: list[str] = [],  # noqa: B006
     target: list[str] = [],  # noqa: B006
     model: str | None = None,
     mask: str | None = None,
     output: str = "edited",
     seed: Seed | None = None,
-    device: Device = "auto",
+    device: str = "auto",
     dtype: Dtype = "float32",
+    force: bool = False,
 ) -> None:
     """Edit images by an instruction or by two prompts.
 
@@ -51,7 +59,7 @@ def edit(
         images: PNG, JPEG or WebP files, one or more; none edits what Prompt-to-Prompt draws.
         editor: instruct (a trained editor, by an instruction), prompt_to_prompt, plug_and_play or
             sdedit (any text-to-image model, by prompts).
-        instruction: What to do, for example "make the circle green".
+        instruction: What to do, for example "make the circle green": one text for all, or one each.
         source: What the images show: one text for all, or one each.
         target: What the edited images are to show: one text for all, or one each.
         model: A diffusers folder: of an InstructPix2Pix model for instruct, of a text-to-image
@@ -61,48 +69,58 @@ def edit(
             that gets <name>.png for every image.
         seed: Of the noise, 0 by default; another one gives another edit. An inverted image brings
             its own noise.
-        device: Where to run; auto takes the GPU if there is one.
+        device: Where to run: auto, cpu, cuda, cuda:1 and so on, or mps; auto takes the first CUDA
+            GPU if there is one.
         dtype: Of the model's weights.
+        force: Go on where a picture is far larger than those that the model was made for.
     """
     kind = EDITORS[editor]
     if mask is not None:
         if kind is not SdEdit:
             raise ValueError(f"mask is {mask!r}, but {editor} has no mask; expected editor sdedit")
         knobs = {**knobs, "mask": _read_mask(mask)}
+    if (store := knobs.get("store")) is not None:
+        require_writable_folder(store)
     outputs = output_paths([Path(image) for image in images or ["drawn"]], Path(output))
     requests = _requests(images or [None], instruction, source, target, seed or 0)
-    default = MODELS / ("instruct-pix2pix" if kind is Instruct else "stable-diffusion")
-    backbone = load_model(model or default, device, dtype)
+    folder = model or MODELS / ("instruct-pix2pix" if kind is Instruct else "stable-diffusion")
+    backbone = load_model(folder, device, dtype)
+    pictures = {
+        path: request.image
+        for path, request in zip(images, requests, strict=bool(images))
+        if request.image is not None
+    }
+    require_fitting(backbone, folder, pictures, force=force)
     method: Editor = kind(backbone=backbone, progress=True, **knobs)
     given = {"instruction": instruction, "source": source, "target": target, "seed": seed}
     _check_read(method, editor, {n: value for n, value in given.items() if value not in (None, [])})
     results = method.edit(requests)
     for path, image in zip(outputs, results, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
         save_image(path, image)
         print(path)
 
 
 def _requests(
     images: Sequence[str | None],
-    instruction: str | None,
+    instruction: Sequence[str],
     source: Sequence[str],
     target: Sequence[str],
     seed: int,
 ) -> list[EditRequest]:
     """One for each image; for None, that of the source prompt is drawn and edited."""
     count = len(images)
+    instructions = one_each("instruction", instruction, count) if instruction else [None] * count
     sources = one_each("source", source, count) if source else [None] * count
     targets = one_each("target", target, count) if target else [None] * count
     return [
         EditRequest(
             image=None if image is None else load_image(image),
-            instruction=instruction,
+            instruction=wanted,
             source=before,
             target=after,
             seed=seed,
         )
-        for image, before, after in zip(images, sources, targets, strict=True)
+        for image, wanted, before, after in zip(images, instructions, sources, targets, strict=True)
     ]
 
 

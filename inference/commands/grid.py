@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from torch import Tensor
 
-from inference.commands.common import Device, Dtype, load_model, output_paths
+from inference.commands.common import Dtype, load_model, output_paths, require_fitting
 from inference.editors.editor import EditRequest
 from inference.editors.prompt_to_prompt import PromptToPrompt
 from inference.grids import save_grid
@@ -43,8 +43,9 @@ def grid(
     image: str | None = None,
     model: str = str(MODELS / "stable-diffusion"),
     output: str = "grid.png",
-    device: Device = "auto",
+    device: str = "auto",
     dtype: Dtype = "float32",
+    force: bool = False,
 ) -> None:
     """Draw a grid: a row a seed, a column a fraction of steps in which attention is the source's.
 
@@ -60,8 +61,10 @@ def grid(
         image: A file to edit, through an inversion; without it the source is drawn.
         model: A diffusers folder of a text-to-image model.
         output: The picture to write, .png, .jpg or .webp.
-        device: Where to run; auto takes the GPU if there is one.
+        device: Where to run: auto, cpu, cuda, cuda:1 and so on, or mps; auto takes the first CUDA
+            GPU if there is one.
         dtype: Of the model's weights.
+        force: Go on where a picture is far larger than those that the model was made for.
     """
     [path] = output_paths([Path(image or "drawn")], Path(output))
     if not fractions:
@@ -77,7 +80,10 @@ def grid(
         EditRequest(image=pixels, source=source, target=target, seed=seed)
         for seed in (seeds or _SEEDS if image is None else [0])
     ]
-    method = PromptToPrompt(backbone=load_model(model, device, dtype), progress=True, **knobs)
+    backbone = load_model(model, device, dtype)
+    if image is not None and pixels is not None:
+        require_fitting(backbone, model, {image: pixels}, force=force)
+    method = PromptToPrompt(backbone=backbone, progress=True, **knobs)
     if method.inversion is not None:
         method = replace(method, inversion=_Once(method.inversion))
     rows: list[list[Tensor]] = [[] for _ in requests]

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from inference.commands.common import Device, Dtype, load_model, one_each, output_paths
+from inference.commands.common import (
+    Dtype,
+    load_model,
+    one_each,
+    output_paths,
+    require_fitting,
+)
 from inference.editors.sizes import Sizes, in_batches
 from inference.images import load_image, save_image
 from inference.inversion.ddim import Ddim, Direct, NegativePrompt, Proximal
@@ -44,8 +50,9 @@ def invert(
     steps: PositiveSmallCount = 50,
     guidance_scale: Finite = 7.5,
     batch_size: PositiveSmallCount = 8,
-    device: Device = "auto",
+    device: str = "auto",
     dtype: Dtype = "float32",
+    force: bool = False,
 ) -> None:
     """Invert images, once for many edits, and show how well they are drawn again.
 
@@ -63,14 +70,17 @@ def invert(
         steps: Number of denoising steps, as the edits are to have.
         guidance_scale: Of classifier-free guidance, as the edits are to have.
         batch_size: Most images inverted at once.
-        device: Where to run; auto takes the GPU if there is one.
+        device: Where to run: auto, cpu, cuda, cuda:1 and so on, or mps; auto takes the first CUDA
+            GPU if there is one.
         dtype: Of the model's weights.
+        force: Go on where a picture is far larger than those that the model was made for.
     """
     paths = [Path(image) for image in images]
     outputs = output_paths(paths, Path(output), ".safetensors")
     prompts = one_each("source", source, len(paths))
     backbone, method = load_model(model, device, dtype), INVERSIONS[inversion](**knobs)
     pictures, decibels = [load_image(path) for path in paths], dict[int, float]()
+    require_fitting(backbone, model, dict(zip(images, pictures, strict=True)), force=force)
     with tqdm(total=len(paths), desc="inverting", unit="image") as bar:
 
         def drawn_again(rows: Sequence[int], resized: Tensor) -> Tensor:

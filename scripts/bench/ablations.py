@@ -37,6 +37,7 @@ from tqdm import tqdm
 from data_gen.shards import INDEX_FILE
 from inference.backbone import Backbone, load_backbone
 from inference.editors.instruct import Instruct
+from inference.files import replaced_folder, write_lines, written_atomically
 from inference.shapes.evaluation import Trial, carried_out, draw_trials, measure
 from inference.shapes.render import Field, render
 
@@ -192,10 +193,12 @@ def groups(data: Path) -> set[str]:
 def subset(data: Path, target: Path, wanted: Sequence[str]) -> Path:
     """The same shards behind an index of some triplets only."""
     if not (target / INDEX_FILE).is_file():
-        shutil.copytree(data / "shards", target / "shards", dirs_exist_ok=True)
+        with replaced_folder(target / "shards") as shards:
+            shutil.copytree(data / "shards", shards, dirs_exist_ok=True)
         table = pq.read_table(data / INDEX_FILE)
         chosen = pc.is_in(table["group"], value_set=pa.array(wanted))
-        pq.write_table(table.filter(chosen), target / INDEX_FILE)
+        with written_atomically(target / INDEX_FILE) as temporary:
+            pq.write_table(table.filter(chosen), temporary)
     return target
 
 
@@ -221,9 +224,8 @@ def train(choice: Row, data: Path, folder: Path, steps: int, seed: int, threads:
     recipe["trainer"]["max_steps"] = steps
     recipe["checkpoints"]["every"] = steps
     recipe["held_out_edits"]["every"] = 10 * steps
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    write_lines(path, [yaml.safe_dump(recipe)])
     command("training", "fit", "--config", str(path), threads=threads)
 
 

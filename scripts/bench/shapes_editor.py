@@ -19,6 +19,7 @@ from tqdm import tqdm
 from data_gen.shards import ShardIndex
 from inference.backbone import Backbone, load_backbone
 from inference.editors.instruct import Instruct
+from inference.files import written_atomically
 from inference.shapes import MODELS
 from inference.shapes.edits import EDIT_TYPES
 from inference.shapes.evaluation import (
@@ -146,5 +147,6 @@ def draw_study(right: Field, changed: Field, path: Path) -> None:
             place.text(
                 j, i, f"{value:{form}}", ha="center", va="center", color="w" if dark else "k"
             )
-    figure.savefig(path, dpi=110)
+    with written_atomically(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
     plt.close(figure)

@@ -21,6 +21,7 @@ from data_gen.rendering.sharing import SharingStudy, study_sharing
 from data_gen.rendering.trees import RenderKnobs, Share
 from data_gen.shapes import draw_triplets, unconcerned_region
 from inference.backbone import load_backbone
+from inference.files import written_atomically
 from inference.shapes import MODELS
 
 SEED = 3_000_000
@@ -59,8 +60,8 @@ def main(
     axes.set(xlabel="p, fraction of steps with shared attention", ylabel="change elsewhere")
     axes.set_ylim(bottom=0)
     axes.legend()
-    output.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output / "sharing.png", dpi=160)
+    with written_atomically(output / "sharing.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=160)
 
 
 def table(share: str, study: SharingStudy) -> str:

@@ -14,6 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from train_ceiling import LEARNING_RATE, pace
 from train_set import Job
 
+from inference.files import write_lines
+
 THEIRS: Final = (
     "import inference, runpy, sys; sys.argv.pop(0); "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -90,7 +92,7 @@ def fitted(job: Job, output: Path, number: int, data: Path) -> Turn:
         "held_out_edits": {"every": 10 * job.steps},
     }
     path = output / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    write_lines(path, [yaml.safe_dump(recipe)])
     line = [sys.executable, "-m", "training", "fit", "--config", str(path)]
     _, memory = finished(line)
     return logged(output / "tensorboard", "loss", job.skip, memory)

@@ -9,6 +9,8 @@ from typing import Any
 import datasets
 import webdataset
 
+from inference.files import written_atomically
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -45,8 +47,8 @@ def write_parquet(job: Job) -> None:
         edit_prompt=datasets.Value("string"),
     )
     made = datasets.Dataset.from_list(list(pairs_of(shards)), features=features)
-    job.parquet.mkdir()
-    made.to_parquet(job.parquet / "train.parquet")
+    with written_atomically(job.parquet / "train.parquet") as temporary:
+        made.to_parquet(temporary)
 
 
 def pairs_of(shards: list[str]) -> Iterator[dict[str, Any]]:

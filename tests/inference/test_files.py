@@ -1,19 +1,32 @@
-"""Digests: what changes a model folder changes its digest, and nothing else does."""
+"""Files are written whole or not at all, and what changes a model folder changes its digest."""
 
+import errno
 import os
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from data_gen.files import staged
 from inference.backbone import Backbone
-from inference.files import folder_digest, is_abandoned, own_suffix, written_atomically
+from inference.files import (
+    folder_digest,
+    is_abandoned,
+    own_suffix,
+    replaced_folder,
+    require_writable,
+    written_atomically,
+)
 from inference.saving import save_backbone
+
+MEMORY = Path("/dev/shm")  # noqa: S108
 
 
 def model(folder: Path) -> Path:
@@ -108,3 +121,123 @@ def test_weights_are_readable_to_whom_the_umask_says(
     files = [tmp_path / "one.safetensors", *(tmp_path / "model").rglob("*.safetensors")]
     assert len(files) >= 4
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {mode}
+
+
+def write(path: Path, text: str) -> None:
+    with written_atomically(path) as temporary:
+        temporary.write_text(text)
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/file").write_text("old")
+    (tmp_path / "link").symlink_to("disk/file")
+    (tmp_path / "chain").symlink_to("link")
+    (tmp_path / "dangling").symlink_to("elsewhere/new")
+    for name, target in {"chain": "disk/file", "dangling": "elsewhere/new"}.items():
+        write(tmp_path / name, name)
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / target).read_text() == name
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["file"]
+
+
+def test_a_linked_folder_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk/model").mkdir(parents=True)
+    (tmp_path / "disk/model/old").touch()
+    (tmp_path / "link").symlink_to("disk/model")
+    (tmp_path / "dangling").symlink_to("disk/new")
+    for name in ("link", "dangling"):
+        with replaced_folder(tmp_path / name) as folder:
+            (folder / "new").touch()
+        assert (tmp_path / name).is_symlink()
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["new"]
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["model", "new"]
+
+
+def test_a_folder_that_fails_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) -> None:
+    folder = model(tmp_path / "model")
+    before = folder_digest(folder)
+
+    def write() -> None:
+        with replaced_folder(folder) as partial:
+            (partial / "half").touch()
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        write()
+    assert folder_digest(folder) == before
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_killed_processes_left_of_a_folder_goes(tmp_path: Path) -> None:
+    host = socket.gethostname()
+    parent = tmp_path / f".model.{host}.{os.getppid()}.tmp"  # is at work
+    for left in (f".model.{host}.4194305.tmp", f".model.{own_suffix()}.tmp", parent.name):
+        (tmp_path / left).mkdir()
+    with replaced_folder(tmp_path / "model"):
+        pass
+    assert sorted(tmp_path.iterdir()) == [parent, tmp_path / "model"]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "out/a cannot be written: No space"),
+        (SafetensorError("I/O error"), "out/a cannot be written: I/O error"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "in.png"), "in.png"),
+    ],
+)
+def test_what_cannot_be_written_is_named_and_other_errors_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=sentence) as found, written_atomically(Path("out/a")):
+        raise error
+    assert found.value.errno == getattr(error, "errno", None)
+
+
+def test_a_name_may_be_as_long_as_a_name_may_be(tmp_path: Path) -> None:
+    write(tmp_path / ("é" * 125 + ".png"), "content")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["content"]
+
+
+@pytest.mark.skipif(not MEMORY.is_dir(), reason="needs a second disk")
+def test_a_unit_goes_to_the_disk_that_a_folder_links_to(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as disk:
+        (tmp_path / "shards").symlink_to(disk)
+        with staged(tmp_path, "unit") as folder:
+            (folder / "shards").mkdir()
+            (folder / "shards/a.tar").write_text("pairs")
+        assert (Path(disk) / "a.tar").read_text() == "pairs"
+
+
+def test_an_output_that_cannot_be_written_is_found_before(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "away").symlink_to("nowhere/at/all")
+    os.mkfifo(tmp_path / "pipe")
+    for path, sentence in {
+        tmp_path: "is a folder; expected a file",
+        tmp_path / "pipe": "pipe is a device or a pipe",
+        Path(os.devnull): "null is a device or a pipe",
+        tmp_path / "loop": "leads back to itself",
+        tmp_path / "file/a.png": "file is not a folder",
+        tmp_path / "file/new/a.png": "file is not a folder",
+        tmp_path / ("x" * 256): "File name too long",
+        Path("/proc/none/a.png"): "/proc/none cannot be written",
+    }.items():
+        with pytest.raises(OSError, match=sentence):
+            require_writable(path)
+    for path in (tmp_path / "file", tmp_path / "new/er/a.png", tmp_path / "away"):
+        require_writable(path)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "loop", "away", "pipe"}
+
+
+def test_a_file_that_is_read_only_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everything
+    with pytest.raises(PermissionError, match="a cannot be written: it is read-only"):
+        require_writable(tmp_path / "a")
+    require_writable(tmp_path / "b")

@@ -272,7 +272,7 @@ def test_bad_choices_are_named(
         (
             ["--editor", "prompt_to_prompt", "--instruction", "make it red"],
             1,
-            "instruction is 'make it red', which prompt_to_prompt with these options does not look",
+            "instruction is ['make it red'], which prompt_to_prompt with these options does not",
         ),
         (
             ["--editor", "prompt_to_prompt", "--inversion", "ddim", "--seed", 0],

@@ -24,6 +24,7 @@ RECIPES = sorted(
     for recipe in Path("training/recipes").glob("*.yaml")
     if "shards" in yaml.safe_load(recipe.read_text())["data"]  # others: test_finetune_recipe.py
 )
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 COLOURS = {"red": (230, 20, 20), "blue": (20, 20, 230), "green": (20, 200, 20)}
 
 
@@ -157,7 +158,7 @@ def recipe(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def own_signals() -> Iterator[None]:
     """Leaves no handler behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

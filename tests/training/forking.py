@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+import training.__main__
 import training.module
 from training.__main__ import main
 
@@ -33,7 +34,8 @@ class Run:
         ranks: Number of processes, as torchrun would start them.
         kill_at: SIGKILL takes a process in the step on this position.
         kill_at_save: SIGKILL takes the process when half of its so-manyth checkpoint is written.
-        terminate_at: The process in the step on this position and those it started get a SIGTERM.
+        stop_at: The process in the step on this position and those it started get `stop_by`.
+        stop_by: Name of a signal.
     """
 
     arguments: list[str]
@@ -41,7 +43,8 @@ class Run:
     ranks: int = 1
     kill_at: int | None = None
     kill_at_save: int | None = None
-    terminate_at: int | None = None
+    stop_at: int | None = None
+    stop_by: str = "TERM"
 
 
 def spy_on_draws(run: Run, rank: int) -> None:
@@ -54,8 +57,8 @@ def spy_on_draws(run: Run, rank: int) -> None:
             file.write(json.dumps(named["positions"]) + "\n")
         if run.kill_at in named["positions"]:
             os.kill(os.getpid(), signal.SIGKILL)
-        if run.terminate_at in named["positions"]:
-            terminate_group()
+        if run.stop_at in named["positions"]:
+            signal_group(run.stop_by)
         return original(**named)
 
     training.module.draw = spying
@@ -78,9 +81,9 @@ def kill_in_save(number: int) -> None:
     torch.save = dying
 
 
-def terminate_group() -> None:
-    """As SLURM does: all processes of the group get the signal, from outside."""
-    kill = ["kill", "-TERM", "--", f"-{os.getpgrp()}"]
+def signal_group(name: str) -> None:
+    """As SLURM and a terminal do: all processes of the group get the signal, from outside."""
+    kill = ["kill", f"-{name}", "--", f"-{os.getpgrp()}"]
     subprocess.run(kill, check=True, start_new_session=True)
 
 
@@ -119,6 +122,7 @@ def become(run: Run, rank: int, port: int) -> int:
     try:
         if run.ranks > 1:
             os.environ.update(torchrun_variables(rank, run.ranks, port))
+            training.__main__.rank_zero_only.rank = rank  # Lightning asked when it was imported
         spy_on_draws(run, rank)
         if run.kill_at_save is not None:
             kill_in_save(run.kill_at_save)

@@ -26,14 +26,20 @@ import torch
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
-from data_gen.files import locked
 from data_gen.imports.reading import Columns, LayoutName, Reader
 from data_gen.runs.executors import Executor, ExecutorKnobs, Partition, executor_of, outcomes
 from data_gen.runs.receipts import Receipt, done_receipt, fingerprint, tally
 from data_gen.runs.workers import Start
 from data_gen.shards import INDEX_FILE
-from inference.files import folder_digest, written_atomically
+from inference.devices import device_of
+from inference.files import (
+    folder_digest,
+    is_abandoned,
+    require_writable_folder,
+    written_atomically,
+)
 from inference.loading import loading
+from inference.locks import locked, owned
 from inference.number_types import PositiveCount, PositiveSmallCount, Seed, checks_numbers
 from inference.outside import read_object
 from training.data import latent_shards
@@ -97,7 +103,7 @@ def latents(
         batch_size: Images the VAE encodes together.
         unit_size: Pairs a shard: what is lost, at most, when the stage is killed.
         precision: What the VAE computes in. SDXL's needs float32, or bfloat16 with a loss.
-        device: Where; null takes the GPU, where there is one.
+        device: Where: cpu, cuda, cuda:1 and so on, or mps; null takes the GPU, where there is one.
         seed: Of the cuts.
         partition: The share of the units that this process makes, i/n; for array jobs.
         executor: Who makes them: this process, several, or a cluster.
@@ -107,6 +113,7 @@ def latents(
         FileNotFoundError: The base or the data set is not there.
         Unfinished: Units failed.
         WorkerError: There are no workers, or they cannot start.
+        Occupied: Another process makes this partition.
     """
     if variations < 1 or batch_size < 1 or unit_size < 1:
         raise ValueError(
@@ -119,6 +126,8 @@ def latents(
             "set framing.enlarge_to or framing.flip, or variations to 1"
         )
     share, make = Partition.parse(partition), executor_of(executor)  # or say now what is wrong
+    device_of(device)
+    require_writable_folder(output)
     data = PairSet(path=_located(path), layout=layout, columns=columns, split=split)
     reader = data.open()
     vae = _vae_config(base)
@@ -142,12 +151,13 @@ def latents(
     units = _units(work, reader, rows, unit_size)
     # other processes open the set anew, which takes a while in some layouts
     start = partial(work.maker, reader) if executor.kind == "in_process" else work
-    _make(share.of(units), output, start, make)
-    receipts = [receipt for unit in units if (receipt := done_receipt(output, unit))]
-    if len(receipts) == len(units):
-        _publish(output, receipts, about)
-    else:
-        print(f"latents: {len(units) - len(receipts)} units are left to other partitions")
+    with owned(output, share.name):
+        _make(share.of(units), output, start, make)
+        receipts = [receipt for unit in units if (receipt := done_receipt(output, unit))]
+        if len(receipts) == len(units):
+            _publish(output, receipts, about)
+        else:
+            print(f"latents: {len(units) - len(receipts)} units are left to other partitions")
 
 
 def _located(path: str) -> str:
@@ -247,7 +257,10 @@ def _publish(output: Path, receipts: Sequence[Receipt], about: About) -> None:
 def _prune(output: Path, named: Set[str], units: Set[str]) -> None:
     """Delete what other calls left."""
     for path in output.glob("shards/*"):
-        if path.relative_to(output).as_posix() not in named:
+        # What has an unfinished name may be another process's, who writes it at this moment.
+        if path.relative_to(output).as_posix() not in named and (
+            path.suffix != ".tmp" or is_abandoned(path)
+        ):
             path.unlink(missing_ok=True)
     for path in output.glob("receipts/*.json"):
         if path.stem not in units:

@@ -18,6 +18,7 @@ from data_gen.imports.reading import BadPair, Reader
 from data_gen.records import EditTriplet
 from data_gen.runs.receipts import Outcome, Receipt, Unit, failure
 from data_gen.shards import shard_writer
+from inference.devices import device_of
 from inference.files import file_digest, written_atomically
 from inference.loading import load_model
 from inference.memory import keep_memory
@@ -61,7 +62,7 @@ class LatentWork:
         about: What the latents are of.
         batch_size: Images the VAE encodes together.
         precision: What the VAE computes in.
-        device: Where; None takes the GPU, where there is one.
+        device: Where, see `device_of`; None takes the GPU, where there is one.
         seed: Of the cuts.
     """
 
@@ -80,7 +81,7 @@ class LatentWork:
 
     def maker(self, reader: Reader) -> "UnitMaker":
         """Load the VAE, for the set opened before; on a CPU the process keeps its memory."""
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = device_of(self.device)
         keep_memory(device)
         vae = load_model(AutoencoderKL, self.vae, _DTYPES[self.precision])
         return UnitMaker(
@@ -105,8 +106,8 @@ class UnitMaker:
     def __call__(self, unit: Unit) -> Iterator[Outcome | Receipt]:
         """Make a unit: its shard, then its index.
 
-        A RuntimeError (out of memory, a lost device) fails the unit: the receipt says so, and the
-        next run makes the unit again.
+        A RuntimeError or MemoryError (out of memory, a lost device) fails the unit: the receipt
+        says so, and the next run makes the unit again.
 
         Yields:
             The outcome of each pair as it is done, and at the end the receipt, which is for the
@@ -120,7 +121,7 @@ class UnitMaker:
             for place, outcome in self._write(unit, tar):
                 outcomes[place] = outcome
                 yield outcome
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             yield failure(unit, f"{type(error).__name__}: {error}", _versions())
             return
         files = [tar, tar.with_suffix(".parquet")]

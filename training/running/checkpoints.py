@@ -114,10 +114,11 @@ class WholeFiles(TorchCheckpointIO):
 class Checkpoints(Callback):
     """Saves every so often, at a new best held-out loss, on request, and at the end of a run.
 
-    On SIGTERM the step is finished and saved, and the process exits with 143; on SIGUSR1 in a SLURM
-    job the job is also requeued. Where a disk is full, the checkpoints before stay and the run goes
-    on. Lightning's ModelCheckpoint is not used because after a resume it may save in the middle of
-    an accumulated step, whose gradients are then lost.
+    On SIGTERM the step is finished and saved, and the process exits with 143; on Ctrl-C likewise,
+    with 130, and at once on a second one. On SIGUSR1 in a SLURM job the job is also requeued. Where
+    a disk is full, the checkpoints before stay and the run goes on. Lightning's ModelCheckpoint is
+    not used because after a resume it may save in the middle of an accumulated step, whose
+    gradients are then lost.
     """
 
     def __init__(self, every: PositiveCount = 100, keep: PositiveCount = 2) -> None:
@@ -147,6 +148,10 @@ class Checkpoints(Callback):
         self._requests.listen()
         if request := self._requests.agreed():
             self._leave(trainer, request)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Listen no more: a Ctrl-C while the editor is exported ends the run."""
+        self._requests.close()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note what is saved already: the step that a run goes on from, or that it starts at."""
@@ -188,7 +193,12 @@ class Checkpoints(Callback):
     def _leave(self, trainer: pl.Trainer, request: Request) -> NoReturn:
         if request == Request.REQUEUE and trainer.is_global_zero:
             requeue_job()
-        raise SystemExit(exit_code(trainer))
+        if request == Request.INTERRUPT and trainer.is_global_zero:
+            step = (
+                f"step {trainer.global_step:,} is saved" if self._saved else "no step is done yet"
+            )
+            tqdm.write(f"{step}; run the same command to go on", file=sys.stderr)
+        raise SystemExit(exit_code(trainer, request))
 
     def _better(self, trainer: pl.Trainer) -> HeldOutLoss | None:
         """The held-out loss of this step, if it was looked at and is the lowest so far."""

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from inference.clip import load_clip
 from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
+from inference.files import written_atomically
 from inference.images import from_numpy, to_pil
 from inference.number_types import Count, PositiveCount, checks_numbers
 from training.data.data_module import PairData
@@ -170,9 +171,9 @@ def _publish(trainer: pl.Trainer, figures: dict[str, float], picture: Image.Imag
             logger.experiment.add_image("held_out/edits", pixels, step, dataformats="HWC")
         elif isinstance(logger, WandbLogger):
             logger.log_image("held_out/edits", [picture], step=step)
-    folder = Path(trainer.default_root_dir) / "held-out"
-    folder.mkdir(exist_ok=True)
-    picture.save(folder / f"step-{step:06d}.png")
+    path = Path(trainer.default_root_dir) / "held-out" / f"step-{step:06d}.png"
+    with written_atomically(path) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def contact_sheet(

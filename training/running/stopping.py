@@ -8,32 +8,45 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from enum import IntEnum
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
 TERMINATED: Final = 128 + signal.SIGTERM
 """Exit code of a process that ends because it was asked to."""
+INTERRUPTED: Final = 128 + signal.SIGINT
+"""Exit code of a process that ends because of Ctrl-C."""
+
+_SAME_PRESS_S: Final = 1.0
+"""Seconds in which a second SIGINT is the same Ctrl-C: torchrun passes on what a terminal sends."""
 
 
 class Request(IntEnum):
     """What was asked for; the greater one counts."""
 
     NONE = 0
-    STOP = 1
-    REQUEUE = 2
+    INTERRUPT = 1
+    STOP = 2
+    REQUEUE = 3
 
 
 class StopRequests:
-    """Listens for SIGTERM, and in a SLURM job for SIGUSR1, which asks to be requeued."""
+    """Listens for SIGTERM and Ctrl-C, and in a SLURM job for SIGUSR1, which asks to be requeued.
+
+    A second Ctrl-C ends the process at once.
+    """
 
     def __init__(self) -> None:
         self._asked = Request.NONE
+        self._interrupted: float | None = None
+        self._former: Any = None
 
     def prepare(self) -> None:
         """Take SIGUSR1 before Lightning does, and open a line to the other ranks.
@@ -48,10 +61,28 @@ class StopRequests:
     def listen(self) -> None:
         """Take SIGTERM over from Lightning, which restores the original handler at the end."""
         signal.signal(signal.SIGTERM, self._ask)
+        former = signal.signal(signal.SIGINT, self._interrupt)
+        if former != self._interrupt:
+            self._former = former
+
+    def close(self) -> None:
+        """Let Ctrl-C do again what it did."""
+        if self._former is not None:
+            signal.signal(signal.SIGINT, self._former)
 
     def _ask(self, number: int, where: FrameType | None) -> None:
         asked = Request.STOP if number == signal.SIGTERM else Request.REQUEUE
         self._asked = max(self._asked, asked)
+
+    def _interrupt(self, number: int, where: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._interrupted is None:
+            self._interrupted = now
+            self._asked = max(self._asked, Request.INTERRUPT)
+            _say("interrupted: ending after this step; press Ctrl-C again to end at once")
+        elif now - self._interrupted > _SAME_PRESS_S:
+            _say("interrupted again: what was done since the last checkpoint is lost")
+            os._exit(INTERRUPTED)  # a politer exit would wait for the device and for other ranks
 
     def agreed(self) -> Request:
         """What any rank was asked for; all ranks call this together."""
@@ -60,6 +91,12 @@ class StopRequests:
         asked = torch.tensor(int(self._asked))
         distributed.all_reduce(asked, distributed.ReduceOp.MAX, group=self._ranks)
         return Request(int(asked))
+
+
+def _say(sentence: str) -> None:
+    """Write from a signal handler, which may have come in the middle of a write to a stream."""
+    if getattr(rank_zero_only, "rank", 0) == 0:  # set when Lightning is imported
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{sentence}\n".encode())
 
 
 def requeue_job() -> None:
@@ -78,10 +115,12 @@ def requeue_job() -> None:
         )
 
 
-def exit_code(trainer: pl.Trainer) -> int:
-    """143; 0 for processes that Lightning's own launcher started.
+def exit_code(trainer: pl.Trainer, request: Request) -> int:
+    """143, or 130 after Ctrl-C; 0 for processes that Lightning's own launcher started.
 
     Of those, one that leaves with another code makes the launcher kill the first process.
     """
     own = isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
-    return 0 if own and trainer.local_rank else TERMINATED
+    if own and trainer.local_rank:
+        return 0
+    return INTERRUPTED if request == Request.INTERRUPT else TERMINATED

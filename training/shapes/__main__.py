@@ -15,6 +15,8 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from inference.command_line import run
+from inference.devices import device_of
+from inference.files import replaced_folder
 from inference.loading import load_model
 from inference.number_types import PositiveCount, checks_numbers
 from inference.shapes import MODELS
@@ -48,11 +50,11 @@ def train(
         steps: Optimiser steps; by default as many as suffice.
         work: Folder for checkpoints, logs, previews and cached pictures.
         out: Where the finished model goes; by default where it ships.
-        device: `cpu` or `cuda`; by default a GPU where there is one.
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; by default a GPU where there is one.
         start: A finished folder to start from instead of random weights.
     """
     chosen = {} if steps is None else {"steps": steps}
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(device)
     folder = work / model
     match model:
         case "autoencoder":
@@ -88,12 +90,11 @@ def ship(
 
 def publish(trained: Path, out: Path) -> None:
     """Copy a finished model to where it ships, a UNet's weights in fp16 to halve the repository."""
-    if out.exists():
-        shutil.rmtree(out)
-    shutil.copytree(trained, out)
-    if (out / "unet").is_dir():
-        unet = load_model(UNet2DConditionModel, trained / "unet", torch.float16)
-        unet.save_pretrained(out / "unet")
+    with replaced_folder(out) as partial:
+        shutil.copytree(trained, partial, dirs_exist_ok=True)
+        if (partial / "unet").is_dir():
+            unet = load_model(UNet2DConditionModel, trained / "unet", torch.float16)
+            unet.save_pretrained(partial / "unet")
     print(f"{out} is ready")
 
 

@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 
+from inference.files import replaced_folder, written_atomically
 from training.shapes.loop import LoopKnobs, Losses, generator, optimise
 from training.shapes.scenes import TEST_SEED, SceneSet, scene_set, to_model
 
@@ -81,7 +82,8 @@ def train_autoencoder(knobs: AutoencoderKnobs, work: Path, device: str = "cpu") 
     averaged = optimise(vae, loss, loop, work, preview=preview)
     assert isinstance(averaged, AutoencoderKL)
     averaged.register_to_config(scaling_factor=latent_scale(averaged, train))
-    averaged.save_pretrained(work / "model")
+    with replaced_folder(work / "model") as folder:
+        averaged.save_pretrained(folder)
     print(
         f"autoencoder: PSNR {psnr(averaged, test):.2f} dB on unseen scenes, "
         f"scaling factor {averaged.config.scaling_factor:.4f}"
@@ -144,4 +146,6 @@ def save_preview(vae: AutoencoderKL, scenes: SceneSet, path: Path, count: int = 
     decoded = vae.decode(vae.encode(images).latent_dist.mean).sample.clamp(-1, 1)
     rows = [torch.cat(list(batch.cpu()), dim=2) for batch in (images, decoded)]
     sheet = ((torch.cat(rows, dim=1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-    Image.fromarray(sheet).resize((count * 192, 384), Image.Resampling.NEAREST).save(path)
+    with written_atomically(path) as temporary:
+        image = Image.fromarray(sheet).resize((count * 192, 384), Image.Resampling.NEAREST)
+        image.save(temporary, format="PNG")

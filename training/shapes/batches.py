@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inference.attention import RowSharing
+from inference.files import written_atomically
 from inference.shapes.captions import caption, describe
 from inference.shapes.scene import Scene
 from training.shapes.layout import LayoutPairs, draw_sharing
@@ -184,8 +185,7 @@ def cached_latents(vae: AutoencoderKL, pictures: Pictures, path: Path) -> Latent
             images = to_model(pictures[start : start + 64]).to(vae.device)
             scaled = vae.encode(images).latent_dist.mean * vae.config.scaling_factor
             rows.append(scaled.cpu().numpy().astype(np.float16))
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, np.concatenate(rows))
-        partial.rename(path)
+        with written_atomically(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.concatenate(rows))
     latents: Latents = np.load(path)
     return latents

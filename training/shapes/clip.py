@@ -7,7 +7,6 @@ pictures with the difference of their captions: the directional similarity by wh
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from inference.clip import CONFIG, WEIGHTS, ClipScorer, load_clip, save_thresholds
+from inference.files import replaced_folder, write_lines
 from inference.loading import load_tokenizer
 from inference.shapes.captions import caption, describes
 from inference.tensors import read_tensors
@@ -227,10 +227,8 @@ def info_nce(logits: Tensor) -> Tensor:
 
 def save_clip(model: nn.Module, tokenizer: CLIPTokenizer, folder: Path) -> None:
     """Write what `open_clip.create_model("local-dir:…")` and `get_tokenizer` read."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    tokenizer.save_pretrained(folder)
-    (folder / CONFIG).write_text(json.dumps(model_config(tokenizer), indent=2) + "\n")
     weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    with replaced_folder(folder) as partial:
+        tokenizer.save_pretrained(partial)
+        write_lines(partial / CONFIG, [json.dumps(model_config(tokenizer), indent=2)])
+        save_file(weights, partial / WEIGHTS, metadata={"format": "pt"})

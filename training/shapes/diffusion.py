@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from inference.attention import RowSharing, controlled
+from inference.files import replaced_folder
 from inference.loading import load_model, load_tokenizer
 from inference.shapes.captions import caption, describe
 from inference.shapes.phrasings import instruction, parse_instruction
@@ -145,7 +146,8 @@ def train_diffusion(
     def preview(step: int, module: nn.Module) -> None:
         assert isinstance(module, Guided)
         pipeline = as_pipeline(module, vae, tokenizer)
-        pipeline.save_pretrained(work / "model")
+        with replaced_folder(work / "model") as folder:
+            pipeline.save_pretrained(folder)
         for figures in (1, 2):
             sheet = work / f"preview-{step:05d}-{figures}.png"
             found = read_back(pipeline, unseen_descriptions(48, figures), sheet)
@@ -161,7 +163,8 @@ def train_diffusion(
     averaged = optimise(guided, loss, loop, work, preview=preview)
     assert isinstance(averaged, Guided)
     pipeline = as_pipeline(averaged, vae, tokenizer)
-    pipeline.save_pretrained(work / "model")
+    with replaced_folder(work / "model") as folder:
+        pipeline.save_pretrained(folder)
     for figures in (1, 2):
         found = read_back(pipeline, unseen_descriptions(200, figures))
         print(f"stable-diffusion, {figures} figures: {found.summary()}")

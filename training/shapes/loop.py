@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from inference.files import written_atomically
 from inference.tensors import read_tensors
 from training import ema
 
@@ -121,10 +122,9 @@ def save_checkpoint(
         tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
-    partial = path.with_suffix(".partial")
     contiguous = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
-    save_file(contiguous, partial, metadata={"step": str(step)})
-    partial.rename(path)
+    with written_atomically(path) as temporary:
+        save_file(contiguous, temporary, metadata={"step": str(step)})
 
 
 def load_checkpoint(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from inference.files import written_atomically
 from inference.shapes.captions import Description, describe
 from inference.shapes.edits import (
     EDIT_TYPES,
@@ -64,8 +65,7 @@ def pair_pictures(pairs: list[EditPair], path: Path) -> Pictures:
             np.stack([picture(pair.source), picture(pair.edited)])
             for pair in tqdm(pairs, desc="drawing pairs", mininterval=5)
         ]
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, np.stack(rows))
-        partial.rename(path)
+        with written_atomically(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.stack(rows))
     pictures: Pictures = np.load(path, mmap_mode="r")
     return pictures

@@ -11,6 +11,7 @@ from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
+from inference.files import written_atomically
 from inference.shapes.captions import Description, caption, describe, describes
 from inference.shapes.reading import Reading, read
 from inference.shapes.scene import Combinations, Scene, random_scene
@@ -133,4 +134,5 @@ def save_sheet(pictures: Sequence[Image.Image], path: Path, columns: int = 8) ->
     for index, picture in enumerate(pictures):
         place = (index % columns * 128, index // columns * 128)
         sheet.paste(picture.resize((128, 128), Image.Resampling.NEAREST), place)
-    sheet.save(path)
+    with written_atomically(path) as temporary:
+        sheet.save(temporary, format="PNG")

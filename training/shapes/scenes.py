@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from inference.files import written_atomically
 from inference.shapes.render import render
 from inference.shapes.scene import Scene, random_scene
 
@@ -60,9 +61,8 @@ def scene_set(seed: int, count: int, cache: Path) -> SceneSet:
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         pictures = np.stack([picture(scene) for scene in tqdm(scenes, desc="drawing scenes")])
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, pictures)
-        partial.rename(path)
+        with written_atomically(path) as temporary, temporary.open("wb") as file:
+            np.save(file, pictures)
     return SceneSet(scenes=scenes, pictures=np.load(path, mmap_mode="r"))
 
 

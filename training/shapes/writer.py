@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from data_gen.instructions.prompts import Question, Rejected, answer, parse_answer, question
+from inference.files import replaced_folder
 from inference.loading import load_model, load_tokenizer
 from inference.shapes.captions import Description, caption, describe, parse
 from inference.shapes.edits import (
@@ -186,8 +187,9 @@ def train_writer(
     loop = LoopKnobs(steps=knobs.steps, rate=knobs.rate, weight_decay=0.05, ema=0.995)
     averaged = optimise(model, loss, loop, work)
     assert isinstance(averaged, LlamaForCausalLM)
-    averaged.eval().save_pretrained(work / "model")
-    tokenizer.save_pretrained(work / "model")
+    with replaced_folder(work / "model") as folder:
+        averaged.eval().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     print(f"writer: {measure_writer(averaged, tokenizer)}")
     return averaged
 

@@ -20,7 +20,7 @@ from data_gen.captions.datasets import DatasetKnobs
 from data_gen.captions.filters import CaptionFilterKnobs
 from data_gen.captions.pool import CaptionPool
 from data_gen.captions.stage import CaptionKnobs, SceneKnobs, read_captions, write_captions
-from data_gen.files import locked
+from inference.locks import locked
 from inference.shapes.captions import parse
 
 TEXTS = [f"a photo of the number {number} on a wall" for number in range(200)]
