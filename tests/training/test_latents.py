@@ -42,7 +42,11 @@ def first_batches(data: PairData, count: int) -> list[Batch]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    files = [path for path in folder.rglob("*") if path.is_file() and "receipts" not in path.parts]
+    files = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and "receipts" not in path.parts and path.suffix != ".lock"
+    ]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
