@@ -31,7 +31,8 @@ def memory_shortage(error: BaseException) -> str | None:
     """
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, MemoryError) or _SIGNS.search(str(cause)):
+        told = isinstance(cause, RuntimeError | OSError) and _SIGNS.search(str(cause))
+        if told or isinstance(cause, MemoryError):
             where = "GPU memory" if "CUDA" in str(cause) else "memory"
             wanted = _WANTED.search(str(cause))
             return f"there is too little {where}" + (f" for {wanted[1]} more" if wanted else "")

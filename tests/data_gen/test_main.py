@@ -158,8 +158,8 @@ def test_all_that_decides_the_bytes_is_in_the_fingerprint(
         {"compile": True},
         {"scorers": ScorerKnobs(dino=str(tmp_path / "dino"))},
         {"scorers": ScorerKnobs(safety=str(tmp_path / "dino"))},
-        {"scorers": ScorerKnobs(judge=JudgeKnobs(model="one", base_url=""))},
-        {"scorers": ScorerKnobs(judge=JudgeKnobs(model="two", base_url=""))},
+        {"scorers": ScorerKnobs(judge=JudgeKnobs(model="one", base_url="http://here/v1"))},
+        {"scorers": ScorerKnobs(judge=JudgeKnobs(model="two", base_url="http://here/v1"))},
         {"unit_size": 4},
         {"keep_rejected": 0},
         {"render": stages.RenderKnobs(steps=7)},
@@ -169,7 +169,7 @@ def test_all_that_decides_the_bytes_is_in_the_fingerprint(
     (tmp_path / "unet.safetensors").write_bytes(b"two")
     found.add(stages.plan_units(triplets, PairKnobs(model=str(tmp_path)))[0].fingerprint)
     # Where a judge is, and how patient one is with it, changes no answer.
-    judge = JudgeKnobs(model="two", base_url="elsewhere", timeout_s=1.0, concurrency=9)
+    judge = JudgeKnobs(model="two", base_url="http://elsewhere/v1", timeout_s=1.0, concurrency=9)
     moved = PairKnobs(scorers=ScorerKnobs(judge=judge))
     found.add(stages.plan_units(triplets, moved)[0].fingerprint)
     assert len(found) == len(knobs) + 1
