@@ -139,7 +139,7 @@ def _read_index(ground: Ground, folder: Path, cells: Any) -> None:
         columns = {name: table[name].to_pylist() for name in table.column_names}
         for number, row, value in cells:
             name = table.column_names[number % len(table.column_names)]
-            columns[name][row] = value
+            columns[name][row] = ascii(value) if isinstance(value, dict | list) else value
         arrays = [_array(columns[name], table.schema.field(name).type) for name in columns]
         schema = pa.schema(list(zip(columns, [one.type for one in arrays], strict=True)))
         pq.write_table(
