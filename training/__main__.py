@@ -220,7 +220,10 @@ def main(arguments: list[str] | None = None) -> None:
         if (shortage := memory_shortage(error)) is not None:
             sys.stderr.write(f"error: {shortage}: try {_LESS_MEMORY}\n")
         elif isinstance(error, _EXPECTED):
-            sys.stderr.write(f"error: {one_sentence(str(error))}\n")
+            # Lightning's own run over several lines; ours may be a list.
+            is_lightnings = isinstance(error, MisconfigurationException)
+            said = one_sentence(str(error)) if is_lightnings else str(error)
+            sys.stderr.write(f"error: {said}\n")
         else:
             raise
         raise SystemExit(ERROR) from error

@@ -151,13 +151,13 @@ def recipe(tiny_folder: Path, triplets: list[EditTriplet], tmp_path: Path) -> Re
 
 @pytest.fixture
 def contents() -> Callable[[Path], dict[str, bytes]]:
-    """`contents(root)`: every file of a data set but the receipts, which hold times."""
+    """`contents(root)`: every file of a data set but receipts, which hold times, and locks."""
 
     def read(root: Path) -> dict[str, bytes]:
         return {
             str(path.relative_to(root)): path.read_bytes()
             for path in root.rglob("*")
-            if path.is_file() and path.parent.name != "receipts"
+            if path.is_file() and path.parent.name != "receipts" and path.suffix != ".lock"
         }
 
     return read

@@ -156,7 +156,9 @@ def test_the_command_tells_before_and_after_the_text(
     assert about == pytest.approx(400e-6 * into + 1600e-6 * out, rel=0.01, abs=0.01)
     assert most > about > 0
     assert list(recipe.output.iterdir()) == []
-    assert __main__.main([*line[:3], "--rates", '{"H200": 0}']) == 1
+    with pytest.raises(SystemExit) as ended:
+        __main__.main([*line[:3], "--rates", '{"H200": 0}'])
+    assert ended.value.code == 2
     assert "above 0" in capsys.readouterr().err
 
 

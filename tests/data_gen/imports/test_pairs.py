@@ -321,7 +321,6 @@ def test_an_interrupted_import_goes_on_and_ends_the_same(
         (("--layout", "jsonl", "--source", "none.jsonl"), "there is no file none.jsonl"),
         (("--layout", "instruct-pix2pix", "--source", "none"), "there is no none/seeds.json"),
         (("--layout", "jsonl"), "needs a source"),
-        (("--layout", "jsonl", "--source", "x", "--unit_size", "0"), "at least 1"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(
@@ -334,6 +333,15 @@ def test_what_is_wrong_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     assert __main__.main(["import", *line, "--output", "out"]) == 1
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_units_hold_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["import", "--layout", "jsonl", "--source", "x", "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as ended:
+        __main__.main([*line, "--unit_size", "0"])
+    assert ended.value.code == 2
+    assert "unit_size is '0'; expected a whole number from 1 to" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

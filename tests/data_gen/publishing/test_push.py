@@ -118,7 +118,6 @@ def test_the_recipe_stands_in_a_fence_it_cannot_leave(published: Path, tmp_path:
     [
         (("--license", "My License!"), "expected the hub's name"),
         (("--license", "mit", "--to", "s3://bucket/x"), "expected a folder or hf://datasets/"),
-        (("--license", "mit", "--shard_mib", "0"), "at least 1"),
     ],
 )
 def test_wrong_options_are_one_sentence(
@@ -131,6 +130,16 @@ def test_wrong_options_are_one_sentence(
     line = ["push", "--data", str(published), "--to", str(tmp_path / "x"), *options]
     assert __main__.main(line) == 1
     assert said in capsys.readouterr().err
+
+
+def test_shards_hold_something(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["push", "--data", str(published), "--to", str(tmp_path / "x"), "--license", "mit"]
+    with pytest.raises(SystemExit) as ended:
+        __main__.main([*line, "--shard_mib", "0"])
+    assert ended.value.code == 2
+    assert "shard_mib is '0'; expected a whole number from 1 to" in capsys.readouterr().err
 
 
 def test_keys_in_a_recipe_are_not_published(published: Path, tmp_path: Path) -> None:

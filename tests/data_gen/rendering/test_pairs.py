@@ -323,7 +323,7 @@ def test_draws_are_functions_of_triplet_seed_and_branch_within_their_ranges() ->
 def test_few_steps_leave_few_values_of_p_and_each_is_taken_once() -> None:
     for steps, p_range, expected in (
         (4, (0.1, 0.9), [1, 2, 3]),
-        (4, (0.0, 1.1), [0, 1, 2, 3, 4]),
+        (4, (0.0, 1.0), [0, 1, 2, 3]),
         (2, (0.3, 0.3), [1]),
         (1, (0.0, 1.0), [0, 1]),
     ):
