@@ -96,9 +96,7 @@ class Backbone:
     @property
     def native_size(self) -> int:
         """Long side, in pixels, that the UNet was made for."""
-        sample_size = self.unet.config.sample_size
-        long_side = sample_size if isinstance(sample_size, int) else max(sample_size)
-        return int(long_side) * self.latent_factor
+        return native_size(self.unet.config, self.vae.config)
 
     def may_know(self, height: int, width: int) -> bool:
         """Whether the UNet may have learned pictures of that size, in pixels.
@@ -275,6 +273,21 @@ def size_condition(text: Text, x: Tensor, latent_factor: int) -> dict[str, Tenso
     height, width = (latent_factor * side for side in x.shape[-2:])
     sizes = text.pooled.new_tensor([height, width, 0, 0, height, width])
     return {"text_embeds": text.pooled, "time_ids": sizes.expand(len(x), 6)}
+
+
+def native_size(unet_config: Any, vae_config: Any) -> int:
+    """Long side, in pixels, of the images that a UNet was made for.
+
+    Raises:
+        ValueError: Its `sample_size` is no side of an image, nor two.
+    """
+    found = unet_config.sample_size
+    sides = found if isinstance(found, list | tuple) else [found]
+    if not sides or not all(type(side) is int and side > 0 for side in sides):
+        raise ValueError(
+            f"sample_size of the UNet is {found!r}; expected a whole number from 1, or two"
+        )
+    return int(max(sides)) << (len(vae_config.block_out_channels) - 1)
 
 
 def load_backbone(

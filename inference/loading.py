@@ -130,36 +130,37 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> A
         ValueError: It does not hold all of such a model.
     """
     check_folder(folder)
-    load = _load_diffusers if issubclass(kind, diffusers.ModelMixin) else _load_transformers
+    is_diffusers = issubclass(kind, diffusers.ModelMixin)
+    options = {"torch_dtype": dtype} if is_diffusers else {"dtype": dtype}
     with loading(str(folder), kind), _without_bars():
-        model, found = load(kind, folder, dtype)
+        model, found = kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
     if lost := sorted([*found["missing_keys"], *map(str, found["mismatched_keys"])]):
         others = f" and {len(lost) - 1} others" if len(lost) > 1 else ""
         raise ValueError(f"{folder} lacks the tensor {lost[0]}{others} of a {type(model).__name__}")
     return model
 
 
-def _load_diffusers(diffusers_kind: Any, folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    found: tuple[Any, Any] = diffusers_kind.from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-        torch_dtype=dtype,
-    )
-    return found
+def model_config(diffusers_kind: Any, folder: Path) -> Any:
+    """The configuration of a model of diffusers, with its defaults for what the file leaves out.
 
+    Args:
+        diffusers_kind: Its class.
+        folder: With `config.json`.
 
-def _load_transformers(kind: Any, folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    found: tuple[Any, Any] = kind.from_pretrained(
-        folder,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        output_loading_info=True,
-        dtype=dtype,
-    )
-    return found
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It describes no such model.
+    """
+    config = read_object(folder / "config.json")
+    with loading(str(folder), diffusers_kind), torch.device("meta"):
+        return diffusers_kind.from_config(config).config
 
 
 def load_tokenizer(kind: Any, folder: Path) -> Any:

@@ -12,11 +12,11 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from data_gen.estimate.forecast import (
     Forecast,
     Work,
-    config_of,
     fitting,
     forecast,
     planned_captions,
@@ -30,8 +30,8 @@ from data_gen.records import EditTriplet
 from data_gen.rendering.pairs import NotFinite, denoise_trees, render_trees
 from data_gen.rendering.trees import draw_tree
 from data_gen.stages import PairKnobs, Recipe, load_models
-from inference.backbone import Backbone
-from inference.endpoints.journal import read_journal
+from inference.backbone import Backbone, native_size
+from inference.loading import model_config
 
 MEASURED_STEPS = 3
 """Steps of the rendering that is timed."""
@@ -125,7 +125,7 @@ def request_lines(recipe: Recipe) -> Iterator[str]:
     knobs, journal = recipe.instructions, recipe.output / "instructions.jsonl"
     answers: Counter[str] = Counter()
     if journal.is_file():
-        answers = count_answers(captions, knobs, read_journal(journal))
+        answers = count_answers(captions, knobs, journal)
     each = knobs.edits_per_caption
     requests = count * each - sum(min(each, found) for found in answers.values())
     answered = answers.total()
@@ -187,5 +187,5 @@ def disk_bytes(recipe: Recipe, left: Work) -> float:
 
 
 def _native_size(model: Path) -> int:
-    levels = len(config_of(model, "vae")["block_out_channels"])
-    return int(config_of(model, "unet")["sample_size"]) << (levels - 1)
+    unet = model_config(UNet2DConditionModel, model / "unet")
+    return native_size(unet, model_config(AutoencoderKL, model / "vae"))

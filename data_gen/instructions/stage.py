@@ -8,7 +8,7 @@ answer within the budget.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,8 +30,8 @@ from inference.endpoints.budget import BudgetMet, Ledger
 from inference.endpoints.client import ChatClient
 from inference.endpoints.config import ResponseFormat
 from inference.endpoints.failures import ServerError
-from inference.endpoints.history import History
-from inference.endpoints.journal import Journal
+from inference.endpoints.history import History, applied
+from inference.endpoints.journal import Journal, read_journal
 from inference.endpoints.moderation import Moderator
 from inference.endpoints.session import EndpointSession
 from inference.files import folder_digest, write_lines
@@ -146,25 +146,28 @@ def endpoint_id(knobs: InstructionKnobs) -> str:
 
 
 def count_answers(
-    captions: Sequence[Caption], knobs: InstructionKnobs, entries: Iterable[Mapping[str, Any]]
+    captions: Sequence[Caption], knobs: InstructionKnobs, journal: Path
 ) -> Counter[str]:
     """Count the answers that a run of these knobs would find: text of the caption -> how many.
 
     Args:
         captions: The captions.
         knobs: How they are asked for.
-        entries: A journal's entries; a run may be writing more.
+        journal: File of all answers so far; a run may be writing more.
+
+    Raises:
+        ValueError: A line of the journal is no entry.
     """
     template, texts = plain_template(knobs), {caption.text for caption in captions}
     answers: Counter[str] = Counter()
-    for entry in entries:
-        if "form" in entry:
-            if knobs.form != "auto" or entry["endpoint"] != endpoint_id(knobs):
-                continue
-            template = template.held_to(entry["form"])
-        elif "answer" in entry and entry["caption"] in texts:
-            asked = Question(caption=entry["caption"], edit_type=entry["edit_type"])
-            answers[asked.caption] += entry["request"] == template.request_id(asked)
+    for line, entry in enumerate(read_journal(journal), start=1):
+        with applied(journal, line):
+            if "form" in entry:
+                if knobs.form == "auto" and entry["endpoint"] == endpoint_id(knobs):
+                    template = template.held_to(entry["form"])
+            elif "answer" in entry and entry["caption"] in texts:
+                asked = Question(caption=entry["caption"], edit_type=entry["edit_type"])
+                answers[asked.caption] += entry["request"] == template.request_id(asked)
     return answers
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 from openai.types.chat import ChatCompletionMessageParam
 
@@ -47,7 +47,9 @@ class PromptTemplate:
     extra: Mapping[str, Any]
 
     def held_to(self, form: ResponseFormat) -> "PromptTemplate":
-        """The same, with answers in another form."""
+        """The same, with answers in another form; `ValueError` where there is no such form."""
+        if form not in get_args(ResponseFormat):
+            raise ValueError(f"form is {form!r}; expected one of {get_args(ResponseFormat)}")
         return replace(self, form=form)
 
     def request_id(self, asked: Question) -> str:

@@ -10,7 +10,7 @@ from data_gen.shards.index import (
     with_digests,
     write_index,
 )
-from data_gen.shards.members import ShardError
+from data_gen.shards.members import ShardError, described_texts
 from data_gen.shards.tars import (
     ShardIndex,
     ShardWriter,
@@ -27,6 +27,7 @@ __all__ = [
     "ShardError",
     "ShardIndex",
     "ShardWriter",
+    "described_texts",
     "digests_of",
     "read_index",
     "read_members",

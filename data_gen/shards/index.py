@@ -1,7 +1,7 @@
 """The index of a data set: one row a pair, which says where its bytes lie and how it scored."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from data_gen.shards.members import LATER_SCORES, ShardError
 from data_gen.shards.stores import Store
+from inference.outside import parse_object
 
 INDEX_FILE = "index.parquet"
 
@@ -96,12 +97,25 @@ def with_digests(table: "pa.Table", digests: Mapping[str, str]) -> "pa.Table":
 
 def digests_of(table: "pa.Table") -> dict[str, str]:
     """The SHA-256 of the shards, by name, as far as an index knows them."""
-    found: dict[str, str] = json.loads((table.schema.metadata or {}).get(_DIGESTS, b"{}"))
+    noted = (table.schema.metadata or {}).get(_DIGESTS, b"{}")
+    try:
+        found = parse_object(noted, "it")
+    except ValueError as error:
+        raise ShardError(f"the index notes no SHA-256 of its shards: {error}") from error
+    if wrong := next((name for name in found if not isinstance(found[name], str)), None):
+        raise ShardError(f"the index notes {found[wrong]!r} as the SHA-256 of {wrong!r}")
     return found
 
 
-def read_index(store: Store) -> tuple["pa.Table", dict[str, str]]:
+def read_index(
+    store: Store, schema: "pa.Schema" = INDEX_SCHEMA, needed: Collection[str] = _NEEDED
+) -> tuple["pa.Table", dict[str, str]]:
     """The table of a data set's index, and the SHA-256 of its shards as far as they are known.
+
+    Args:
+        store: Where it lies.
+        schema: Its columns.
+        needed: Those that must have a value in every row.
 
     Raises:
         FileNotFoundError: There is no index.
@@ -112,7 +126,7 @@ def read_index(store: Store) -> tuple["pa.Table", dict[str, str]]:
         content = store.whole(INDEX_FILE)
     except FileNotFoundError:
         raise FileNotFoundError(_NO_INDEX.format(path)) from None
-    table = _parsed(pa.BufferReader(content), path, INDEX_SCHEMA)
+    table = _parsed(pa.BufferReader(content), path, schema, needed)
     return table, digests_of(table)
 
 
@@ -127,10 +141,10 @@ def read_table(path: Path, schema: "pa.Schema") -> "pa.Table":
     """
     if not path.is_file():
         raise FileNotFoundError(_NO_INDEX.format(path))
-    return _parsed(path, str(path), schema)
+    return _parsed(path, str(path), schema, _NEEDED)
 
 
-def _parsed(source: Any, path: str, schema: "pa.Schema") -> "pa.Table":
+def _parsed(source: Any, path: str, schema: "pa.Schema", needed: Collection[str]) -> "pa.Table":
     try:
         table = pq.read_table(source)
     except pa.ArrowException as error:
@@ -140,7 +154,7 @@ def _parsed(source: Any, path: str, schema: "pa.Schema") -> "pa.Table":
             table = table.add_column(position, column, pa.nulls(len(table), column.type))
     if not table.schema.equals(schema):
         raise ShardError(f"{path} has the columns {table.schema.names}, expected {schema.names}")
-    for name in _NEEDED.intersection(schema.names):
+    for name in needed:
         if table[name].null_count:
             row = pc.index(table[name].is_null(), True).as_py()
             raise ShardError(f"{path}, row {row}: {name} is null, expected a value")

@@ -10,7 +10,7 @@ import math
 import sys
 import tarfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -183,16 +183,9 @@ def described(content: bytes, name: str) -> dict[str, Any]:
     Raises:
         ShardError: It is no JSON object, lacks a field, or a field is of another type.
     """
-    try:
-        found = parse_object(content, "it")
-    except ValueError as error:
-        raise ShardError(f"{name}: its JSON describes no pair: {error}") from error
+    found = described_texts(content, name, _TEXTS)
     if missing := _DESCRIPTION - set(found):
         raise ShardError(f"{name}: its JSON lacks {sorted(missing)}")
-    for field in ("key", "group"):
-        _require(isinstance(found[field], str), name, field, found[field], "a text")
-    for field in _TEXTS:
-        _require(isinstance(found[field], str | None), name, field, found[field], "a text or null")
     for field in ("seed_index", "branch"):
         fits = type(found[field]) is int and 0 <= found[field] < 2**63
         _require(fits, name, field, found[field], "a whole number of at most 63 bits")
@@ -205,6 +198,25 @@ def described(content: bytes, name: str) -> dict[str, Any]:
         _require(_is_number(value), name, field, value, "a number or null")
     if missing := set(SCORES) - set(LATER_SCORES) - set(scores):
         raise ShardError(f"{name}: its JSON lacks the scores {sorted(missing)}")
+    return found
+
+
+def described_texts(content: bytes, name: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Parse a pair's JSON and check key, group and these texts, which may be null.
+
+    Raises:
+        ShardError: As `described`, of the other fields nothing.
+    """
+    try:
+        found = parse_object(content, "it")
+    except ValueError as error:
+        raise ShardError(f"{name}: its JSON describes no pair: {error}") from error
+    if missing := {"key", "group", *texts} - set(found):
+        raise ShardError(f"{name}: its JSON lacks {sorted(missing)}")
+    for field in ("key", "group"):
+        _require(isinstance(found[field], str), name, field, found[field], "a text")
+    for field in texts:
+        _require(isinstance(found[field], str | None), name, field, found[field], "a text or null")
     return found
 
 

@@ -102,12 +102,13 @@ class ShardWriter:
         self.copy(said["key"], {"input.jpg": source, "edited.jpg": edited, "json": content})
 
 
-def scan_shard(path: Path, name: str) -> list[IndexRow]:
+def scan_shard(path: Path, name: str, faults: list[ShardError] | None = None) -> list[IndexRow]:
     """Read a whole tar's headers and descriptions and index its pairs.
 
     Args:
         path: The tar.
         name: What the index shall call it, relative to the index.
+        faults: Gets what is wrong with a pair, which is then left out; None raises it.
 
     Raises:
         ShardError: The tar is truncated, or holds anything but complete pairs.
@@ -122,8 +123,16 @@ def scan_shard(path: Path, name: str) -> list[IndexRow]:
                     raise ShardError(f"{path} holds {member.name} twice")
     except tarfile.TarError as error:
         raise ShardError(f"{path} is no tar: {error}") from error
+    rows = []
     with path.open("rb") as file:
-        return [_index_row(path, name, key, found, file) for key, found in members.items()]
+        for key, found in members.items():
+            try:
+                rows.append(_index_row(path, name, key, found, file))
+            except ShardError as error:
+                if faults is None:
+                    raise
+                faults.append(error)
+    return rows
 
 
 def _index_row(

@@ -108,7 +108,7 @@ def sheet(
         )
     require_writable(output)
     unreadable = Counter[str]()
-    kept_table, rejected_rows = _kept(data), _rejected(data, unreadable)
+    kept_table, rejected_rows = _kept(data, unreadable), _rejected(data, unreadable)
     if not kept_table.num_rows and not rejected_rows:
         raise FileNotFoundError(f"{data} holds no pairs to show")
     rng = random.Random(f"sheet/{seed}")
@@ -135,22 +135,28 @@ def sheet(
 # ---------------------------------------------------------------- which pairs
 
 
-def _kept(root: Path) -> "pa.Table":
-    """The index, or the units' own while there is none."""
+def _kept(root: Path, unreadable: Counter[str]) -> "pa.Table":
+    """The index, or the units' own while there is none; of a key that stands twice the first."""
     paths = [root / INDEX_FILE]
     if not paths[0].is_file():
         paths = sorted(root.glob("shards/*.parquet"))
     parts = [read_table(path, INDEX_SCHEMA) for path in paths]
-    return pa.concat_tables([INDEX_SCHEMA.empty_table(), *parts])
+    table = pa.concat_tables([INDEX_SCHEMA.empty_table(), *parts])
+    first = {key: row for row, key in reversed([*enumerate(table["key"].to_pylist())])}
+    if again := table.num_rows - len(first):
+        unreadable["its key stands twice in the index"] += again
+    return table.take(pa.array(sorted(first.values()), pa.int64()))
 
 
 def _rejected(root: Path, unreadable: Counter[str]) -> list[IndexRow]:
     rows: list[IndexRow] = []
+    faults: list[ShardError] = []
     for path in tqdm(sorted(root.glob("rejected/*.tar")), desc="rejected", unit="shard"):
         try:
-            rows += scan_shard(path, path.relative_to(root).as_posix())
+            rows += scan_shard(path, path.relative_to(root).as_posix(), faults)
         except ShardError as error:
-            unreadable[str(error)] += 1
+            faults.append(error)
+    unreadable.update(map(str, faults))
     return rows
 
 
@@ -161,9 +167,9 @@ def _reasons(root: Path, keys: Sequence[str]) -> dict[str, str]:
     for path in sorted(root.glob("candidates/*.parquet")):
         try:
             table = pq.read_table(path, columns=["key", "reason"])
+            some = table.filter(pc.is_in(table["key"], wanted))
         except pa.ArrowException as error:
             raise ShardError(f"{path} is no table of candidates: {error}") from error
-        some = table.filter(pc.is_in(table["key"], wanted))
         found |= {row["key"]: row["reason"] for row in some.to_pylist() if row["reason"]}
     return found
 

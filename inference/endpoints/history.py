@@ -19,11 +19,28 @@ here by the same code whether it is new or read again after a restart. Entries a
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from inference.endpoints.budget import Ledger
 from inference.endpoints.config import ResponseFormat
 from inference.endpoints.journal import Journal, NoJournal, SharedJournal
+
+
+@contextmanager
+def applied(path: Path, line: int) -> Iterator[None]:
+    """Apply an entry that others may have written; what is wrong with it is said of its line.
+
+    Raises:
+        ValueError: It is no entry as above.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise ValueError(
+            f"{path}, line {line}: no entry of a journal of answers, "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 class History:
@@ -113,13 +130,8 @@ class History:
 
     def _read(self, entry: Mapping[str, Any]) -> None:
         """Apply an entry of the file, which others may have written."""
-        try:
+        with applied(self._journal.path, self._length + 1):
             self._apply(entry)
-        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
-            raise ValueError(
-                f"{self._journal.path}, line {self._length + 1}: no entry of a journal of answers, "
-                f"{type(error).__name__}: {error}"
-            ) from error
 
     def _apply(self, entry: Mapping[str, Any]) -> None:
         if "answer" in entry:

@@ -27,11 +27,12 @@ from torch import Tensor
 
 from data_gen.imports.reading import BadPair, Look, Size
 from data_gen.records import EditTriplet, ImagePair
-from data_gen.shards import INDEX_FILE, ShardError, digests_of, with_digests
+from data_gen.shards import INDEX_FILE, ShardError, described_texts, read_index, with_digests
 from data_gen.shards.cache import Cache
 from data_gen.shards.places import read_places, require_sizes
 from data_gen.shards.stores import Remote, Store, open_store
 from inference.images import to_numpy
+from inference.number_types import Finite, PositiveCount, checks_numbers, require
 from inference.outside import parse_object
 from inference.tensors import parse_tensors
 from training.data.framing import Framing, Sizes
@@ -51,11 +52,13 @@ SCHEMA: Final = pa.schema(
     ]
 )
 """The index: a pair's numbers, where its members lie, and the sides of what the VAE saw."""
+_NEEDED: Final = frozenset(SCHEMA.names) - {*NUMBERS}
 _TENSORS: Final = frozenset(
     {"source.mean", "source.deviation", "edited.mean", "edited.deviation", "sizes"}
 )
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class About:
     """What latents are of.
@@ -68,9 +71,9 @@ class About:
     """
 
     vae: str
-    scaling_factor: float
+    scaling_factor: Finite
     framing: Framing
-    variations: int
+    variations: PositiveCount
 
     def to_json(self) -> str:
         """As it stands in an index."""
@@ -81,9 +84,13 @@ class About:
         """Read what `to_json` wrote."""
         found = parse_object(text, "the description of an index of latents")
         try:
-            return cls(**found | {"framing": Framing(**found["framing"])})
-        except (KeyError, TypeError) as error:
-            raise ShardError(f"an index of latents is described by {text!r:.200}") from error
+            about = cls(**found | {"framing": Framing(**found["framing"])})
+            require("vae", about.vae, str)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ShardError(
+                f"an index of latents is described by {text!r:.200}: {error}"
+            ) from error
+        return about
 
 
 def packed(tensors: Mapping[str, Tensor]) -> bytes:
@@ -132,14 +139,11 @@ class LatentPairs:
 
     def __init__(self, root: str, cache: Cache | None = None) -> None:
         self.name, self.store = root, open_store(root, cache)
-        table = pq.read_table(io.BytesIO(self.store.whole(INDEX_FILE)))
-        if not table.schema.equals(SCHEMA):
-            raise ShardError(
-                f"{root} has the columns {table.schema.names}, expected {SCHEMA.names}"
-            )
-        self.about = About.of_json(table.schema.metadata[_ABOUT])
+        table, digests = read_index(self.store, SCHEMA, _NEEDED)
+        _require_sides(table, self.store.where(INDEX_FILE))
+        self.about = About.of_json(table.schema.metadata.get(_ABOUT, b""))
         if isinstance(self.store, Remote):
-            self.store.expect(digests_of(table))
+            self.store.expect(digests)
         self._columns = {name: table[name].combine_chunks() for name in SCHEMA.names}
         self.groups = [str(group) for group in table["group"].to_pylist()]
         self.shards = [str(shard) for shard in table["shard"].to_pylist()]
@@ -192,8 +196,8 @@ class LatentPairs:
             tensors = parse_tensors(members["safetensors"], "its member of latents")
         except ValueError as error:
             raise BadPair("it is damaged", f"{self.where(row)}: {error}") from error
-        if set(tensors) != _TENSORS:
-            raise BadPair("it is damaged", f"it holds {sorted(tensors)}")
+        if fault := _fault(tensors):
+            raise BadPair("it is damaged", f"{self.where(row)}: {fault}")
         return self._texts(members["json"]), tensors
 
     def require_framing(self, framing: Framing) -> None:
@@ -236,10 +240,10 @@ class LatentPairs:
 
     def _texts(self, content: bytes) -> dict[str, str]:
         try:
-            found = {"caption": "", "edited_caption": ""} | parse_object(content, "its JSON")
-            return {name: str(found[name]) for name in ("key", *TEXTS)}
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadPair("its JSON describes no pair") from error
+            found = described_texts(content, "it", TEXTS)
+        except ShardError as error:
+            raise BadPair("it is damaged", str(error)) from error
+        return {name: found[name] or "" for name in ("key", *TEXTS)}
 
     def _require_complete(self) -> None:
         ends: dict[str, int] = {}
@@ -248,6 +252,28 @@ class LatentPairs:
             end = max(places[0] + places[1], places[2] + places[3])
             ends[shard] = max(end, ends.get(shard, 0))
         require_sizes(self.store, ends)
+
+
+def _require_sides(table: "pa.Table", path: str) -> None:
+    """Require that the index gives pictures sides in pixels."""
+    for name in ("height", "width"):
+        sides = table[name].to_numpy()
+        if len(wrong := np.flatnonzero(sides < 1)):
+            row = int(wrong[0])
+            raise ShardError(f"{path}, row {row}: {name} is {sides[row]}, expected at least 1")
+
+
+def _fault(tensors: Mapping[str, Tensor]) -> str | None:
+    """Why a pair's tensors are none of `packed`; None where they are."""
+    if set(tensors) != _TENSORS:
+        return f"it holds {sorted(tensors)}, expected {sorted(_TENSORS)}"
+    sizes, latents = tensors["sizes"], [tensors[name] for name in _TENSORS - {"sizes"}]
+    shapes = sorted({tuple(one.shape) for one in latents})
+    if len(shapes) > 1 or len(shapes[0]) != 4 or not all(map(torch.is_floating_point, latents)):
+        return f"its latents are {shapes}, expected floats of one shape (V, C, h, w)"
+    if not shapes[0][0] or sizes.is_floating_point() or sizes.shape != (shapes[0][0], 6):
+        return f"its sizes are {tuple(sizes.shape)} beside latents {shapes[0]}, expected (V, 6)"
+    return None
 
 
 class Latents:

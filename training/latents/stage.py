@@ -22,7 +22,6 @@ from typing import Any, Final, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
@@ -38,10 +37,9 @@ from inference.files import (
     require_writable_folder,
     written_atomically,
 )
-from inference.loading import loading
+from inference.loading import model_config
 from inference.locks import locked, owned
 from inference.number_types import PositiveCount, PositiveSmallCount, Seed, checks_numbers
-from inference.outside import read_object
 from training.data import latent_shards
 from training.data.framing import Framing
 from training.data.inspection import (
@@ -169,10 +167,7 @@ def _vae_config(base: Path) -> Any:
     """The VAE's configuration, with diffusers' defaults for what its file leaves out."""
     if not (base / "vae" / "config.json").is_file():
         raise FileNotFoundError(f"there is no VAE in {base / 'vae'}")
-    kind: Any = AutoencoderKL
-    config = read_object(base / "vae" / "config.json")
-    with loading(str(base / "vae")), torch.device("meta"):
-        return kind.from_config(config).config
+    return model_config(AutoencoderKL, base / "vae")
 
 
 def _sound(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,9 @@ from torch import nn
 from data_gen import __main__, stages
 from data_gen.estimate.forecast import forecast, stand_ins, work_of_all
 from data_gen.estimate.report import report, request_lines
-from data_gen.instructions.stage import write_triplets
+from data_gen.instructions.stage import endpoint_id, write_triplets
 from data_gen.judging.filter import Thresholds
-from data_gen.records import Caption, EditTriplet, triplet_to_json
+from data_gen.records import Caption, EditTriplet, caption_to_json, triplet_to_json
 from data_gen.rendering.trees import RenderKnobs
 from data_gen.shapes import draw_triplets
 from data_gen.stages import PairKnobs, Recipe, make_captions, make_instructions, make_pairs
@@ -191,6 +192,49 @@ def test_while_a_run_asks_its_answers_are_counted(
     # Of another model's answers none counts.
     other = replace(recipe, instructions=replace(knobs, model="large"))
     assert "12 to the language model, 0 are answered" in next(request_lines(other))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"answer": "x"},
+        {"request": "r", "answer": "x", "caption": ["a"], "edit_type": "move"},
+        {"form": 3, "endpoint": "ours"},
+        {"form": "json_schema"},
+    ],
+)
+def test_a_journal_whose_lines_are_none_of_its_kind_is_named(
+    tmp_path: Path, knobs_for: Callable[..., Any], entry: dict[str, Any]
+) -> None:
+    knobs = knobs_for(form="auto")
+    if "endpoint" in entry:
+        entry = entry | {"endpoint": endpoint_id(knobs)}
+    write_lines(tmp_path / "captions.jsonl", [caption_to_json(Caption.of("a red circle"))])
+    write_lines(tmp_path / "instructions.jsonl", map(json.dumps, [{"reserved": "r"}, entry]))
+    recipe = Recipe(output=tmp_path, instructions=knobs)
+    with pytest.raises(ValueError, match=r"instructions\.jsonl, line 2: no entry of a journal"):
+        list(request_lines(recipe))
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("unet", {"sample_size": None}, "sample_size of the UNet is None; expected a whole"),
+        ("unet", {"sample_size": "x"}, "sample_size of the UNet is 'x'"),
+        ("unet", {"block_out_channels": "x"}, "unet cannot be loaded as UNet2DConditionModel"),
+        ("vae", {"block_out_channels": None}, "vae cannot be loaded as AutoencoderKL"),
+        ("text_encoder", {"vocab_size": "x"}, "text_encoder cannot be loaded"),
+    ],
+)
+def test_a_model_that_does_not_say_its_size_is_one_sentence(
+    recipe: Recipe, tmp_path: Path, part: str, change: dict[str, Any], said: str
+) -> None:
+    model = Path(shutil.copytree(recipe.pairs.model, tmp_path / "model"))
+    config = model / part / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    recipe = replace(recipe, pairs=replace(recipe.pairs, model=str(model)))
+    with pytest.raises(ValueError, match=said):
+        list(report(recipe, {}, measure=False))
 
 
 def test_what_is_done_says_how_fast_it_was(recipe: Recipe) -> None:

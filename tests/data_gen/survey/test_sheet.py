@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import io
+import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -131,6 +133,47 @@ def test_an_unfinished_set_is_shown_and_a_lost_shard_is_said(
     sheet(published, tmp_path / "x.html", rejected=0)
     assert len(Page((tmp_path / "x.html").read_text()).all("figure")) == total - missing
     assert f"not shown, {missing} times" in capsys.readouterr().out
+
+
+ODD = [
+    {"p": "x"},
+    {"edit_type": ["a"]},
+    {"caption": {"text": "a red circle"}},
+    {"scores": []},
+    {"scores": {"image_image": "high"}},
+    {"key": None},
+    {"seed_index": 0.5},
+]
+
+
+def test_pairs_of_odd_types_are_counted_and_the_others_shown(
+    tmp_path: Path,
+    triplets: list[EditTriplet],
+    make_pair: Callable[..., ImagePair],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tar = tmp_path / "shards" / "0.tar"
+    for folder in ("shards", "rejected"):
+        (tmp_path / folder).mkdir()
+    pairs = [make_pair(triplet, seed) for triplet in triplets[:2] for seed in range(5)]
+    with shard_writer(tar, {}) as writer:
+        writer.write(*pairs)
+    rows = scan_shard(tar, "shards/0.tar")
+    content = bytearray(tar.read_bytes())
+    for row, odd in zip(rows, ODD, strict=False):
+        start, stop = row.json_offset, row.json_offset + row.json_size
+        said = json.dumps(json.loads(content[start:stop]) | odd).encode()
+        content[start:stop] = said.ljust(row.json_size)  # it was indented: there is room
+    tar.write_bytes(content)
+    shutil.copyfile(tar, tmp_path / "rejected" / "0.tar")
+    write_index(tmp_path / INDEX_FILE, [*rows, rows[-1]])
+    sheet(tmp_path, tmp_path / "sheet.html")
+    page = (tmp_path / "sheet.html").read_text()
+    shown = [figure["data-verdict"] for figure in Page(page).all("figure")]
+    assert shown.count("kept") == len(pairs) - len(ODD)
+    assert len(shown) == 2 * (len(pairs) - len(ODD))  # as many turned down
+    assert f"{2 * len(ODD) + 1} could not be read" in page  # and the second row of a key
+    assert "its JSON has" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
