@@ -57,6 +57,7 @@ class Provider:
         seeds: Seeds of the questions that the model ran for, in order.
         requests: Bodies of all chat requests.
         keys: The keys that came.
+        headers: Names and values of all headers that came, in lower case.
         unknown: Fields of a request that it refuses, and whether it says which.
     """
 
@@ -73,6 +74,7 @@ class Provider:
     seeds: list[int] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    headers: set[str] = field(default_factory=set)
     unknown: tuple[str, ...] = ()
     names_unknown: bool = True
     moderated: list[str] = field(default_factory=list)
@@ -288,11 +290,12 @@ def listening(provider: Provider) -> Iterator[Provider]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self._note()
             self._reply(*provider.route("GET", self.path, b""))
 
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers["Content-Length"]))
-            provider.keys.add(self.headers["Authorization"])
+            self._note()
             if self.path != "/v1/chat/completions":
                 self._reply(*provider.route("POST", self.path, content))
                 return
@@ -308,6 +311,10 @@ def listening(provider: Provider) -> Iterator[Provider]:
                 self.connection.close()
             except (BrokenPipeError, ConnectionResetError):
                 pass  # the client had enough
+
+        def _note(self) -> None:
+            provider.keys.add(self.headers["Authorization"])
+            provider.headers |= {part.lower() for item in self.headers.items() for part in item}
 
         def _reply(self, status: int, headers: dict[str, str], content: bytes) -> None:
             self.send_response(status)

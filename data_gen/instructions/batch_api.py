@@ -26,7 +26,7 @@ from inference.endpoints.budget import BudgetMet, prompt_bound
 from inference.endpoints.client import ChatClient
 from inference.endpoints.failures import BadRequest, ServerError, is_bad_request
 from inference.endpoints.history import History
-from inference.endpoints.replies import bill, read_reply, reported_error
+from inference.endpoints.replies import bill, read_reply, reported_error, required_text
 from inference.outside import parse_object
 
 MAX_REQUESTS: Final = 50_000
@@ -169,7 +169,7 @@ class InBatches:
             file = await self._patient.files.create(
                 file=(f"{name}.jsonl", content), purpose="batch"
             )
-            self._history.record({"batch": name, "starting": file.id})
+            self._history.record({"batch": name, "starting": required_text(file, "id")})
             # Not repeated on errors: it would run, and cost, twice.
             remote = await self._client.api.batches.create(
                 input_file_id=file.id,
@@ -181,7 +181,7 @@ class InBatches:
             if error.status_code < 500:  # otherwise it may have been started: the next run looks
                 self._history.record({"batch": name, "ended": "refused", "lost": False})
             raise
-        self._history.record({"batch": name, "remote": remote.id})
+        self._history.record({"batch": name, "remote": required_text(remote, "id")})
         return name
 
     async def _collect(
@@ -205,10 +205,12 @@ class InBatches:
     async def _look(self, name: str) -> Batch | None:
         """How a batch is doing; None where the endpoint does not know it any more."""
         try:
-            return await self._patient.batches.retrieve(self._history.batches[name]["remote"])
+            found = await self._patient.batches.retrieve(self._history.batches[name]["remote"])
         except openai.NotFoundError:
             self._history.record({"batch": name, "ended": "gone", "lost": True})
             return None
+        required_text(found, "status")
+        return found
 
     async def _fetch(
         self,

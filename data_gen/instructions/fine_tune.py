@@ -25,6 +25,7 @@ from inference.endpoints.connection import place, sync_api
 from inference.endpoints.failures import ServerError
 from inference.endpoints.journal import Journal
 from inference.endpoints.keys import AUTO_KEY_ENV, Redactor, api_key, check_key_env
+from inference.endpoints.replies import required_text
 from inference.files import file_digest, write_lines
 from inference.number_types import PositiveSmallCount, Seconds, Seed, checks_numbers
 
@@ -210,15 +211,17 @@ class _Job:
     def _upload(self) -> str:
         content = self._file.path.read_bytes()
         file = self._client.files.create(file=("training.jsonl", content), purpose="fine-tune")
-        self._say(file=file.id)
-        return file.id
+        name = required_text(file, "id")
+        self._say(file=name)
+        return name
 
     def _found(self, file: str) -> str | None:
         """A job that was started on this file just before a kill."""
         for job in self._client.fine_tuning.jobs.list(limit=100):
             if job.training_file == file:
-                self._say(job=job.id)
-                return job.id
+                name = required_text(job, "id")
+                self._say(job=name)
+                return name
         return None
 
     def _start(self, file: str) -> str:
@@ -234,14 +237,15 @@ class _Job:
                 "supervised": {"hyperparameters": {"n_epochs": epochs or "auto"}},
             },
         )
-        self._say(job=job.id)
-        return job.id
+        name = required_text(job, "id")
+        self._say(job=name)
+        return name
 
     def _wait(self, job: str) -> FineTuningJob:
         status = None
         while True:
             found = self._client.fine_tuning.jobs.retrieve(job)
-            if found.status != status:
+            if required_text(found, "status") != status:
                 status = found.status
                 print(self._redactor.text(f"fine-tune: job {job} is {status}"), flush=True)
             if status in _ENDED:

@@ -4,10 +4,14 @@ import ipaddress
 import os
 import sys
 import urllib.request
+from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import Any
 from urllib.parse import urlsplit
 
 import openai
+
+from inference.endpoints.keys import OPENAI_HOST
 
 # httpx with openai 2, httpx2 since openai 3.
 http = sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__]
@@ -26,14 +30,39 @@ def async_api(base_url: str, key: str, *, timeout_s: float) -> openai.AsyncOpenA
     """
     http_client = openai.DefaultAsyncHttpxClient(trust_env=_uses_proxies(base_url))
     return openai.AsyncOpenAI(
-        base_url=base_url, api_key=key, timeout=timeout_s, max_retries=0, http_client=http_client
+        base_url=base_url,
+        api_key=key,
+        timeout=timeout_s,
+        max_retries=0,
+        default_headers=_own_headers(base_url, key),
+        http_client=http_client,
     )
 
 
 def sync_api(base_url: str, key: str) -> openai.OpenAI:
     """Make a client that waits for each answer and repeats what fails; see `async_api`."""
     http_client = openai.DefaultHttpxClient(trust_env=_uses_proxies(base_url))
-    return openai.OpenAI(base_url=base_url, api_key=key, http_client=http_client)
+    return openai.OpenAI(
+        base_url=base_url,
+        api_key=key,
+        default_headers=_own_headers(base_url, key),
+        http_client=http_client,
+    )
+
+
+def _own_headers(base_url: str, key: str) -> Mapping[str, Any]:
+    """Leave out what the library says of the user's OpenAI account to whomever it talks to.
+
+    It takes organization, project and further headers from the environment. They are for OpenAI's
+    own host, and so is an `Authorization` among them, which would take the place of the key.
+    """
+    if urlsplit(base_url).hostname == OPENAI_HOST:
+        return {}
+    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
+    named = [line.partition(":")[0].strip() for line in lines if ":" in line]
+    left_out = dict.fromkeys(["OpenAI-Organization", "OpenAI-Project", *named], openai.Omit())
+    kept = {name: value for name, value in left_out.items() if name.lower() != "authorization"}
+    return {**kept, "Authorization": f"Bearer {key}"}
 
 
 def is_loopback(base_url: str) -> bool:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+import openai
+
 from inference.endpoints.budget import Prices, Usage
 
 MAX_ANSWER_CHARACTERS: Final = 20_000
@@ -131,6 +133,24 @@ def reported_error(body: Any) -> ReportedError | None:
         code=code if isinstance(code, str) else None,
         billed=usage is not None and usage != NOTHING,
     )
+
+
+def required_text(answer: openai.BaseModel, field: str) -> str:
+    """A text that an answer must hold, such as the id of a job; the library does not look.
+
+    Args:
+        answer: As the library gives it.
+        field: Name of the text.
+
+    Raises:
+        openai.OpenAIError: It does not; with the endpoint's words, where it reports an error.
+    """
+    value = getattr(answer, field, None)
+    if isinstance(value, str) and value:
+        return value
+    reported = reported_error(answer.to_dict())
+    said = f"an answer without {field}" if reported is None else reported.words
+    raise openai.OpenAIError(f"HTTP 200 with {said}")
 
 
 def _of_choice(choices: Any) -> Any:

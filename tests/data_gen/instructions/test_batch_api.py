@@ -80,6 +80,24 @@ def test_a_batch_that_expires_brings_what_it_has(
     assert spent(tmp_path) == provider.billed
 
 
+@pytest.mark.parametrize("at", ["files", "batches", "batches/batch-0"])
+def test_an_error_within_http_200_is_told_and_not_waited_on(
+    tmp_path: Path, provider: Any, knobs: Any, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    route = provider.route
+
+    def failing(method: str, path: str, content: bytes) -> Any:
+        if path == f"/v1/{at}":
+            return 200, {}, b'{"error": {"message": "no credit left"}}'
+        return route(method, path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(provider, "route", failing)
+        with pytest.raises(ServerError, match="Batch API .* failed: HTTP 200 with no credit left"):
+            write(tmp_path, replace(knobs, budget=1.0))
+    assert len(write(tmp_path, replace(knobs, budget=1.0))) == 10
+
+
 def spent(folder: Path) -> Decimal:
     ledger = Ledger(PRICES, None)
     with Journal(folder / "journal.jsonl") as file:

@@ -94,6 +94,28 @@ def test_a_job_that_fails_says_why_and_is_begun_anew(
     assert len(provider.jobs) == 2
 
 
+@pytest.mark.parametrize("at", ["files", "fine_tuning/jobs", "fine_tuning/jobs/ftjob-0"])
+def test_an_error_within_http_200_is_told_and_not_waited_on(
+    provider: Any,
+    line: list[str],
+    at: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    route = provider.route
+
+    def failing(method: str, path: str, content: bytes) -> Any:
+        if path == f"/v1/{at}":
+            return 200, {}, b'{"error": {"message": "no credit left"}}'
+        return route(method, path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(provider, "route", failing)
+        assert __main__.main(line) == 1
+    assert "failed: HTTP 200 with no credit left" in capsys.readouterr().err
+    assert __main__.main(line) == 0
+
+
 def test_edits_that_the_stage_would_reject_are_not_taught(tmp_path: Path) -> None:
     examples = [
         Example(caption=e["input"], instruction=e["edit"], edited_caption=e["output"])

@@ -10,12 +10,15 @@ from urllib.parse import quote
 
 import pytest
 
-from data_gen.instructions.fine_tune import FineTuneKnobs
+from data_gen.instructions.fine_tune import FineTuneKnobs, run_fine_tuning
 from data_gen.instructions.stage import write_triplets
 from data_gen.judging.judge_knobs import JudgeKnobs
 from data_gen.records import Caption
 from inference.endpoints.config import OPENAI_URL, check_base_url
+from inference.endpoints.connection import async_api, sync_api
+from inference.endpoints.failures import ServerError
 from inference.endpoints.keys import AUTO_KEY_ENV, NO_KEY, Redactor, api_key
+from inference.files import write_lines
 from tests.provider import Provider
 
 
@@ -41,6 +44,116 @@ def test_the_writer_gets_its_own_key(
         captions, knobs_for(key_env=key_env), journal=tmp_path / "j", triplets=tmp_path / "t"
     )
     assert provider.keys == {f"Bearer {sent}"}
+
+
+def fine_tune(folder: Path, provider: Provider, key_env: str | None) -> None:
+    edits = [{"input": f"a cat {n}", "edit": f"{n}", "output": f"a dog {n}"} for n in range(10)]
+    write_lines(folder / "edits.jsonl", map(json.dumps, edits))
+    run_fine_tuning(
+        FineTuneKnobs(
+            triplets=folder / "edits.jsonl",
+            output=folder / "out",
+            model="small",
+            base_url=provider.base_url,
+            key_env=key_env,
+            poll_s=0.01,
+        )
+    )
+
+
+def moderate(folder: Path, knobs: Any) -> None:
+    write_triplets([Caption.of("a red circle")], knobs, journal=folder / "j", triplets=folder / "t")
+
+
+ACCOUNT = {
+    "OPENAI_ORG_ID": "org-mine",
+    "OPENAI_PROJECT_ID": "proj-mine",
+    "OPENAI_ADMIN_KEY": "sk-admin",
+    "OPENAI_CUSTOM_HEADERS": "X-Account: mine\nauthorization: Bearer sk-custom",
+}
+
+
+@pytest.mark.parametrize(
+    ("key_env", "sent"), [("OTHER_KEY", "sk-other"), (AUTO_KEY_ENV, NO_KEY), (None, NO_KEY)]
+)
+@pytest.mark.parametrize("client", ["moderation", "fine-tuning"])
+def test_moderation_and_fine_tuning_send_their_own_key_and_nothing_of_an_account(
+    tmp_path: Path,
+    provider: Provider,
+    knobs_for: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    client: str,
+    key_env: str | None,
+    sent: str,
+) -> None:
+    for name, value in ACCOUNT.items():
+        monkeypatch.setenv(name, value)
+    if client == "moderation":
+        moderate(tmp_path, knobs_for(key_env=key_env, moderation="omni"))
+        assert provider.moderated
+    else:
+        fine_tune(tmp_path, provider, key_env)
+        assert provider.jobs
+    assert provider.keys == {f"Bearer {sent}"}
+    assert not {*ACCOUNT.values(), "bearer sk-hosted", "bearer sk-custom"} & provider.headers
+    assert not {"openai-organization", "openai-project", "x-account"} & provider.headers
+
+
+def test_openais_own_host_is_told_the_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ACCOUNT.items():
+        monkeypatch.setenv(name, value)
+    for api in (async_api(OPENAI_URL, "k", timeout_s=1), sync_api(OPENAI_URL, "k")):
+        assert api.default_headers["OpenAI-Organization"] == "org-mine"
+        assert api.default_headers["OpenAI-Project"] == "proj-mine"
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("written", [r"sk-o\/a\"b", r"\u0073k-o\/a\u0022b", r"sk-o/a\\\"b"])
+@pytest.mark.parametrize("client", ["moderation", "fine-tuning"])
+def test_a_key_that_a_server_repeats_is_in_no_message_and_no_journal(
+    tmp_path: Path,
+    provider: Provider,
+    knobs_for: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    client: str,
+    written: str,
+    status: int,
+) -> None:
+    monkeypatch.setenv("OTHER_KEY", 'sk-o/a"b')
+    body = f'{{"error": {{"message": "the key {written} is wrong", "code": "bad_key"}}}}'
+    monkeypatch.setattr(
+        provider, "route", lambda method, path, content: (status, {}, body.encode())
+    )
+    ask = {
+        "moderation": lambda: moderate(
+            tmp_path, knobs_for(key_env="OTHER_KEY", moderation="omni", max_retries=0)
+        ),
+        "fine-tuning": lambda: fine_tune(tmp_path, provider, "OTHER_KEY"),
+    }[client]
+    with pytest.raises(ServerError, match=r"the key .*\[key\] is wrong") as caught:
+        ask()
+    texts = [str(caught.value), *capsys.readouterr()]
+    texts += [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [text for text in texts if "k-o" in text]
+
+
+def test_a_name_of_a_model_that_holds_the_key_is_not_repeated(
+    tmp_path: Path,
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = provider._job
+
+    def repeating(method: str, path: str, content: bytes) -> dict[str, Any]:
+        return job(method, path, content) | {"fine_tuned_model": "ft:sk-other"}
+
+    monkeypatch.setattr(provider, "_job", repeating)
+    fine_tune(tmp_path, provider, "OTHER_KEY")
+    said = capsys.readouterr().out
+    assert "the model is ft:[key]" in said
+    assert "sk-other" not in said
 
 
 def test_a_variable_that_was_named_must_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
