@@ -7,12 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inference.number_types import Fraction, NonNegative, SmallCount, checks_numbers
+
 
 def cfg(uncond: Tensor, cond: Tensor, scale: float | Tensor) -> Tensor:
     """Classifier-free guidance, e_u + s·(e_c - e_u) (Ho & Salimans 2022, eq. 6 with s = 1 + w)."""
     return uncond + scale * (cond - uncond)
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class ProximalGuidance:
     """Guidance only where it matters (Han et al. 2024, ProxEdit, section 3.2).
@@ -31,17 +34,11 @@ class ProximalGuidance:
         dilate: Latents by which the places that are led are widened.
     """
 
-    quantile: float = 0.7
+    quantile: Fraction = 0.7
     norm: Literal["l0", "l1"] = "l0"
-    back_below: float = 400.0
-    back_rate: float = 1.0
-    dilate: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("quantile", "back_rate"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value}; expected 0 to 1")
+    back_below: NonNegative = 400.0
+    back_rate: Fraction = 1.0
+    dilate: SmallCount = 1
 
     def threshold(self, difference: Tensor) -> tuple[Tensor, Tensor]:
         """What is left of (B, C, h, w) differences, and where, (B, C, h, w) of 0 and 1."""

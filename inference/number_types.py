@@ -118,6 +118,7 @@ _COUNT: Final = Limits(int, 0, MOST)
 _POSITIVE_COUNT: Final = Limits(int, 1, MOST)
 _SMALL: Final = Limits(int, 0, 10_000)
 _POSITIVE_SMALL: Final = Limits(int, 1, 10_000)
+_CONNECTIONS: Final = Limits(int, 1, 1000)
 _PIXELS: Final = Limits(int, 1, 65_536)
 _SEED: Final = Limits(int, 0, 2**63 - 1)
 _FINITE: Final = Limits(float, -MOST, MOST)
@@ -129,6 +130,7 @@ _POSITIVE_FRACTION: Final = Limits(float, 0, 1, above=True)
 _FRACTION_BELOW_ONE: Final = Limits(float, 0, 1, below=True)
 _OPEN_FRACTION: Final = Limits(float, 0, 1, above=True, below=True)
 _SIMILARITY: Final = Limits(float, -1, 1)
+_ATTENTION_FACTOR: Final = Limits(float, -2, 2)
 
 Count = Annotated[int, BeforeValidator(_COUNT.read)]
 """How many, none included."""
@@ -138,6 +140,8 @@ SmallCount = Annotated[int, BeforeValidator(_SMALL.read)]
 """How many of what a machine has or does few of: retries, processes."""
 PositiveSmallCount = Annotated[int, BeforeValidator(_POSITIVE_SMALL.read)]
 """The same, one at least: rows of a batch, steps of a sampler, rounds."""
+Connections = Annotated[int, BeforeValidator(_CONNECTIONS.read)]
+"""Requests in flight to one endpoint; its client keeps no more."""
 PixelCount = Annotated[int, BeforeValidator(_PIXELS.read)]
 """A side of a picture."""
 Seed = Annotated[int, BeforeValidator(_SEED.read)]
@@ -160,6 +164,8 @@ OpenFraction = Annotated[float, BeforeValidator(_OPEN_FRACTION.read)]
 """In (0, 1)."""
 Similarity = Annotated[float, BeforeValidator(_SIMILARITY.read)]
 """A cosine: in [-1, 1]."""
+AttentionFactor = Annotated[float, BeforeValidator(_ATTENTION_FACTOR.read)]
+"""What the attention on a word is multiplied by: in [-2, 2] (Prompt-to-Prompt, section 4)."""
 FractionRange = Annotated[tuple[float, float], BeforeValidator(Bounds(_FRACTION).read)]
 """Two fractions of [0, 1], the lower one first."""
 NonNegativeRange = Annotated[tuple[float, float], BeforeValidator(Bounds(_NON_NEGATIVE).read)]

@@ -10,6 +10,7 @@ import sys
 import types
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass
 from os import PathLike
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Final, NoReturn, Union, get_args, get_origin, get_type_h
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
-from inference.number_types import description, is_number
+from inference.number_types import description, is_number, limits_of
 from inference.outside import MAX_YAML_BYTES, parse_yaml, read_text
 
 USAGE_ERROR = 2
@@ -146,7 +147,7 @@ def _require_known(
             elif value is not None:
                 raise ValueError(f"{recipe}: {name} is {value!r}; expected a mapping")
         elif name in hints:
-            _require_known_fields(hints[name], value, recipe, name)
+            _require_right_fields(hints[name], value, recipe, name)
         elif name in subcommands and isinstance(value, Mapping):
             _require_known(subcommands[name], value, recipe)
         elif name not in subcommands:
@@ -160,23 +161,50 @@ def _require_known(
             raise _unknown(recipe, name, known)
 
 
-def _require_known_fields(hint: Any, value: Any, recipe: str, name: str) -> None:
-    """The same for what an annotation says: dataclasses, also in lists and mappings."""
-    if is_dataclass(hint) and isinstance(value, Mapping) and "class_path" not in value:
-        fields = get_type_hints(hint)
+def _require_right_fields(hint: Any, value: Any, recipe: str, name: str) -> None:
+    """The same for what an annotation says, and numbers within their limits, named in full.
+
+    Looks into dataclasses, lists and mappings. What is neither jsonargparse checks.
+    """
+    origin, args = get_origin(hint), get_args(hint)
+    if limits_of(hint) is not None:
+        _require_number([hint], value, recipe, name)
+    elif origin in (Union, types.UnionType):
+        others = [arm for arm in args if limits_of(arm) is None]
+        if all(arm is types.NoneType for arm in others):
+            _require_number(args, value, recipe, name)
+        for arm in others:
+            _require_right_fields(arm, value, recipe, name)
+    elif is_dataclass(hint) and isinstance(value, Mapping) and "class_path" not in value:
+        fields = get_type_hints(hint, include_extras=True)
         for key, item in value.items():
             if key not in fields:
                 raise _unknown(recipe, f"{name}.{key}", sorted(fields))
-            _require_known_fields(fields[key], item, recipe, f"{name}.{key}")
-    elif get_origin(hint) in (Union, types.UnionType):
-        for arm in get_args(hint):
-            _require_known_fields(arm, value, recipe, name)
-    elif isinstance(value, list) and get_args(hint):
-        for place, item in enumerate(value):
-            _require_known_fields(get_args(hint)[0], item, recipe, f"{name}[{place}]")
-    elif isinstance(value, Mapping) and len(get_args(hint)) == 2:
+            _require_right_fields(fields[key], item, recipe, f"{name}.{key}")
+    elif isinstance(value, list) and args:
+        each = args if origin is tuple and args[-1] is not ... else args[:1] * len(value)
+        for place, (item, part) in enumerate(zip(value, each, strict=False)):
+            _require_right_fields(part, item, recipe, f"{name}[{place}]")
+    elif isinstance(value, Mapping) and len(args) == 2:
         for key, item in value.items():
-            _require_known_fields(get_args(hint)[1], item, recipe, f"{name}.{key}")
+            _require_right_fields(args[1], item, recipe, f"{name}.{key}")
+
+
+def _require_number(hints: Sequence[Any], value: Any, recipe: str, name: str) -> None:
+    """Require a number that one of the annotations admits; or null, where one is that.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    limits = [found for hint in hints if (found := limits_of(hint)) is not None]
+    if value is None and len(limits) < len(hints):
+        return
+    for one in limits:
+        with suppress(ValueError):
+            one.read(value)
+            return
+    expected = list(map(str, limits)) + ["null"] * (len(limits) < len(hints))
+    raise ValueError(f"{recipe}: {name} is {value!r}; expected {' or '.join(expected)}")
 
 
 def _unknown(recipe: str, name: str, known: Sequence[str]) -> ValueError:

@@ -71,22 +71,7 @@ def reached(roots: list[Callable[..., Any]]) -> Iterator[Callable[..., Any]]:
         todo += [p for hint in hints(one).values() for p in parts(hint) if is_dataclass(p)]
 
 
-CHECKED_BY_HAND = {
-    "InstructionKnobs",
-    "JudgeKnobs",
-    "Prices",
-    "Instruct",
-    "PromptToPrompt",
-    "Blend",
-    "PlugAndPlay",
-    "SdEdit",
-    "ProximalGuidance",
-    "EditFriendly",
-    "NullText",
-}
-"""Their numbers are plain, and their constructors look at some of them."""
-
-ALL = [one for one in reached(ROOTS) if one.__qualname__ not in CHECKED_BY_HAND]
+ALL = [*reached(ROOTS)]
 
 
 def plain_numbers(of: Callable[..., Any]) -> list[str]:

@@ -7,6 +7,16 @@ from typing import Any, Literal
 from inference.endpoints.budget import Prices
 from inference.endpoints.config import EndpointConfig
 from inference.endpoints.keys import AUTO_KEY_ENV
+from inference.number_types import (
+    Connections,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    PositiveSmallCount,
+    Seconds,
+    SmallCount,
+    checks_numbers,
+)
 
 DEFAULT_MIX = {
     "recolour": 1.0,
@@ -21,6 +31,7 @@ DEFAULT_MIX = {
 }
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class InstructionKnobs:
     """How edits are written.
@@ -61,41 +72,33 @@ class InstructionKnobs:
     model: str = "inference/shapes/models/writer"
     base_url: str | None = None
     key_env: str | None = AUTO_KEY_ENV
-    edit_types: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
-    edits_per_caption: int = 1
-    rounds: int = 8
+    edit_types: dict[str, Positive] = field(default_factory=lambda: dict(DEFAULT_MIX))
+    edits_per_caption: PositiveSmallCount = 1
+    rounds: PositiveSmallCount = 8
     form: Literal["auto", "plain", "json_schema", "json_object", "tagged"] = "auto"
     inverse: bool = True
     examples: Path | None = None
-    examples_per_question: int = 4
-    temperature: float | None = 0.7
-    max_tokens: int = 256
+    examples_per_question: PositiveSmallCount = 4
+    temperature: NonNegative | None = 0.7
+    max_tokens: PositiveCount = 256
     extra: dict[str, Any] = field(default_factory=dict)
     batch: bool = False
-    batch_poll_s: float = 30.0
-    concurrency: int = 1
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    timeout_s: float = 120.0
-    max_retries: int = 5
+    batch_poll_s: Seconds = 30.0
+    concurrency: Connections = 1
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    timeout_s: Seconds = 120.0
+    max_retries: SmallCount = 5
     prices: Prices = field(default_factory=Prices)
-    budget: float | None = None
+    budget: NonNegative | None = None
     moderation: str | None = None
 
     def __post_init__(self) -> None:
-        wrong = {name: weight for name, weight in self.edit_types.items() if not weight > 0}
-        if wrong:
-            raise ValueError(f"the weights of edit_types must be above 0, got {wrong}")
-        if not 1 <= self.edits_per_caption <= len(self.edit_types):
+        if self.edits_per_caption > len(self.edit_types):
             raise ValueError(
-                f"edits_per_caption must be between 1 and the number of edit_types, "
+                f"edits_per_caption must be at most the number of edit_types, "
                 f"{len(self.edit_types)}, got {self.edits_per_caption}"
             )
-        for name in ("rounds", "examples_per_question"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.batch_poll_s > 0:
-            raise ValueError(f"batch_poll_s must be above 0, got {self.batch_poll_s}")
         try:
             _ = self.endpoint
         except ValueError as error:

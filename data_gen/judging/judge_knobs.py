@@ -6,8 +6,18 @@ from typing import Any, Literal
 from inference.endpoints.budget import Prices
 from inference.endpoints.config import EndpointConfig
 from inference.endpoints.keys import AUTO_KEY_ENV
+from inference.number_types import (
+    Connections,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Seconds,
+    SmallCount,
+    checks_numbers,
+)
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class JudgeKnobs:
     """A vision-language model behind an OpenAI-compatible endpoint.
@@ -41,27 +51,23 @@ class JudgeKnobs:
     base_url: str
     key_env: str | None = AUTO_KEY_ENV
     form: Literal["json_schema", "json_object", "plain"] = "json_schema"
-    temperature: float | None = 0.0
-    max_tokens: int = 128
-    picture_tokens: int = 6000
+    temperature: NonNegative | None = 0.0
+    max_tokens: PositiveCount = 128
+    picture_tokens: PositiveCount = 6000
     extra: dict[str, Any] = field(default_factory=dict)
-    concurrency: int = 4
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    timeout_s: float = 120.0
-    max_retries: int = 4
+    concurrency: Connections = 4
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    timeout_s: Seconds = 120.0
+    max_retries: SmallCount = 4
     prices: Prices = field(default_factory=Prices)
-    budget: float | None = None
+    budget: NonNegative | None = None
 
     def __post_init__(self) -> None:
         try:
             _ = self.endpoint
         except ValueError as error:
             raise ValueError(f"pairs.scorers.judge.{error}") from error
-        if self.picture_tokens < 1:
-            raise ValueError(
-                f"pairs.scorers.judge.picture_tokens must be at least 1, got {self.picture_tokens}"
-            )
 
     @property
     def endpoint(self) -> EndpointConfig:

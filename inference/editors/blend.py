@@ -14,11 +14,13 @@ from torch import Tensor
 
 from inference.alignment import Prompt, WordNotFound
 from inference.attention import LostHook, MapRecorder
+from inference.number_types import Finite, Fraction, checks_numbers
 
 SIDE = 16
 """Maps are taken at the resolution nearest to 16 by 16, where words are told apart best."""
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class Blend:
     """Keep the source wherever neither prompt's words are to be seen (Prompt-to-Prompt, 3.2).
@@ -39,8 +41,8 @@ class Blend:
     source: tuple[str, ...] = ()
     target: tuple[str, ...] = ()
     subtract: tuple[str, ...] = ()
-    threshold: float = 0.3
-    start: float = 0.2
+    threshold: Finite = 0.3
+    start: Fraction = 0.2
     weighted: bool = True
 
     def __post_init__(self) -> None:

@@ -1,6 +1,5 @@
 """Editing by instruction with an InstructPix2Pix model and dual classifier-free guidance."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,11 +12,13 @@ from inference.editors.editor import EditRequest, required
 from inference.editors.sizes import Sizes, in_batches
 from inference.guidance import dual_weights
 from inference.noise import keyed_noise
+from inference.number_types import Finite, PixelCount, PositiveSmallCount, checks_numbers
 from inference.samplers import SAMPLERS, SamplerName
 from inference.sampling import Predict, Sampler, denoise
 from inference.text import Text
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class Instruct:
     """InstructPix2Pix (Brooks et al. 2023): the input image's latents are extra UNet channels.
@@ -40,12 +41,12 @@ class Instruct:
     """
 
     backbone: Backbone
-    text_scale: float | None = None
-    image_scale: float | None = None
-    steps: int | None = None
+    text_scale: Finite | None = None
+    image_scale: Finite | None = None
+    steps: PositiveSmallCount | None = None
     sampler: SamplerName | None = None
-    resolution: int | None = None
-    batch_size: int = 16
+    resolution: PixelCount | None = None
+    batch_size: PositiveSmallCount = 16
     progress: bool = False
 
     def __post_init__(self) -> None:
@@ -56,12 +57,6 @@ class Instruct:
                 f"backbone: its UNet takes {found} input channels, but editing by instruction "
                 f"needs {expected} (latents and image condition), as in an InstructPix2Pix model"
             )
-        for name in ("text_scale", "image_scale"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name} is {value}; expected a finite number")
-        if self.resolution is not None and self.resolution < 1:
-            raise ValueError(f"resolution is {self.resolution}; expected at least 1 pixel")
         self.make_sampler()  # an impossible number of steps is an error here, not in mid-run
 
     @property

@@ -29,6 +29,7 @@ from inference.guidance import cfg
 from inference.inversion.ddim import Ddim
 from inference.inversion.inverted import InversionRequest, Inverted
 from inference.inversion.saved import fingerprint, fingerprint_of_pixels
+from inference.number_types import Finite, Fraction, PositiveSmallCount, checks_numbers
 from inference.samplers import ddim
 from inference.sampling import denoise
 from inference.text import Text
@@ -38,6 +39,7 @@ _SECOND = 1
 """Features and attention are taken from the second layer of the coarsest attending block on."""
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class PlugAndPlay:
     """Plug-and-Play diffusion features (Tumanyan et al. 2023).
@@ -56,21 +58,17 @@ class PlugAndPlay:
     """
 
     backbone: Backbone
-    steps: int = 50
-    guidance_scale: float = 7.5
+    steps: PositiveSmallCount = 50
+    guidance_scale: Finite = 7.5
     negative_prompt: str = "ugly, blurry, black, low res, unrealistic"
-    features: float = 0.8
-    attention: float = 0.5
+    features: Fraction = 0.8
+    attention: Fraction = 0.5
     store: Path | None = None
-    batch_size: int = 8
+    batch_size: PositiveSmallCount = 8
     progress: bool = False
 
     def __post_init__(self) -> None:
         self.backbone.check_text_to_image("PlugAndPlay")
-        for name in ("features", "attention"):
-            fraction = getattr(self, name)
-            if not 0 <= fraction <= 1:
-                raise ValueError(f"{name} is {fraction}; expected 0 to 1")
 
     @property
     def reads(self) -> frozenset[str]:

@@ -24,17 +24,26 @@ from inference.editors.sizes import Sizes, in_batches, resize
 from inference.guidance import cfg
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted
 from inference.noise import keyed_noise
+from inference.number_types import (
+    AttentionFactor,
+    Finite,
+    FractionRange,
+    PositiveCount,
+    PositiveSmallCount,
+    checks_numbers,
+)
 from inference.samplers import ddim
 from inference.sampling import denoise
 from inference.text import Text
 
-Window = tuple[float, float]
+Window = FractionRange
 """From a first to before a last fraction of all steps, counted from the first one that is run."""
 
 SELF_POSITIONS = 32 * 32
 """Self-attention is shared at sites of so many positions at most: finer ones hold no layout."""
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class PromptToPrompt:
     """Prompt-to-Prompt (Hertz et al. 2022).
@@ -66,28 +75,20 @@ class PromptToPrompt:
 
     backbone: Backbone
     inversion: Inversion | None = None
-    steps: int = 50
-    guidance_scale: float = 7.5
+    steps: PositiveSmallCount = 50
+    guidance_scale: Finite = 7.5
     substitute: bool = True
     cross: Window = (0.0, 0.8)
     cross_of: Mapping[str, Window] = field(default_factory=dict)
     self_attention: Window = (0.0, 0.4)
-    self_positions: int = SELF_POSITIONS
-    weights: Mapping[str, float] = field(default_factory=dict)
+    self_positions: PositiveCount = SELF_POSITIONS
+    weights: Mapping[str, AttentionFactor] = field(default_factory=dict)
     blend: Blend | None = None
-    batch_size: int = 8
+    batch_size: PositiveSmallCount = 8
     progress: bool = False
 
     def __post_init__(self) -> None:
         self.backbone.check_text_to_image("PromptToPrompt")
-        windows = {"cross": self.cross, "self_attention": self.self_attention}
-        windows |= {f"cross_of {word!r}": window for word, window in self.cross_of.items()}
-        for name, (start, stop) in windows.items():
-            if not 0 <= start <= stop <= 1:
-                raise ValueError(f"{name} is ({start}, {stop}); expected 0 <= start <= stop <= 1")
-        for word, factor in self.weights.items():
-            if not -2 <= factor <= 2:
-                raise ValueError(f"the weight of {word!r} is {factor}; expected -2 to 2")
 
     @property
     def reads(self) -> frozenset[str]:

@@ -14,6 +14,7 @@ from inference.editors.editor import EditRequest, required
 from inference.editors.sizes import Sizes, in_batches
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted, guided
 from inference.noise import keyed_noise
+from inference.number_types import Finite, Fraction, PositiveSmallCount, checks_numbers
 from inference.samplers import SAMPLERS, SamplerName
 from inference.sampling import Predict, Sampler, denoise
 from inference.text import Text
@@ -22,6 +23,7 @@ _Noiser = Callable[[int, Tensor], Tensor]
 """The state before a step of clean latents."""
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class SdEdit:
     """SDEdit (Meng et al. 2022), on the latents of a text-to-image model.
@@ -44,23 +46,19 @@ class SdEdit:
     """
 
     backbone: Backbone
-    strength: float = 0.6
-    repeats: int = 1
+    strength: Fraction = 0.6
+    repeats: PositiveSmallCount = 1
     mask: Tensor | None = None
     space: Literal["latent", "pixel"] = "latent"
     inversion: Inversion | None = None
-    steps: int = 50
-    guidance_scale: float = 7.5
+    steps: PositiveSmallCount = 50
+    guidance_scale: Finite = 7.5
     sampler: SamplerName | None = None
-    batch_size: int = 8
+    batch_size: PositiveSmallCount = 8
     progress: bool = False
 
     def __post_init__(self) -> None:
         self.backbone.check_text_to_image("SdEdit")
-        if not 0 <= self.strength <= 1:
-            raise ValueError(f"strength is {self.strength}; expected 0 to 1")
-        if self.repeats < 1:
-            raise ValueError(f"repeats is {self.repeats}; expected at least 1")
         if self.inversion is not None and self.repeats > 1:
             raise ValueError("an inversion gives one noisy state; expected repeats to be 1")
         if self.inversion is not None and self.sampler not in (None, "ddim"):

@@ -1,5 +1,8 @@
 """Money: what a request may cost, what it did cost, and a budget that is never exceeded.
 
+from inference.number_types import Fraction, NonNegative, checks_numbers
+
+
 Dollars are exact decimals. The worst a request can cost is reserved, in the journal, before it is
 sent; the answer's entry puts the true cost in its place. A reservation without an answer (the
 process was killed, the connection cut) counts as spent for ever.
@@ -12,6 +15,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Self
 
+from inference.number_types import Fraction, NonNegative, checks_numbers
+
 _MILLION = Decimal(10**6)
 _OVERHEAD_TOKENS = 64
 """More than any chat template puts around two messages."""
@@ -21,6 +26,7 @@ class BudgetMet(Exception):
     """No further request fits into the budget."""
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class Prices:
     """What an endpoint charges, in dollars a million tokens.
@@ -32,16 +38,10 @@ class Prices:
         batch_share: The part of it that the Batch API charges, such as 0.5.
     """
 
-    input: float = 0.0
-    cached_input: float | None = None
-    output: float = 0.0
-    batch_share: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("input", "cached_input", "output", "batch_share"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
-                raise ValueError(f"prices.{name} must be 0 or more, got {value}")
+    input: NonNegative = 0.0
+    cached_input: NonNegative | None = None
+    output: NonNegative = 0.0
+    batch_share: Fraction = 1.0
 
     def __bool__(self) -> bool:
         return bool(self.input or self.cached_input or self.output)

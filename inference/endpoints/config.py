@@ -8,6 +8,15 @@ from urllib.parse import SplitResult, urlsplit
 
 from inference.endpoints.budget import Prices
 from inference.endpoints.keys import AUTO_KEY_ENV, check_key_env
+from inference.number_types import (
+    Connections,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Seconds,
+    SmallCount,
+    checks_numbers,
+)
 
 ResponseFormat = Literal["plain", "json_schema", "json_object", "tagged"]
 """How an answer is written down: as plain JSON, held to a schema, held to JSON, between tags."""
@@ -19,10 +28,8 @@ OURS = frozenset(
 )
 """Fields of a request that are not the user's to choose as ``extra``."""
 
-MOST_AT_ONCE: Final = 1000
-"""Connections that the client keeps; further requests would wait for one until they time out."""
 
-
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class EndpointConfig:
     """An endpoint, and how it is asked.
@@ -46,15 +53,15 @@ class EndpointConfig:
     model: str
     base_url: str | None = None
     key_env: str | None = AUTO_KEY_ENV
-    max_tokens: int = 256
+    max_tokens: PositiveCount = 256
     extra: Mapping[str, Any] = field(default_factory=dict)
-    concurrency: int = 1
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    timeout_s: float = 120.0
-    max_retries: int = 5
+    concurrency: Connections = 1
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    timeout_s: Seconds = 120.0
+    max_retries: SmallCount = 5
     prices: Prices = field(default_factory=Prices)
-    budget: float | None = None
+    budget: NonNegative | None = None
 
     @classmethod
     def of(cls, options: Any) -> Self:
@@ -64,21 +71,10 @@ class EndpointConfig:
     def __post_init__(self) -> None:
         check_key_env(self.key_env, "key_env")
         check_base_url(self.base_url, "base_url")
-        for name, least in {"max_tokens": 1, "concurrency": 1, "max_retries": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.concurrency > MOST_AT_ONCE:
-            raise ValueError(f"concurrency must be at most {MOST_AT_ONCE}, got {self.concurrency}")
-        for name in ("requests_per_minute", "tokens_per_minute", "timeout_s"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
         if taken := sorted(set(self.extra) & OURS):
             raise ValueError(f"extra must not hold {taken}: they are not yours to choose there")
         if self.extra.get("max_tokens", 0) > self.max_tokens:
             raise ValueError(f"extra.max_tokens must be at most max_tokens, {self.max_tokens}")
-        if self.budget is not None and not 0 <= self.budget < float("inf"):
-            raise ValueError(f"budget must be 0 dollars or more, got {self.budget}")
         if self.budget is not None and not self.prices:
             raise ValueError("budget needs prices: give prices.input and prices.output")
 

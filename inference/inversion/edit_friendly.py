@@ -7,10 +7,12 @@ from torch import Tensor
 
 from inference.inversion.inverted import InversionRequest, Inverted, guided
 from inference.noise import keyed_noise
+from inference.number_types import Finite, FractionBelowOne, Seed, checks_numbers
 from inference.samplers import ddpm
 from inference.sampling import Sampler
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class EditFriendly:
     """Edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2024).
@@ -26,13 +28,9 @@ class EditFriendly:
         seed: Of the noise to every level.
     """
 
-    skip: float = 0.36
-    source_scale: float = 3.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.skip < 1:
-            raise ValueError(f"skip is {self.skip}; expected 0 to below 1")
+    skip: FractionBelowOne = 0.36
+    source_scale: Finite = 3.5
+    seed: Seed = 0
 
     @torch.no_grad()
     def invert(self, request: InversionRequest) -> Inverted:

@@ -14,9 +14,11 @@ from inference.guidance import cfg
 from inference.inversion.ddim import Ddim
 from inference.inversion.inverted import InversionRequest, Inverted
 from inference.noise import keyed_noise
+from inference.number_types import NonNegative, Positive, Seed, SmallCount, checks_numbers
 from inference.text import Text
 
 
+@checks_numbers
 @dataclass(frozen=True, kw_only=True)
 class NullText:
     """Null-text inversion (Mokady et al. 2023, algorithm 1), of all pictures at once.
@@ -48,15 +50,15 @@ class NullText:
         seed: Of the random noise.
     """
 
-    inner_steps: int = 10
-    learning_rate: float = 1e-2
-    early_stop: float = 1e-5
+    inner_steps: SmallCount = 10
+    learning_rate: Positive = 1e-2
+    early_stop: NonNegative = 1e-5
     begin: Literal["empty", "prompt"] = "empty"
     embedding: Literal["null", "prompt"] = "null"
     pivot: Literal["inversion", "random", "none"] = "inversion"
     for_targets: bool = True
     per_step: bool = True
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.embedding == "prompt" and self.begin != "empty":

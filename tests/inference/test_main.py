@@ -265,7 +265,11 @@ def test_bad_choices_are_named(
             "inversion is 'magic'; expected one of ddim, null_text",
         ),
         (["--editor", "sdedit", "--cross", "[0, 1]"], 2, "cross"),
-        (["--editor", "sdedit", "--strength", 2], 1, "strength is 2.0; expected 0 to 1"),
+        (
+            ["--editor", "sdedit", "--strength", 2],
+            2,
+            "strength is 2; expected a number from 0 to 1",
+        ),
         (["--editor", "sdedit"], 1, "source is ['a cat'], which sdedit with these options does"),
         (["--editor", "plug_and_play"], 1, "source is ['a cat'], which plug_and_play with these"),
         (["--model", model], 1, "source is ['a cat'], which instruct with these options does not"),

@@ -98,15 +98,15 @@ def test_a_recipe_is_refused_naming_the_option(
         run({"bake": bake}, prog="x", args=["bake", "--config", str(recipe)])
     assert ended.value.code == 2
     error = capsys.readouterr().err
-    assert f"{next(iter(options))} is " in error
-    assert "expected" in error
+    assert f"{recipe}: oven.{next(iter(options))}" in error
+    assert sentence.partition("expected")[2] in error
     assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--loaves", "-1"], "loaves is '-1'; expected a whole number from 1 to"),
+        (["--loaves", "-1"], "loaves is -1; expected a whole number from 1 to"),
         (["--loaves", "two"], "loaves is 'two'; expected a whole number from 1 to"),
         (["--times", "[1, .nan]"], "expected a finite number"),
     ],

@@ -214,5 +214,5 @@ def test_what_is_missing_is_named(
 
 
 def test_fractions_are_checked(tiny_backbone: Backbone) -> None:
-    with pytest.raises(ValueError, match="features is 2; expected 0 to 1"):
+    with pytest.raises(ValueError, match="features is 2; expected a number from 0 to 1"):
         PlugAndPlay(backbone=tiny_backbone, features=2)

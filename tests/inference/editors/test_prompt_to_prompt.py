@@ -379,8 +379,8 @@ def test_a_picture_needs_an_inversion_and_an_inversion_a_picture(tiny_backbone: 
     [
         ({"cross": (0.5, 0.2)}, r"cross is \(0.5, 0.2\)"),
         ({"self_attention": (0.0, 1.5)}, "self_attention is"),
-        ({"cross_of": {"cat": (-1.0, 0.2)}}, "cross_of 'cat' is"),
-        ({"weights": {"cat": 3.0}}, "the weight of 'cat' is 3.0; expected -2 to 2"),
+        ({"cross_of": {"cat": (-1.0, 0.2)}}, "cross_of.cat is"),
+        ({"weights": {"cat": 3.0}}, "weights.cat is 3.0; expected a number from -2 to 2"),
     ],
 )
 def test_knobs_out_of_range_are_refused(

@@ -173,7 +173,7 @@ def test_an_inversion_of_which_a_part_would_be_lost_is_refused(
 @pytest.mark.parametrize(
     ("knobs", "text"),
     [
-        ({"strength": 1.5}, "strength is 1.5; expected 0 to 1"),
+        ({"strength": 1.5}, "strength is 1.5; expected a number from 0 to 1"),
         ({"repeats": 0}, "repeats is 0"),
         ({"repeats": 2, "inversion": Ddim()}, "expected repeats to be 1"),
         (
@@ -181,7 +181,7 @@ def test_an_inversion_of_which_a_part_would_be_lost_is_refused(
             "sampler is 'euler_ancestral' and there is an inversion; expected 'ddim'",
         ),
         ({"space": "pixel"}, "space is 'pixel' without a mask"),
-        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
+        ({"batch_size": 0}, "batch_size is 0; expected a whole number from 1 to"),
         ({"mask": torch.ones(1, 32, 32)}, r"mask has shape \(1, 32, 32\)"),
         ({"mask": torch.ones(16, 32)}, r"the mask is \(16, 32\), but an image is \(32, 32\)"),
     ],

@@ -139,12 +139,13 @@ def test_an_endpoint_that_charges_more_than_it_may_ends_the_run(
     ("wrong", "said"),
     [
         ({"budget": 1.0}, "instructions.budget needs prices"),
-        ({"budget": -1.0, "prices": PRICES}, "budget must be 0 dollars or more"),
+        ({"budget": -1.0, "prices": PRICES}, "budget is -1.0; expected a number from 0"),
         ({"extra": {"n": 2}}, r"extra must not hold \['n'\]"),
         ({"extra": {"max_tokens": 300}}, "extra.max_tokens must be at most max_tokens, 256"),
-        ({"rounds": 0}, "rounds must be at least 1"),
-        ({"concurrency": 2000}, "concurrency must be at most 1000"),
-        ({"requests_per_minute": 0}, "requests_per_minute must be above 0"),
+        ({"rounds": 0}, "rounds is 0; expected a whole number from 1"),
+        ({"rounds": 10**30}, "rounds is 1000000000000000000000000000000; expected"),
+        ({"concurrency": 2000}, "concurrency is 2000; expected a whole number from 1 to 1,000"),
+        ({"requests_per_minute": 0}, "requests_per_minute is 0; expected a number above 0"),
         ({"moderation": "m", "base_url": None}, "moderation needs an endpoint"),
     ],
 )
