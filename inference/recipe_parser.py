@@ -22,6 +22,7 @@ from inference.number_types import description, is_number, limits_of
 from inference.outside import MAX_YAML_BYTES, parse_yaml, read_text
 
 USAGE_ERROR = 2
+COMMAND_LINE: Final = "the command line"
 
 _EXPECTED: Final = re.compile(
     r"Value error, expected (?P<number>.+?) \[type="
@@ -91,7 +92,7 @@ def one_sentence(message: str) -> str:
     if option and given and kinds:
         names = ["null" if kind == "NoneType" else kind for kind in kinds]
         return f"{option[1]} is {given[1]!r}; expected {' or '.join(dict.fromkeys(names))}"
-    lines = [line.strip(" -") for line in message.splitlines()]
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     return " ".join(line for line in lines if line)
 
 
@@ -119,14 +120,17 @@ def _guarded_value(parser: ArgumentParser, option: str, value: str) -> str:
     path = Path(value)
     if _is(path.is_fifo):
         raise ValueError(f"{option}: {value} is not a regular file")
-    if option not in _sections(parser) and not _is_structured(_hints(parser).get(option)):
+    hint = _hints(parser).get(option)
+    if _is_only_numbers(hint):
+        _require_right_fields(hint, parse_yaml(value, option), COMMAND_LINE, option)
+    if option not in _sections(parser) and not _is_structured(hint):
         return value
     if is_file := _is(path.is_file):
         value = read_text(path, max_bytes=MAX_YAML_BYTES)
     content = parse_yaml(value, str(path) if is_file else option)
     for part in reversed(option.split(".")):
         content = {part: content}
-    _require_known(parser, content, str(path) if is_file else "the command line")
+    _require_known(parser, content, str(path) if is_file else COMMAND_LINE)
     return value
 
 
@@ -204,7 +208,8 @@ def _require_number(hints: Sequence[Any], value: Any, recipe: str, name: str) ->
             one.read(value)
             return
     expected = list(map(str, limits)) + ["null"] * (len(limits) < len(hints))
-    raise ValueError(f"{recipe}: {name} is {value!r}; expected {' or '.join(expected)}")
+    option = f"--{name}" if recipe == COMMAND_LINE else f"{recipe}: {name}"
+    raise ValueError(f"{option} is {value!r}; expected {' or '.join(expected)}")
 
 
 def _unknown(recipe: str, name: str, known: Sequence[str]) -> ValueError:
@@ -236,7 +241,16 @@ def _subcommands(parser: ArgumentParser) -> Mapping[str, ArgumentParser]:
 def _is_structured(hint: Any) -> bool:
     """Whether values of an annotation are written as mappings, or as lists of them."""
     is_mapping = isinstance(origin := get_origin(hint), type) and issubclass(origin, Mapping)
-    return is_dataclass(hint) or is_mapping or any(map(_is_structured, get_args(hint)))
+    is_config = isinstance(hint, type) and is_dataclass(hint)
+    return is_config or is_mapping or any(map(_is_structured, get_args(hint)))
+
+
+def _is_only_numbers(hint: Any) -> bool:
+    """Whether an annotation is a number with limits, or a list of them, or null."""
+    if limits_of(hint) is not None:
+        return True
+    rest = [arm for arm in get_args(hint) if arm not in (types.NoneType, ...)]
+    return get_origin(hint) in (Union, types.UnionType, list) and all(map(_is_only_numbers, rest))
 
 
 def _is(question: Callable[[], bool]) -> bool:

@@ -146,14 +146,22 @@ class TrainingCLI(LightningCLI):
         return identity.identify(self.config["fit"].as_dict())
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Log to CSV and to TensorBoard unless the recipe names loggers of its own."""
+        """Log to CSV and to TensorBoard unless the recipe names loggers of its own.
+
+        Raises:
+            ValueError: The accelerator has no such devices.
+        """
         output, options = self.config["fit"]["output"], self.config_init["fit"]["trainer"]
         if options["logger"] is None:
             options["logger"] = [
                 CSVLogger(output, name="logs", flush_logs_every_n_steps=1),
                 TensorBoardLogger(output, name="tensorboard"),
             ]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except TypeError as error:  # what Lightning makes of devices that there are not
+            found = f"devices {options['devices']!r} on accelerator {options['accelerator']!r}"
+            raise ValueError(f"trainer: {found}: {error}") from error
 
     def before_fit(self) -> None:
         """On a CPU, where a step's tensors come from the C library, let it keep their memory."""

@@ -67,6 +67,7 @@ def require_sensible(options: Mapping[str, Any]) -> None:
     """
     for name, hint in _NUMBERS.items():
         require(f"trainer.{name}", options[name], hint)
+    _require_devices(options["devices"])
     if options["precision"] not in _PRECISIONS:
         raise ValueError(
             f"trainer.precision is {options['precision']}, expected 32-true or bf16-mixed: "
@@ -77,3 +78,13 @@ def require_sensible(options: Mapping[str, Any]) -> None:
         found, default = options[name], DEFAULTS.get(name, usual[name].default)
         if found != default:
             raise ValueError(f"trainer.{name} is {found}, expected it left out: {instead}")
+
+
+def _require_devices(devices: Any) -> None:
+    """Require a count of devices where they are counted; lists Lightning looks at itself."""
+    try:
+        count = int(devices)
+    except (TypeError, ValueError):
+        return
+    if count != -1:  # all there are
+        require("trainer.devices", count, PositiveSmallCount)

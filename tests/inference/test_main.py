@@ -87,7 +87,7 @@ def test_bad_input_ends_in_one_sentence(
         ({"--model": "nowhere"}, "there is no model folder nowhere"),
         ({"--instruction": ""}, "the instruction is empty"),
         ({"--instruction": "x " * 40}, "has 42 tokens"),
-        ({"--steps": "0"}, "steps is 0; expected 1 to 1000"),
+        ({"--steps": "2000"}, "steps is 2000; expected 1 to 1000"),
         ({"--output": str(tmp_path / "a.gif")}, "ends in '.gif'"),
         ({"--output": str(photos[0])}, "is one of the images"),
         ({"--output": str(photos[0].parent)}, "is one of the images"),
@@ -124,7 +124,7 @@ def test_the_command_itself(photos: list[Path]) -> None:
         check=False,
     )
     assert ended.returncode == 2
-    assert ended.stderr == "error: text_scale is 'high'; expected null or float\n"
+    assert ended.stderr == "error: --text_scale is 'high'; expected a finite number or null\n"
 
 
 # --- editors by prompts, inversions, captions ----------------------------------------------------
