@@ -148,6 +148,18 @@ def is_in_srgb(image: Image.Image) -> bool:
     return _transform_of(image) is None
 
 
+def profile_fault(image: Image.Image) -> str | None:
+    """What to say of an opened image whose ICC profile is ignored, from a short list; else None."""
+    if "icc_profile" not in image.info:
+        return None
+    profile = image.info["icc_profile"]  # None where a part of it is missing
+    mode, _ = _to_srgb(profile) if profile else (None, None)
+    if mode is None:
+        return "whose colour profile cannot be read"
+    fits = image.mode in _MODES_OF_SPACE[mode]
+    return None if fits else "whose colour profile is for other channels"
+
+
 def in_srgb(image: Image.Image) -> Image.Image:
     """The colours of an image in sRGB, by its ICC profile; the image itself if `is_in_srgb`."""
     transform = _transform_of(image)
@@ -163,25 +175,26 @@ def in_srgb(image: Image.Image) -> Image.Image:
 
 def _transform_of(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
     profile = image.info.get("icc_profile")
-    transform = _to_srgb(profile) if profile else None
-    if transform is None or image.mode not in _MODES_OF_SPACE[transform.input_mode]:
-        return None
-    return transform
+    mode, transform = _to_srgb(profile) if profile else (None, None)
+    return None if mode is None or image.mode not in _MODES_OF_SPACE[mode] else transform
 
 
 @functools.lru_cache(maxsize=64)
-def _to_srgb(profile: bytes) -> ImageCms.ImageCmsTransform | None:
-    """The transform from a profile; None where it changes nothing or the profile is unreadable."""
+def _to_srgb(profile: bytes) -> tuple[str | None, ImageCms.ImageCmsTransform | None]:
+    """The mode that a profile is for, None if it is unreadable, and its transform to sRGB.
+
+    The transform is None where it changes nothing.
+    """
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         mode = _MODE_OF_SPACE[opened.profile.xcolor_space.strip()]
         transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (OSError, KeyError, ValueError, TypeError, ImageCms.PyCMSError):
-        return None
+        return None, None
     if mode == "RGB":
         levels = np.linspace(0, 255, 9).astype(np.uint8)
         probe = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
         found = np.asarray(transform.apply(Image.fromarray(probe)))
         if np.abs(found.astype(int) - probe).max() <= _ROUNDING:
-            return None
-    return transform
+            return mode, None
+    return mode, transform

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
@@ -24,7 +25,7 @@ from data_gen.files import staged
 from data_gen.hostile_text import text_fault
 from data_gen.imports.layouts import TEXTS, Columns, Layout, Refused, Said
 from data_gen.imports.opening import LayoutName, completed, opened
-from data_gen.imports.pictures import BadPicture, as_jpeg
+from data_gen.imports.pictures import BadPicture, Picture, as_jpeg
 from data_gen.records import EditTriplet, ImageArray, ImagePair, same_text
 from data_gen.runs.receipts import Outcome, Receipt, Unit, done_receipt, plan, write_receipt
 from data_gen.runs.units import CANDIDATE_SCHEMA, IMPORT_FILE, publish
@@ -234,7 +235,7 @@ def _make(
     """Make a unit: its shard, index and table of candidates, then its receipt."""
     start = time.perf_counter()
     with staged(root, unit.stem) as folder:
-        candidates = _write(folder, unit.stem, pairs, layout, provenance)
+        candidates, notes = _write(folder, unit.stem, pairs, layout, provenance)
         made = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     receipt = Receipt(
         unit=unit.name,
@@ -243,6 +244,7 @@ def _make(
         prompts=_outcomes(candidates),
         seconds={"total": round(time.perf_counter() - start, 3)},
         versions={library: version(library) for library in ("emend", "pillow")},
+        notes=dict(notes),
     )
     write_receipt(root, receipt)
     return receipt
@@ -254,12 +256,12 @@ def _write(
     pairs: Sequence[_Planned],
     layout: Layout,
     provenance: Mapping[str, str],
-) -> list[dict[str, Any]]:
-    """Write a unit's files; what became of each pair."""
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Write a unit's files; what became of each pair, and what was ignored in those kept."""
     for name in ("shards", "candidates"):
         (folder / name).mkdir()
     tar = folder / "shards" / f"{stem}.tar"
-    candidates = []
+    candidates, notes = [], Counter[str]()
     with shard_writer(tar, provenance) as writer:
         # Stock `datasets` infers types from the first pairs it sees: those that know most lead.
         for planned in sorted(pairs, key=lambda pair: (-pair.known, pair.key)):
@@ -269,9 +271,10 @@ def _write(
             except (Refused, BadPicture) as refused:
                 reason = str(refused)
             else:
-                pair = _image_pair(planned, said, source[1], edited[1])
+                pair = _image_pair(planned, said, source.pixels, edited.pixels)
                 more = {"where": layout.where(planned.position), "extra": _extra(said)}
-                writer.write_imported(pair, source[0], edited[0], more)
+                writer.write_imported(pair, source.jpeg, edited.jpeg, more)
+                notes.update(note for note in (source.note, edited.note) if note is not None)
             candidates.append(_candidate(planned, said, reason))
     table = pa.Table.from_pylist(candidates, schema=CANDIDATE_SCHEMA)
     pq.write_table(table, folder / "candidates" / f"{stem}.parquet")
@@ -279,7 +282,7 @@ def _write(
         write_index(tar.with_suffix(".parquet"), scan_shard(tar, f"shards/{tar.name}"))
     else:
         tar.unlink()
-    return candidates
+    return candidates, notes
 
 
 def _said_again(layout: Layout, planned: _Planned) -> Said:
@@ -291,17 +294,16 @@ def _said_again(layout: Layout, planned: _Planned) -> Said:
         raise ValueError(f"{where} has changed since it was read: {error}") from error
 
 
-Picture = tuple[bytes, ImageArray]
-
-
 def _pictures(layout: Layout, position: int) -> tuple[Picture, Picture]:
-    """Source and edited picture, each as JPEG and as pixels."""
+    """Source and edited picture."""
     source, edited = (as_jpeg(content) for content in layout.pictures(position))
-    (height, width), (edited_height, edited_width) = source[1].shape[:2], edited[1].shape[:2]
+    (height, width), (edited_height, edited_width) = (
+        one.pixels.shape[:2] for one in (source, edited)
+    )
     one, other = width * edited_height, edited_width * height
     if abs(one - other) > ASPECTS_DIFFER * max(one, other):
         raise Refused("its pictures differ in aspect ratio")
-    if source[1].shape == edited[1].shape and bool((source[1] == edited[1]).all()):
+    if np.array_equal(source.pixels, edited.pixels):
         raise Refused("its pictures are equal")
     return source, edited
 
@@ -374,4 +376,6 @@ def _finish(root: Path, found: _Plan, layout: Layout, receipts: Sequence[Receipt
     if not any(outcome.kept for receipt in receipts for outcome in receipt.prompts.values()):
         raise ValueError(f"not one of {len(layout)} pairs can be imported: {reasons}")
     kept = publish(root, receipts)
+    for note, count in sum((Counter(one.notes) for one in receipts), Counter[str]()).items():
+        print(f"note: {count} pictures {note} are read without it")
     print(f"import: {kept} of {len(layout)} pairs, {len(refused)} refused {reasons}")

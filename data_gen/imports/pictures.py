@@ -7,7 +7,7 @@ anything else is encoded anew, in sRGB.
 import io
 import warnings
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -21,7 +21,7 @@ from data_gen.shards.members import (
     encode_jpeg,
     without_profile,
 )
-from inference.images import FORMATS, header_fault, is_in_srgb, on_white
+from inference.images import FORMATS, header_fault, is_in_srgb, on_white, profile_fault
 
 _UPRIGHT: Final = 1
 
@@ -30,7 +30,21 @@ class BadPicture(ValueError):
     """A picture that will not be used; the message is the reason, from a short list."""
 
 
-def as_jpeg(content: bytes) -> tuple[bytes, ImageArray]:
+class Picture(NamedTuple):
+    """A picture as a shard holds it.
+
+    Attributes:
+        jpeg: Its bytes.
+        pixels: (H, W, 3) uint8.
+        note: What of the file is ignored, see `profile_fault`.
+    """
+
+    jpeg: bytes
+    pixels: ImageArray
+    note: str | None
+
+
+def as_jpeg(content: bytes) -> Picture:
     """Bring the bytes of a PNG, JPEG or WebP file to those of an upright RGB JPEG.
 
     Transparent parts are laid on white, palettes and CMYK become RGB, and a turn that a camera
@@ -39,14 +53,12 @@ def as_jpeg(content: bytes) -> tuple[bytes, ImageArray]:
     Args:
         content: The file's bytes.
 
-    Returns:
-        The JPEG, and its pixels, (H, W, 3) uint8.
-
     Raises:
         BadPicture: It is none, is not whole, too large or animated, or has over 8 bits a channel.
     """
-    pixels, is_so_already = _decoded(content)
-    return without_profile(content) if is_so_already else encode_jpeg(pixels), pixels
+    pixels, is_so_already, note = _decoded(content)
+    jpeg = without_profile(content) if is_so_already else encode_jpeg(pixels)
+    return Picture(jpeg, pixels, note)
 
 
 def as_pixels(content: bytes) -> ImageArray:
@@ -54,8 +66,8 @@ def as_pixels(content: bytes) -> ImageArray:
     return _decoded(content)[0]
 
 
-def _decoded(content: bytes) -> tuple[ImageArray, bool]:
-    """The pixels, and whether the file is an upright RGB JPEG."""
+def _decoded(content: bytes) -> tuple[ImageArray, bool, str | None]:
+    """The pixels, whether the file is an upright RGB JPEG, and what of it was ignored."""
     if not content:
         raise BadPicture("a picture is empty")
     if len(content) > MAX_MEMBER_BYTES:
@@ -65,7 +77,7 @@ def _decoded(content: bytes) -> tuple[ImageArray, bool]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
             image = Image.open(io.BytesIO(content), formats=FORMATS)
         with image:
-            return _converted(content, image)
+            return *_converted(content, image), profile_fault(image)
     except BadPicture:
         raise
     except UnidentifiedImageError as error:

@@ -30,7 +30,9 @@ from data_gen.shards.members import (
     ShardError,
     decode_image,
     described,
+    ignored_profile,
     image_size,
+    may_have_profile,
     seems_whole,
 )
 from data_gen.shards.places import read_places
@@ -70,12 +72,14 @@ class Look:
     Attributes:
         source, edited: Sizes of the pictures; None where an index of old does not say.
         instruction, inverse_instruction: The texts.
+        notes: What of its pictures is ignored, see `profile_fault`.
     """
 
     source: Size | None
     edited: Size | None
     instruction: str | None = None
     inverse_instruction: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Listing(Protocol):
@@ -158,6 +162,24 @@ def require_like(source: Size, edited: Size) -> None:
         raise BadPair("its pictures differ in aspect ratio", f"{source} and {edited}")
 
 
+class _Glance(NamedTuple):
+    """A picture's size, and what of its file is ignored."""
+
+    size: Size
+    note: str | None
+
+
+def _look(glances: Sequence[_Glance], instruction: str, inverse_instruction: str) -> Look:
+    source, edited = glances
+    return Look(
+        source=source.size,
+        edited=edited.size,
+        instruction=instruction,
+        inverse_instruction=inverse_instruction,
+        notes=tuple(one.note for one in glances if one.note is not None),
+    )
+
+
 # ---------------------------------------------------------------- shards
 
 
@@ -186,19 +208,15 @@ class ShardPairs:
     def look(self, row: int) -> Look:
         """Read its JSON, and of its pictures the ends; behind a URL, the index alone."""
         found = self.index[row]
-        source, edited = _size(found, "input"), _size(found, "edited")
         if not self.looks_within:
-            return Look(source=source, edited=edited)
+            return Look(source=_size(found, "input"), edited=_size(found, "edited"))
         try:
             said = self._described(found)
-            source, edited = (self._glance(found, name) for name in ("input", "edited"))
+            glances = [self._glance(found, name) for name in ("input", "edited")]
         except ShardError as error:
             raise BadPair("it is damaged", str(error)) from error
-        return Look(
-            source=source,
-            edited=edited,
-            instruction=str(said["instruction"] or ""),
-            inverse_instruction=str(said["inverse_instruction"] or ""),
+        return _look(
+            glances, str(said["instruction"] or ""), str(said["inverse_instruction"] or "")
         )
 
     def read(self, row: int) -> ImagePair:
@@ -234,19 +252,22 @@ class ShardPairs:
         members = read_places(self.index.store, row.shard, row.key, place)
         return described(members["json"], row.key)
 
-    def _glance(self, row: IndexRow, name: str) -> Size:
+    def _glance(self, row: IndexRow, name: str) -> _Glance:
         """A picture's size, by its first bytes; the whole where its end does not look like one."""
         offset, length = getattr(row, f"{name}_offset"), getattr(row, f"{name}_size")
         store, stop = self.index.store, offset + length
-        known = _size(row, name)
-        tail = store.read(row.shard, max(offset, stop - TAIL), stop)
-        head = b"" if known else store.read(row.shard, offset, min(stop, offset + HEAD))
-        found = known or (_turned(image_size(head)) if head.startswith(JPEG_START) else None)
-        if found and seems_whole(head, tail, length):
-            return found
+        head = store.read(row.shard, offset, min(stop, offset + HEAD))
+        tail = head if length <= HEAD else store.read(row.shard, stop - TAIL, stop)
+        is_jpeg = head.startswith(JPEG_START)
+        found = _size(row, name) or (_turned(image_size(head)) if is_jpeg else None)
+        seen = bool(found) and is_jpeg and seems_whole(head, tail, length)
+        if found and seen and not may_have_profile(head):
+            return _Glance(found, None)
         place = {f"{name}.jpg": (offset, length)}
         content = read_places(store, row.shard, row.key, place)[f"{name}.jpg"]
-        return Size(*decode_image(content, f"{row.key}.{name}.jpg").shape[:2])
+        if not (found and seen):
+            found = Size(*decode_image(content, f"{row.key}.{name}.jpg").shape[:2])
+        return _Glance(found, ignored_profile(content))
 
 
 def _size(row: IndexRow, name: str) -> Size | None:
@@ -296,15 +317,10 @@ class ForeignPairs:
         try:
             said = self._said(row)
             ends = self._layout.ends(row)
-            source, edited = (self._glance(row, number, end) for number, end in enumerate(ends))
+            glances = [self._glance(row, number, end) for number, end in enumerate(ends)]
         except (Refused, BadPicture) as error:
             raise BadPair(str(error)) from error
-        return Look(
-            source=source,
-            edited=edited,
-            instruction=said.instruction,
-            inverse_instruction=said.inverse_instruction,
-        )
+        return _look(glances, said.instruction, said.inverse_instruction)
 
     def read(self, row: int) -> ImagePair:
         """Read texts and pictures."""
@@ -364,8 +380,12 @@ class ForeignPairs:
             raise Refused(self._faults[row])
         return checked(self._layout.said(row))
 
-    def _glance(self, row: int, number: int, ends: Ends) -> Size:
+    def _glance(self, row: int, number: int, ends: Ends) -> _Glance:
         found = _turned(image_size(ends.head))
-        if found and seems_whole(*ends):
-            return found
-        return Size(*as_pixels(self._layout.pictures(row)[number]).shape[:2])
+        seen = bool(found) and seems_whole(*ends)
+        if found and seen and not may_have_profile(ends.head):
+            return _Glance(found, None)
+        content = self._layout.pictures(row)[number]
+        if not (found and seen):
+            found = Size(*as_pixels(content).shape[:2])
+        return _Glance(found, ignored_profile(content))

@@ -9,7 +9,7 @@ again. Rejected prompts are done, failed ones are not.
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +74,7 @@ class Receipt:
         prompts: Triplet id -> outcome.
         seconds: What took how long: ``render``, ``score``, ``write`` (all the rest), ``total``.
         versions: Library -> version that made it.
+        notes: What of pictures was ignored, though they are kept -> how many.
     """
 
     unit: str
@@ -82,6 +83,7 @@ class Receipt:
     prompts: Mapping[str, Outcome]
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
+    notes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -185,6 +187,8 @@ def _require_types(receipt: Receipt) -> None:
     texts = [receipt.unit, receipt.fingerprint, *receipt.files.values()]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("unit, fingerprint and hashes are expected to be text")
+    if not all(type(count) is int for count in receipt.notes.values()):
+        raise TypeError("notes are expected to be counts")
     for name, outcome in receipt.prompts.items():
         counts = [outcome.kept, *outcome.reasons.values()]
         known = outcome.status in ("passed", "rejected", "failed")

@@ -10,7 +10,7 @@ import math
 import sys
 import tarfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from data_gen.records import EditTriplet, ImageArray, ImagePair, Scores
-from inference.images import FORMATS, header_fault, on_white
+from inference.images import FORMATS, header_fault, on_white, profile_fault
 from inference.outside import parse_object
 
 MEMBERS = ("edited.jpg", "input.jpg", "json")
@@ -33,9 +33,10 @@ JPEG_START = b"\xff\xd8"
 _LYING = (5, 6, 7, 8)
 _THREE_CHANNELS = frozenset({"RGB", "YCbCr"})
 _PROFILE = b"ICC_PROFILE\0"
-_PROFILE_BEFORE = 2**17
-"""Bytes of a JPEG in which its profile begins, unless there is more than metadata before it."""
 _START_OF_SCAN = 0xDA
+_FILL = 0xFF
+_CHUNKS_OF_PROFILES = (b"iCCP", b"ICCP")
+"""As PNG and WebP call them."""
 SCORES = tuple(item.name for item in fields(Scores))
 LATER_SCORES = tuple(item.name for item in fields(Scores) if item.default is None)
 """Those that not every data set has; an index may have been made before they were known."""
@@ -109,7 +110,7 @@ def _pixels(content: bytes, colours: str) -> ImageArray:
     import simplejpeg
 
     is_rgb = colours in _THREE_CHANNELS
-    if is_rgb and content.find(_PROFILE, 0, _PROFILE_BEFORE) < 0:
+    if is_rgb and not may_have_profile(content):
         return np.asarray(simplejpeg.decode_jpeg(content))
     with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
         if not is_rgb:
@@ -121,13 +122,54 @@ def _pixels(content: bytes, colours: str) -> ImageArray:
 
 def without_profile(content: bytes) -> bytes:
     """A JPEG without its ICC profile, its pixels untouched."""
-    kept, place = [content[:2]], 2
-    while content[place : place + 1] == b"\xff" and content[place + 1] != _START_OF_SCAN:
-        end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-        if content[place + 4 : place + 4 + len(_PROFILE)] != _PROFILE:
-            kept.append(content[place:end])
-        place = end
+    kept, place = [], 0
+    for start, end in _segments(content):
+        if content.startswith(_PROFILE, start + 4):
+            kept.append(content[place:start])
+            place = end
     return b"".join([*kept, content[place:]])
+
+
+def may_have_profile(head: bytes) -> bool:
+    """Whether a picture whose file begins like this may have an ICC profile; False is certain.
+
+    Args:
+        head: The first bytes of a JPEG, PNG or WebP file, or all of them. A JPEG's profile may lie
+            behind other metadata, however large: where the header goes on, so may the profile.
+    """
+    if not head.startswith(JPEG_START):
+        return any(chunk in head for chunk in _CHUNKS_OF_PROFILES)
+    for start, _ in _segments(head):
+        if head.startswith(_PROFILE, start + 4):
+            return True
+        if head[start + 1] == _START_OF_SCAN:
+            return False
+    return True
+
+
+def ignored_profile(content: bytes) -> str | None:
+    """Why the ICC profile of a picture's file is ignored, see `profile_fault`; None where not."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                return profile_fault(image)
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
+        return None  # whoever decodes it says what is wrong
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int]]:
+    """Where the segments of a JPEG's header begin and end; the last is the start of its scan."""
+    place = len(JPEG_START)
+    while place + 4 <= len(content) and content[place] == _FILL:
+        if content[place + 1] == _FILL:
+            place += 1
+            continue
+        end = place + 2 + (content[place + 2] << 8 | content[place + 3])
+        yield place, end
+        if content[place + 1] == _START_OF_SCAN:
+            return
+        place = end
 
 
 def image_size(start: bytes) -> tuple[int, int] | None:

@@ -25,6 +25,7 @@ from training.data.inspection import (
     TextFault,
     compare_sizes,
     inspect,
+    notes,
     report,
     write_faults,
 )
@@ -203,6 +204,9 @@ def _judge(
         )
     if ends:
         raise FaultyData("\n".join([*faults, *ends]))
+    if not plan.quiet:
+        for note in notes(found):
+            print(note)
     if count and not plan.quiet:
         print("\n".join([*faults, f"{count:,} of {total:,} pairs are left out, {listed}"]))
     if plan.backwards:

@@ -5,7 +5,7 @@ decodes badly all the same is passed over during training, see `samples`.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -51,6 +51,7 @@ class Findings:
         sizes: (N, 2) height and width of each source image; 0 where it is not known.
         invertible: How many have an inverse instruction; None where that was not looked at.
         faults: Row -> what is wrong with it.
+        notes: What of the other pairs' pictures is ignored -> how many pictures.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Findings:
     sizes: NDArray[np.int64]
     invertible: int | None
     faults: dict[int, Fault] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
 
 
 def inspect(
@@ -99,6 +101,7 @@ def inspect(
             )
             continue
         found.sizes[number] = look.source or 0
+        found.notes.update(look.notes)
         if found.invertible is not None:
             found.invertible += bool(look.inverse_instruction)
     return found
@@ -167,6 +170,15 @@ def write_faults(folder: Path, found: Sequence[Findings]) -> None:
 def report(found: Sequence[Findings]) -> str:
     """Faults of all sets by reason, with counts and the first few; empty where there is none."""
     return "\n".join(line for one in found for line in _lines(one))
+
+
+def notes(found: Sequence[Findings]) -> list[str]:
+    """What of pictures is ignored though they are trained on, with counts, a line each."""
+    return [
+        f"{one.name}: {count:,} pictures {note} are read without it"
+        for one in found
+        for note, count in one.notes.items()
+    ]
 
 
 def _lines(found: Findings) -> list[str]:

@@ -47,6 +47,7 @@ from training.data.inspection import (
     FaultyData,
     compare_sizes,
     inspect,
+    notes,
     report,
     write_faults,
 )
@@ -178,6 +179,8 @@ def _sound(
     if framing.resolution is None:
         compare_sizes([reader], [found])
     write_faults(output, [found])
+    for note in notes([found]):
+        print(note)
     if found.faults:
         said = f"{report([found])}\nlisted in {output / FAULTY_FILE}"
         if faulty == "refuse":
