@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ from inference import command_line
 from inference.endpoints.budget import BudgetMet
 from inference.endpoints.failures import ServerError
 from inference.number_types import Positive, checks_numbers
+from inference.recipe_names import with_recipe_paths
+from inference.recipe_parser import USAGE_ERROR
 
 
 def run(**recipe: Any) -> None:
@@ -87,6 +90,8 @@ def fine_tune(**knobs: Any) -> None:
     run_fine_tuning(FineTuneKnobs(**knobs))
 
 
+RECIPES: Final = Path(__file__).with_name("recipes")
+
 COMMANDS: Final[command_line.Commands] = MappingProxyType(
     {
         "run": run,
@@ -104,13 +109,18 @@ COMMANDS: Final[command_line.Commands] = MappingProxyType(
 )
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code."""
+def main(args: Sequence[str] | None = None, prog: str = "python -m data_gen") -> int:
+    """Run a command line, of the program `prog`, and return its exit code."""
+    try:
+        line = with_recipe_paths(sys.argv[1:] if args is None else args, RECIPES, "data")
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return USAGE_ERROR
     with _terminated_politely():
         return command_line.run(
             COMMANDS,
-            prog="python -m data_gen",
-            args=args,
+            prog=prog,
+            args=line,
             expected=(ValueError, OSError, ServerError, BudgetMet, Unfinished, WorkerError),
             less_memory="a smaller pairs.render.batch_rows, pairs.precision bfloat16 or fewer "
             "executor.workers",

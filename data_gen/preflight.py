@@ -17,12 +17,12 @@ def require_ready(recipe: Recipe) -> None:
     """Require what the pair stage of a recipe will need.
 
     Raises:
-        FileNotFoundError: A model's folder, or a file of it, is not there.
+        FileNotFoundError: A model's folder, or a file of it, is not there and cannot be fetched.
         OSError: The output folder cannot be written.
         ValueError: The output holds an import, the partition is none, Ray is not installed, or the
             thresholds are missing.
     """
-    knobs = recipe.pairs
+    knobs = recipe.located().pairs
     require_writable_folder(recipe.output)
     require_not_imported(recipe.output)
     Partition.parse(recipe.partition)

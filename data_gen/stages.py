@@ -27,13 +27,14 @@ from data_gen.runs.executors import Executor, ExecutorKnobs, Partition, executor
 from data_gen.runs.receipts import Unit, done_receipt, fingerprint, plan, tally
 from data_gen.runs.units import UnitMaker, publish, require_not_imported
 from inference.backbone import Backbone, load_backbone
-from inference.clip import ClipScorer, load_clip
+from inference.clip import ClipScorer, load_clip, located_clip
 from inference.compilation import WITHOUT_ATTENTION, compile_blocks
 from inference.locks import owned
 from inference.memory import keep_memory
+from inference.model_names import located, shown
 from inference.number_types import Count, PositiveCount, checks_numbers
 
-FORMAT = 6
+FORMAT = 7
 """Raised when the same recipe and models would give other bytes than before."""
 
 _PRECISIONS = {
@@ -49,10 +50,11 @@ class PairKnobs:
     """How triplets become image pairs.
 
     Attributes:
-        model: Diffusers folder of the text-to-image model.
-        vae: Folder of an autoencoder to use instead of the model's own, such as Stable Diffusion's
-            fine-tuned decoder or an SDXL one that bears float16.
-        clip: The CLIP that scores: a folder, or a name that open_clip knows.
+        model: The text-to-image model: a diffusers folder, one that ships (`shapes/NAME`), or
+            OWNER/NAME of the hub.
+        vae: An autoencoder to use instead of the model's own, such as Stable Diffusion's fine-tuned
+            decoder or an SDXL one that bears float16; likewise.
+        clip: The CLIP that scores: likewise, or a name that open_clip knows.
         precision: Of the text-to-image model's weights.
         channels_last: Whether its convolutions keep the channels of a pixel together in memory,
             which tensor cores want. Pixels move by rounding with it.
@@ -67,9 +69,9 @@ class PairKnobs:
             as the worse halves of preferences; each says what it failed.
     """
 
-    model: str = "inference/shapes/models/stable-diffusion"
+    model: str = "shapes/stable-diffusion"
     vae: str | None = None
-    clip: str = "inference/shapes/models/clip"
+    clip: str = "shapes/clip"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = False
     compile: bool = False
@@ -85,6 +87,20 @@ class PairKnobs:
         for score, scorer in scorers.items():
             if score in self.filter.bounded and getattr(self.scorers, scorer) is None:
                 raise ValueError(f"pairs.filter bounds {score}, which needs pairs.scorers.{scorer}")
+
+    def located(self) -> Self:
+        """The same, every model by its folder; those of the hub are fetched.
+
+        Raises:
+            FileNotFoundError, ValueError: As `inference.model_names.located`.
+        """
+        return replace(
+            self,
+            model=str(located(self.model)),
+            vae=self.vae and str(located(self.vae, "autoencoder")),
+            clip=located_clip(self.clip),
+            scorers=self.scorers.located(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +123,14 @@ class Recipe:
     partition: str = "0/1"
     executor: ExecutorKnobs = field(default_factory=ExecutorKnobs)
 
+    def located(self) -> Self:
+        """The same, every model by its folder; those of the hub are fetched.
+
+        Raises:
+            FileNotFoundError, ValueError: As `inference.model_names.located`.
+        """
+        return replace(self, instructions=self.instructions.located(), pairs=self.pairs.located())
+
 
 def make_captions(recipe: Recipe) -> None:
     """Write ``captions.jsonl``."""
@@ -117,7 +141,7 @@ def make_instructions(recipe: Recipe) -> None:
     """Write ``triplets.jsonl``, asking what the journal does not answer yet."""
     write_triplets(
         read_captions(recipe.output / "captions.jsonl"),
-        recipe.instructions,
+        recipe.instructions.located(),
         journal=recipe.output / "instructions.jsonl",
         triplets=recipe.output / "triplets.jsonl",
     )
@@ -132,7 +156,7 @@ def make_pairs(recipe: Recipe) -> None:
         Occupied: Another process makes this partition.
         ValueError: A file or a knob is wrong, or the output holds an import.
     """
-    knobs, root = recipe.pairs, recipe.output
+    knobs, root = recipe.pairs.located(), recipe.output
     require_not_imported(root)
     units = plan_units(read_triplets(root / "triplets.jsonl"), knobs)
     share = Partition.parse(recipe.partition)
@@ -158,6 +182,7 @@ def _publish(units: Sequence[Unit], root: Path) -> None:
 
 def plan_units(triplets: Sequence[EditTriplet], knobs: PairKnobs) -> list[Unit]:
     """Cut triplets into units whose fingerprint covers all that decides their bytes."""
+    knobs = knobs.located()
     settings = {
         "format": FORMAT,
         "precision": knobs.precision,
@@ -205,20 +230,20 @@ class PairWork:
     @classmethod
     def of(cls, knobs: PairKnobs, root: Path) -> Self:
         """Describe the work so that it can be done in any folder."""
+        knobs = knobs.located()
         named = {"model": knobs.model, "clip": knobs.clip}
         named |= {} if knobs.vae is None else {"vae": knobs.vae}
-        at = {what: _located(name) for what, name in named.items()}
         return cls(
             knobs=replace(
                 knobs,
-                model=at["model"],
-                clip=at["clip"],
-                vae=at.get("vae"),
-                scorers=knobs.scorers.at(_located),
+                model=_absolute(knobs.model),
+                clip=_absolute(knobs.clip),
+                vae=knobs.vae and _absolute(knobs.vae),
+                scorers=knobs.scorers.at(_absolute),
             ),
             root=root.resolve(),
             provenance={
-                **{what: _shown(name) for what, name in (named | knobs.scorers.named()).items()},
+                **{what: shown(name) for what, name in (named | knobs.scorers.named()).items()},
                 "precision": knobs.precision,
             },
         )
@@ -233,14 +258,9 @@ class PairWork:
         )
 
 
-def _located(model: str) -> str:
-    """A model's folder as an absolute path; what is no folder here is a name on a hub."""
+def _absolute(model: str) -> str:
+    """A model's folder as an absolute path; what is no folder is a name that open_clip knows."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
-
-
-def _shown(model: str) -> str:
-    """A model's name in what gets published: where it lies on this machine is nobody's business."""
-    return Path(model).name if Path(model).is_absolute() else model
 
 
 def load_models(knobs: PairKnobs) -> tuple[Backbone, ClipScorer]:
@@ -250,6 +270,7 @@ def load_models(knobs: PairKnobs) -> tuple[Backbone, ClipScorer]:
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     keep_memory(device)
+    knobs = knobs.located()
     dtype = _PRECISIONS[knobs.precision]
     backbone = load_backbone(knobs.model, vae=knobs.vae, device=device, dtype=dtype)
     if knobs.channels_last:

@@ -15,8 +15,8 @@ from inference.endpoints.failures import ServerError
 from inference.recipe_parser import USAGE_ERROR
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; the exit code (see `run`)."""
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m inference") -> int:
+    """Run a command line, of the program `prog`; the exit code (see `run`)."""
     line = list(sys.argv[1:] if arguments is None else arguments)
     try:
         commands = commands_of(line)
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     return run(
         commands,
-        prog="python -m inference",
+        prog=prog,
         args=line,
         expected=(ValueError, OSError, LostHook, ServerError),
         less_memory="fewer or smaller images, a smaller --batch_size, or --dtype bfloat16",

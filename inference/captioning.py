@@ -27,11 +27,11 @@ from inference.endpoints.session import EndpointSession
 from inference.images import to_numpy, to_pil
 from inference.loading import (
     VOCABULARY_ROOM,
-    fetched,
     load_model,
     load_tokenizer,
     require_vocabulary,
 )
+from inference.model_names import located
 from inference.shapes.captions import caption as in_words
 from inference.shapes.captions import describe
 from inference.shapes.reading import read
@@ -104,7 +104,7 @@ class TransformersCaptioner:
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
-        folder = Path(self.model) if Path(self.model).is_dir() else fetched(self.model)
+        folder = located(self.model, "transformers")
         processor = load_tokenizer(AutoProcessor, folder)
         model = load_model(AutoModelForImageTextToText, folder, self.dtype)
         if (tokenizer := getattr(processor, "tokenizer", None)) is not None:

@@ -22,15 +22,14 @@ from inference.loading import (
     VOCABULARY_ROOM,
     check_config,
     check_folder,
-    fetched,
     loading,
     require_vocabulary,
 )
+from inference.model_names import located, repository_of
 from inference.outside import read_object
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
-_HUB = "hf-hub:"
 _TOKENIZER_OPTIONS = frozenset({"clean", "language", "strip_sep_token"})
 """What a configuration may tell a tokenizer; others reach loaders that read files or run code."""
 
@@ -224,8 +223,8 @@ def load_clip(name: str | Path, *, device: str | torch.device = "cpu") -> ClipSc
 
     Args:
         name: A folder with ``open_clip_config.json``, ``open_clip_model.safetensors`` and, where
-            the config names a tokenizer, its files; or ``hf-hub:owner/name``; or an
-            architecture and a pretrained tag, such as ``ViT-L-14/openai``.
+            the config names a tokenizer, its files; or a name of such a folder, see
+            ``model_names``; or an architecture and a pretrained tag, such as ``ViT-L-14/openai``.
         device: Where to put the model.
 
     Returns:
@@ -236,8 +235,9 @@ def load_clip(name: str | Path, *, device: str | torch.device = "cpu") -> ClipSc
         ValueError: ``name`` is neither a folder nor something open_clip knows, or the folder's
             files do not make a model.
     """
-    folder = _folder(str(name))
-    model_name, tag = _resolve(str(folder or name))
+    name = located_clip(name)
+    model_name, tag = _resolve(name)
+    folder = Path(name) if Path(name).is_dir() else None
     if folder is not None:
         check_folder(folder)
         text_config = _checked_text_config(folder / CONFIG)
@@ -265,11 +265,22 @@ def load_clip(name: str | Path, *, device: str | torch.device = "cpu") -> ClipSc
     )
 
 
-def _folder(name: str) -> Path | None:
-    """The folder of a CLIP, fetched where it is one of the hub; None for an architecture's tag."""
-    if Path(name).is_dir():
-        return Path(name)
-    return fetched(name.removeprefix(_HUB)) if name.startswith(_HUB) else None
+def located_clip(name: str | Path) -> str:
+    """The folder of a CLIP that a person named, or an architecture and a tag as open_clip has it.
+
+    Raises:
+        FileNotFoundError, ValueError: As ``model_names.located``.
+    """
+    text = str(name)
+    if repository_of(text, "clip") is not None and _is_architecture(text.partition("/")[0]):
+        return text
+    return str(located(text, "clip"))
+
+
+def _is_architecture(name: str) -> bool:
+    import open_clip
+
+    return bool(open_clip.list_pretrained_tags_by_model(name))
 
 
 def _checked_text_config(path: Path) -> dict[str, Any]:
@@ -341,7 +352,7 @@ def require_clip(name: str | Path) -> None:
     Raises:
         FileNotFoundError, ValueError: As ``load_clip``.
     """
-    _resolve(str(name))
+    _resolve(located_clip(name))
 
 
 def read_thresholds(name: str | Path) -> dict[str, float]:
@@ -387,14 +398,12 @@ def _resolve(name: str) -> tuple[str, str | None]:
             if not (folder / file).is_file():
                 raise FileNotFoundError(f"the CLIP folder {name} has no {file}")
         return f"local-dir:{name}", None
-    if name.startswith(_HUB):
-        return name, None
     import open_clip
 
     architecture, _, tag = name.partition("/")
     if tag not in open_clip.list_pretrained_tags_by_model(architecture):
         raise ValueError(
-            f"the CLIP model {name!r} is neither a folder, nor hf-hub:owner/name, "
-            "nor architecture/tag as open_clip lists them"
+            f"the CLIP model {name!r} is neither a folder, nor shapes/clip, nor owner/name of the "
+            "hub, nor architecture/tag as open_clip lists them"
         )
     return architecture, tag

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import diffusers
-import huggingface_hub
 import torch
 from transformers.utils import logging as transformers_logging
 
@@ -21,8 +20,6 @@ from inference.tensors import read_header
 VOCABULARY_ROOM: Final = 0.01
 """Part of a vocabulary by which tokenizers other than CLIP's may differ: rows that pad the
 embedding, or tokens that no text has. T5's and BERT's captioners stay far below it."""
-_FETCHED: Final = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
-"""What is taken of a repository on the hub: no code, and no pickles."""
 _SETTINGS: Final = frozenset(
     {
         "added_tokens.json",
@@ -59,19 +56,6 @@ def loading(what: str, kind: Any = None) -> Iterator[None]:
         reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
         named = "" if kind is None else f" as {kind.__name__}"
         raise ValueError(f"{what} cannot be loaded{named}: {reason}") from error
-
-
-def fetched(name: str) -> Path:
-    """The folder of a repository on the hub, fetched where it is not here yet.
-
-    Raises:
-        ValueError: It cannot be fetched.
-    """
-    with loading(f"{name} from the hub"):
-        folder = huggingface_hub.snapshot_download(
-            name, allow_patterns=list(_FETCHED), ignore_patterns=["*/*"]
-        )
-    return Path(folder)
 
 
 def check_folder(folder: Path) -> None:

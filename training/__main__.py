@@ -15,7 +15,7 @@ import sys
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import diffusers
 import pytorch_lightning as pl
@@ -32,7 +32,9 @@ from inference.command_line import ERROR, run
 from inference.files import require_writable_folder
 from inference.locks import owned
 from inference.memory import keep_memory, memory_shortage
-from inference.recipe_parser import RecipeParser, one_sentence
+from inference.model_names import pinned
+from inference.recipe_names import with_recipe_paths
+from inference.recipe_parser import USAGE_ERROR, RecipeParser, one_sentence
 from training import identity
 from training.data.data_module import PairData
 from training.latents import latents
@@ -45,7 +47,9 @@ from training.running.progress import Progress
 from training.running.stopping import INTERRUPTED, TERMINATED
 from training.trainer_options import DEFAULTS, require_sensible
 
+RECIPES: Final = Path(__file__).with_name("recipes")
 _KNOWN_WARNINGS = (
+    ".*LightningCLI's args parameter.*",  # names of recipes are replaced in it
     ".*does not have many workers.*",  # data.num_workers says so
     ".*module\\(s\\) in eval mode at the start.*",  # the average
     ".*isinstance\\(treespec, LeafSpec\\).*",  # between Lightning and torch
@@ -116,6 +120,8 @@ class TrainingCLI(LightningCLI):
         except ValueError as error:
             self.parser.error(str(error), error)
         options["weights_only"] = True
+        base = Path(pinned(options["model"]["base"]))
+        options["model"]["base"] = options["data"]["base"] = base
         folder, given = Path(options["output"]), options["ckpt_path"]
         begins = given is None or not Path(given).resolve().is_relative_to(folder.resolve())
         if begins and checkpoints.found(folder):
@@ -178,14 +184,21 @@ class TrainingCLI(LightningCLI):
             print(f"{step:,}{early} steps done; the editor is in {folder / 'model'}")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; expected errors become one sentence and exit code 1."""
-    line = sys.argv[1:] if arguments is None else arguments
+def main(arguments: list[str] | None = None, prog: str = "python -m training") -> None:
+    """Run a command line, of the program `prog`.
+
+    Expected errors become one sentence and exit code 1.
+    """
+    try:
+        line = with_recipe_paths(sys.argv[1:] if arguments is None else arguments, RECIPES, "train")
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(USAGE_ERROR) from error
     if line[:1] == ["latents"]:
         raise SystemExit(
             run(
                 {"latents": latents},
-                prog="python -m training",
+                prog=prog,
                 args=line,
                 expected=(ValueError, OSError, Unfinished, WorkerError),
                 less_memory="a smaller batch_size, or fewer executor.workers",
@@ -203,7 +216,8 @@ def main(arguments: list[str] | None = None) -> None:
             TrainingCLI(
                 EditorTraining,
                 PairData,
-                args=arguments,
+                args=line,
+                parser_kwargs={"prog": prog},
                 parser_class=_Parser,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,

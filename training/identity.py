@@ -16,6 +16,7 @@ from typing import Any, Final
 from data_gen.shards import INDEX_FILE
 from data_gen.shards.stores import open_store
 from inference.files import file_digest, folder_digest, write_lines
+from inference.model_names import located
 from inference.outside import read_object
 
 Identity = Mapping[str, Any]
@@ -53,7 +54,7 @@ def identify(options: Mapping[str, Any]) -> Identity:
         **{f"trainer.{name}": options["trainer"][name] for name in _TRAINER},
     }
     shards, sets = options["data"]["shards"], options["data"].get("sets")
-    parts["model.base"] = folder_digest(Path(options["model"]["base"]))
+    parts["model.base"] = folder_digest(located(options["model"]["base"]))
     parts["data.shards"] = shards and set_digest(str(shards))
     parts["data.sets"] = sets and [one | {"path": set_digest(one["path"])} for one in sets]
     without_effect = set(_WITHOUT_EFFECT)

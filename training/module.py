@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from inference.backbone import Backbone, load_backbone
+from inference.model_names import located
 from inference.number_types import FractionBelowOne, Seed, checks_numbers
 from inference.sampling import PredictionType
 from inference.settings import Settings
@@ -72,9 +73,9 @@ class EditorTraining(pl.LightningModule):
         """Load the base model and widen its UNet.
 
         Args:
-            base: A diffusers folder of a Stable Diffusion 1.x, 2.x or XL: a text-to-image model, or
-                an editor to be trained further. `python -m inference convert` makes one of a
-                single file.
+            base: A Stable Diffusion 1.x, 2.x or XL: a text-to-image model, or an editor to be
+                trained further. A diffusers folder, a model that ships, or OWNER/NAME of the hub;
+                `emend convert` makes a folder of a single file.
             objective: What is predicted and what an error costs.
             optimizer: AdamW and its learning rate.
             lora: Train low-rank adapters and the input layer; None trains all of the UNet.
@@ -92,7 +93,7 @@ class EditorTraining(pl.LightningModule):
         super().__init__()
         self.objective, self.optimizer_knobs, self.lora = objective, optimizer, lora
         self.ema_decay, self.speed, self.seed = ema_decay, speed, seed
-        parent = load_backbone(base)
+        parent = load_backbone(located(base))
         self.unet = widen(parent.unet).train().requires_grad_(True)
         if lora is not None:
             torch.manual_seed(seed)  # adapters begin at random

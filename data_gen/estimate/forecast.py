@@ -7,8 +7,7 @@ stand-ins are drawn as the recipe has it. What is done is not counted again.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTokenizer
@@ -23,6 +22,7 @@ from data_gen.runs.executors import Partition
 from data_gen.runs.receipts import Receipt, Unit, done_receipt
 from data_gen.stages import PairKnobs, Recipe, plan_units
 from inference.loading import load_tokenizer, loading, require_vocabulary
+from inference.model_names import located
 from inference.outside import read_object
 
 MOST_TREES = 300_000
@@ -137,7 +137,7 @@ def forecast(recipe: Recipe) -> Forecast:
 
 def _of_units(units: Sequence[Unit], recipe: Recipe) -> Forecast:
     receipts = {unit.name: done_receipt(recipe.output, unit) for unit in units}
-    fits = fitting(Path(recipe.pairs.model))
+    fits = fitting(recipe.pairs.model)
 
     def work(*, done: bool) -> Work:
         some = [t for u in units if bool(receipts[u.name]) == done for t in u.triplets if fits(t)]
@@ -168,17 +168,18 @@ def planned_captions(recipe: Recipe) -> tuple[list[Caption], int, str]:
     return drawn, count, f"there may be {count:,} captions and every question may be answered"
 
 
-def fitting(model: Path) -> Callable[[EditTriplet], bool]:
-    """Whether a triplet's captions fit the model's text encoder, without loading its weights.
+def fitting(name: str) -> Callable[[EditTriplet], bool]:
+    """Whether a triplet's captions fit a model's text encoder, without its weights.
 
     Raises:
-        FileNotFoundError: There is no such model folder.
+        FileNotFoundError: There is no such model.
     """
+    model = located(name, weights=False)
     if not (model / "tokenizer").is_dir():
         raise FileNotFoundError(f"there is no model folder {model}, or it has no tokenizer")
     tokenizer = load_tokenizer(CLIPTokenizer, model / "tokenizer")
     with loading(str(model / "text_encoder")):
-        config = CLIPTextConfig(**config_of(model, "text_encoder"))
+        config = CLIPTextConfig(**read_object(model / "text_encoder/config.json"))
     require_vocabulary(len(tokenizer), config.vocab_size, str(model / "tokenizer"))
     limit = min(tokenizer.model_max_length, config.max_position_embeddings)
 
@@ -187,8 +188,3 @@ def fitting(model: Path) -> Callable[[EditTriplet], bool]:
         return all(len(tokenizer(text, verbose=False).input_ids) <= limit for text in texts)
 
     return fits
-
-
-def config_of(model: Path, part: str) -> dict[str, Any]:
-    """Read the configuration of a part of a diffusers folder."""
-    return read_object(model / part / "config.json")

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -32,6 +31,7 @@ from data_gen.rendering.trees import draw_tree
 from data_gen.stages import PairKnobs, Recipe, load_models
 from inference.backbone import Backbone, native_size
 from inference.loading import model_config
+from inference.model_names import located
 
 MEASURED_STEPS = 3
 """Steps of the rendering that is timed."""
@@ -106,6 +106,7 @@ def report(recipe: Recipe, rates: Mapping[str, float], *, measure: bool) -> Iter
     """
     if wrong := {name: rate for name, rate in rates.items() if not rate > 0}:
         raise ValueError(f"rates are UNet rows a second, above 0, got {wrong}")
+    recipe = replace(recipe, instructions=recipe.instructions.located())
     yield from request_lines(recipe)
     found = forecast(recipe)
     left = found.left
@@ -175,17 +176,18 @@ def _examples(recipe: Recipe, count: int) -> list[EditTriplet]:
     path = recipe.output / "triplets.jsonl"
     if not path.is_file():
         return stand_ins(planned_captions(recipe)[0][:count], recipe)
-    return list(islice(filter(fitting(Path(recipe.pairs.model)), read_triplets(path)), count))
+    return list(islice(filter(fitting(recipe.pairs.model), read_triplets(path)), count))
 
 
 def disk_bytes(recipe: Recipe, left: Work) -> float:
     """Bytes of the pairs still to be made: as many as may be kept, and photographs."""
     knobs = recipe.pairs
-    side = knobs.render.size or _native_size(Path(knobs.model))
+    side = knobs.render.size or _native_size(knobs.model)
     pairs = left.triplets * knobs.filter.keep
     return pairs * (2 * side**2 * BYTES_A_PIXEL + BYTES_A_PAIR)
 
 
-def _native_size(model: Path) -> int:
+def _native_size(name: str) -> int:
+    model = located(name, weights=False)
     unet = model_config(UNet2DConditionModel, model / "unet")
     return native_size(unet, model_config(AutoencoderKL, model / "vae"))

@@ -1,12 +1,13 @@
 """How the instruction stage is told what to do."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from inference.endpoints.budget import Prices
 from inference.endpoints.config import EndpointConfig
 from inference.endpoints.keys import AUTO_KEY_ENV
+from inference.model_names import located
 from inference.number_types import (
     Connections,
     NonNegative,
@@ -37,7 +38,8 @@ class InstructionKnobs:
     """How edits are written.
 
     Attributes:
-        model: A local transformers folder, or the model's name on the server at ``base_url``.
+        model: A transformers folder, one that ships (``shapes/writer``) or OWNER/NAME of the hub;
+            with ``base_url`` the model's name on that server.
         base_url: Root of an OpenAI-compatible API; null serves ``model`` on loopback.
         key_env: The environment variable that holds the key for ``base_url``; ``auto`` sends
             ``OPENAI_API_KEY`` to OpenAI's own host and no key elsewhere; null sends no key.
@@ -69,7 +71,7 @@ class InstructionKnobs:
             none.
     """
 
-    model: str = "inference/shapes/models/writer"
+    model: str = "shapes/writer"
     base_url: str | None = None
     key_env: str | None = AUTO_KEY_ENV
     edit_types: dict[str, Positive] = field(default_factory=lambda: dict(DEFAULT_MIX))
@@ -106,6 +108,16 @@ class InstructionKnobs:
         needs = [name for name in ("moderation", "batch") if getattr(self, name)]
         if needs and self.base_url is None:
             raise ValueError(f"{needs[0]} needs an endpoint that has it: give base_url")
+
+    def located(self) -> Self:
+        """The same, a language model that is served here by its folder.
+
+        Raises:
+            FileNotFoundError, ValueError: As `inference.model_names.located`.
+        """
+        if self.base_url is not None:
+            return self
+        return replace(self, model=str(located(self.model, "transformers")))
 
     @property
     def endpoint(self) -> EndpointConfig:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from data_gen.judging.aesthetic import Aesthetic
 from data_gen.judging.dino import Dino
@@ -12,8 +12,9 @@ from data_gen.judging.safety import Safety, parts
 from data_gen.judging.scorers import Scorer
 from data_gen.judging.vision_folders import require_processor, require_vision_model
 from data_gen.judging.vision_judge import VisionJudge
-from inference.clip import ClipScorer, load_clip, require_clip
+from inference.clip import ClipScorer, load_clip, located_clip, require_clip
 from inference.files import file_digest
+from inference.model_names import located
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,12 @@ class ScorerKnobs:
     """Who looks at pairs beside CLIP. All are off by default; their scores go into the shards.
 
     Attributes:
-        safety: Stable Diffusion 1's safety checker: its folder, or a Stable Diffusion folder that
-            holds it. An unsafe pair is rejected, and its pictures are written nowhere.
+        safety: Stable Diffusion 1's safety checker: its folder, a Stable Diffusion folder that
+            holds it, or such a repository of the hub. An unsafe pair is rejected, and its pictures
+            are written nowhere.
         aesthetic: How pleasing the pictures are.
-        dino: A transformers folder such as a copy of facebook/dinov2-base: how much of the source
-            the edit leaves.
+        dino: A transformers folder, or OWNER/NAME of the hub such as facebook/dinov2-base: how much
+            of the source the edit leaves.
         judge: A vision-language model's opinion of the edit, asked last.
     """
 
@@ -90,7 +92,23 @@ class ScorerKnobs:
             require_vision_model(Path(self.dino))
             require_processor(Path(self.dino))
 
-    def at(self, locate: Callable[[str], str]) -> "ScorerKnobs":
+    def located(self) -> Self:
+        """The same, every model by its folder; those of the hub are fetched.
+
+        Raises:
+            FileNotFoundError, ValueError: As `inference.model_names.located`.
+        """
+        return replace(
+            self,
+            safety=self.safety and str(located(self.safety, "safety")),
+            dino=self.dino and str(located(self.dino, "transformers")),
+            aesthetic=self.aesthetic
+            and replace(
+                self.aesthetic, clip=self.aesthetic.clip and located_clip(self.aesthetic.clip)
+            ),
+        )
+
+    def at(self, locate: Callable[[str], str]) -> Self:
         """The same, with models where they lie."""
         return replace(
             self,

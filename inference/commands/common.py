@@ -12,13 +12,15 @@ from inference.backbone import Backbone, load_backbone
 from inference.devices import device_of
 from inference.files import require_writable
 from inference.images import image_format
+from inference.model_names import located
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-def load_model(folder: str | Path, device: str, dtype: Dtype) -> Backbone:
-    """Load a diffusers folder where the user wants it (see `device_of`)."""
-    return load_backbone(folder, device=device_of(device), dtype=getattr(torch, dtype))
+def load_model(name: str, device: str, dtype: Dtype) -> Backbone:
+    """Load a diffusers folder, by a name as `located` takes it, where the user wants it."""
+    place = device_of(device)
+    return load_backbone(located(name), device=place, dtype=getattr(torch, dtype))
 
 
 def require_fitting(

@@ -7,6 +7,7 @@ from torch import nn
 
 from inference.backbone import Backbone, load_backbone
 from inference.files import replaced_folder, require_writable, require_writable_folder
+from inference.model_names import located
 from inference.number_types import PixelCount, checks_numbers
 from inference.sampling import PredictionType
 from inference.saving import save_backbone
@@ -36,7 +37,7 @@ def convert(
     `original-left-over.safetensors` in it and comes back.
 
     Args:
-        source: A .ckpt or .safetensors file, or a diffusers folder.
+        source: A .ckpt or .safetensors file, or a diffusers folder, also by its name.
         output: A folder for a file, a .safetensors file for a folder.
         ema: Of a file that holds weights and their moving average, take the average.
         prediction_type: What the UNet predicts, where the file does not tell (Stable Diffusion 2).
@@ -45,6 +46,8 @@ def convert(
     """
     if output.exists():
         raise ValueError(f"output {output} is there already; expected a new name")
+    if not source.exists():
+        source = located(source)
     if source.is_dir():
         if prediction_type or native_size or tokenizer:
             raise ValueError(

@@ -22,7 +22,6 @@ from inference.editors.sdedit import SdEdit
 from inference.files import require_writable_folder
 from inference.images import load_image, save_image
 from inference.number_types import Seed, checks_numbers
-from inference.shapes import MODELS
 
 EDITORS: Final[Mapping[str, type[Any]]] = MappingProxyType(
     {
@@ -62,8 +61,9 @@ def edit(
         instruction: What to do, for example "make the circle green": one text for all, or one each.
         source: What the images show: one text for all, or one each.
         target: What the edited images are to show: one text for all, or one each.
-        model: A diffusers folder: of an InstructPix2Pix model for instruct, of a text-to-image
-            model for the others; by default those of the shapes world.
+        model: An InstructPix2Pix model for instruct, a text-to-image model for the others: a
+            diffusers folder, one that ships (`emend recipes` lists them; those of the shapes world
+            are the default), or OWNER/NAME of the hub, such as timbrooks/instruct-pix2pix.
         mask: For sdedit, a picture of the images' size that is bright where they may change.
         output: For one image, a file to write if it ends in .png, .jpg or .webp; else a folder
             that gets <name>.png for every image.
@@ -83,14 +83,14 @@ def edit(
         require_writable_folder(store)
     outputs = output_paths([Path(image) for image in images or ["drawn"]], Path(output))
     requests = _requests(images or [None], instruction, source, target, seed or 0)
-    folder = model or MODELS / ("instruct-pix2pix" if kind is Instruct else "stable-diffusion")
-    backbone = load_model(folder, device, dtype)
+    model = model or f"shapes/{'instruct-pix2pix' if kind is Instruct else 'stable-diffusion'}"
+    backbone = load_model(model, device, dtype)
     pictures = {
         path: request.image
         for path, request in zip(images, requests, strict=bool(images))
         if request.image is not None
     }
-    require_fitting(backbone, folder, pictures, force=force)
+    require_fitting(backbone, model, pictures, force=force)
     method: Editor = kind(backbone=backbone, progress=True, **knobs)
     given = {"instruction": instruction, "source": source, "target": target, "seed": seed}
     _check_read(method, editor, {n: value for n, value in given.items() if value not in (None, [])})

@@ -14,7 +14,6 @@ from inference.grids import save_grid
 from inference.images import load_image
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted
 from inference.number_types import Fraction, Seed, checks_numbers
-from inference.shapes import MODELS
 
 _SEEDS: Final = (0, 1, 2, 3)
 
@@ -41,7 +40,7 @@ def grid(
     fractions: list[Fraction] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],  # noqa: B006  (only read)
     seeds: list[Seed] = [],  # noqa: B006
     image: str | None = None,
-    model: str = str(MODELS / "stable-diffusion"),
+    model: str = "shapes/stable-diffusion",
     output: str = "grid.png",
     device: str = "auto",
     dtype: Dtype = "float32",
@@ -59,7 +58,8 @@ def grid(
         fractions: Where it ends, a column each.
         seeds: A row each, by default 0 to 3; none with an image, whose one row draws no noise.
         image: A file to edit, through an inversion; without it the source is drawn.
-        model: A diffusers folder of a text-to-image model.
+        model: A text-to-image model: a diffusers folder, one that ships (`emend recipes` lists
+            them), or OWNER/NAME of the hub.
         output: The picture to write, .png, .jpg or .webp.
         device: Where to run: auto, cpu, cuda, cuda:1 and so on, or mps; auto takes the first CUDA
             GPU if there is one.

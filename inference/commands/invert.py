@@ -24,7 +24,6 @@ from inference.inversion.inverted import Inversion, InversionRequest, reconstruc
 from inference.inversion.null_text import NullText
 from inference.inversion.saved import Saved, save_inversion
 from inference.number_types import Finite, PositiveSmallCount, checks_numbers
-from inference.shapes import MODELS
 
 INVERSIONS: Final[Mapping[str, type[Inversion]]] = MappingProxyType(
     {
@@ -45,7 +44,7 @@ def invert(
     images: list[str],
     source: list[str],
     inversion: str = "null_text",
-    model: str = str(MODELS / "stable-diffusion"),
+    model: str = "shapes/stable-diffusion",
     output: str = "inverted",
     steps: PositiveSmallCount = 50,
     guidance_scale: Finite = 7.5,
@@ -65,7 +64,8 @@ def invert(
         images: PNG, JPEG or WebP files, one or more.
         source: What they show: one text for all, or one each. `caption` writes such texts.
         inversion: ddim, null_text, negative_prompt, proximal, direct or edit_friendly.
-        model: A diffusers folder of a text-to-image model.
+        model: A text-to-image model: a diffusers folder, one that ships (`emend recipes` lists
+            them), or OWNER/NAME of the hub.
         output: For one image, a .safetensors file; else a folder.
         steps: Number of denoising steps, as the edits are to have.
         guidance_scale: Of classifier-free guidance, as the edits are to have.

@@ -22,6 +22,7 @@ from data_gen.shards import ShardIndex
 from data_gen.stages import PairKnobs, Recipe, make_pairs
 from inference.backbone import Backbone
 from inference.files import write_lines
+from inference.model_names import located, repository_of
 from tests.conftest import BuildBackbone
 
 
@@ -74,12 +75,12 @@ def test_shipped_recipes_say_what_exists(path: Path, monkeypatch: pytest.MonkeyP
     (recipe,) = seen
     assert recipe.output.parts[0] == "out"
     head = path.read_text().split("output:")[0]
-    assert f"--config data_gen/recipes/{path.name}" in head
-    for folder in filter(None, (recipe.pairs.model, recipe.pairs.vae)):
-        # Ours are here; of others the recipe says how they are had.
-        assert (ROOT / folder).is_dir() or f"--local-dir {folder}\n" in head
+    assert f"--config {path.stem}" in head
+    for model in filter(None, (recipe.pairs.model, recipe.pairs.vae)):
+        # Ours are here; others have names on the hub.
+        assert repository_of(model, "pipeline") or located(model).is_dir()
     if recipe.instructions.base_url is None:
-        assert (ROOT / recipe.instructions.model).is_dir()
+        assert located(recipe.instructions.model).is_dir()
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

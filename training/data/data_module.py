@@ -21,6 +21,7 @@ from data_gen.records import ImagePair
 from data_gen.shards.cache import Cache
 from inference.backbone import Backbone
 from inference.files import folder_digest
+from inference.model_names import located
 from inference.number_types import (
     Fraction,
     FractionBelowOne,
@@ -163,7 +164,7 @@ class PairData(pl.LightningDataModule):
         if self.cache_latents:
             raise ValueError(f"{source.reader.name} holds latents: set data.cache_latents to false")
         if self.base is not None:
-            source.reader.require_vae(folder_digest(self.base / "vae"))
+            source.reader.require_vae(folder_digest(located(self.base) / "vae"))
 
     def held_out_pairs(self, count: int) -> list[ImagePair]:
         """A pair of each of `count` held-out groups, the same ones every time."""

@@ -39,6 +39,7 @@ from inference.files import (
 )
 from inference.loading import model_config
 from inference.locks import locked, owned
+from inference.model_names import located
 from inference.number_types import PositiveCount, PositiveSmallCount, Seed, checks_numbers
 from training.data import latent_shards
 from training.data.framing import Framing
@@ -83,13 +84,14 @@ def latents(
 
     For example, four random cuts of each pair:
 
-        python -m training latents --base models/stable-diffusion-v1-5 --path out/data
+        emend train latents --base stable-diffusion-v1-5/stable-diffusion-v1-5 --path out/data
             --output out/latents --framing.resolution 256 --framing.enlarge_to 288 --variations 4
 
-    and then `python -m training fit ... --data.shards out/latents`, with the same base.
+    and then `emend train fit ... --data.shards out/latents`, with the same base.
 
     Args:
-        base: The model whose VAE encodes, a diffusers folder.
+        base: The model whose VAE encodes: a diffusers folder, a model that ships, or OWNER/NAME of
+            the hub.
         output: The folder of the latents.
         path: The data set, as `data.sets` of a training recipe names it.
         layout: How it comes.
@@ -129,6 +131,7 @@ def latents(
     require_writable_folder(output)
     data = PairSet(path=_located(path), layout=layout, columns=columns, split=split)
     reader = data.open()
+    base = located(base)
     vae = _vae_config(base)
     rows = _sound(reader, framing, faulty, 1 << (len(vae.block_out_channels) - 1), output)
     about = About(

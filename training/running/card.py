@@ -7,6 +7,7 @@ from typing import Any, Final
 import yaml
 
 from inference.backbone import Backbone
+from inference.model_names import shown
 from inference.saving import scales_condition
 
 _TRAINER: Final = ("max_steps", "precision", "accumulate_grad_batches", "devices", "num_nodes")
@@ -96,7 +97,7 @@ def model_card(backbone: Backbone, recipe: Mapping[str, Any], *, steps: int) -> 
         more += _SCALED.format(factor=settings.image_latent_scale)
     return _CARD.format(
         tags=", ".join(["emend", "instruct-pix2pix", *(["lora"] if adapters else [])]),
-        base=Path(recipe["model"]["base"]).name,
+        base=shown(recipe["model"]["base"]),
         data=_sets(recipe["data"]),
         steps=steps,
         samples=recipe["data"]["batch_size"] * recipe["trainer"]["accumulate_grad_batches"],
@@ -122,8 +123,9 @@ def _sets(data: Mapping[str, Any]) -> str:
 
 def _shown(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The options that decide the weights, without the places of one machine."""
-    shown = {name: _named(recipe[name]) for name in ("seed_everything", "model", "data")}
-    return shown | {"trainer": {name: recipe["trainer"][name] for name in _TRAINER}}
+    told = {name: _named(recipe[name]) for name in ("seed_everything", "model", "data")}
+    told["model"]["base"] = shown(recipe["model"]["base"])
+    return told | {"trainer": {name: recipe["trainer"][name] for name in _TRAINER}}
 
 
 def _named(value: Any) -> Any:

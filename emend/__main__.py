@@ -1,0 +1,138 @@
+"""One command for all: `emend edit`, `emend data run`, `emend train fit`.
+
+It starts the three packages by name and imports none of them, so that imports still go one way,
+and its own help needs no library at all.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+from emend.packages import require_own, version
+from emend.recipes import GROUPS, listing
+
+ERROR: Final = 1
+USAGE_ERROR: Final = 2
+INTERRUPTED: Final = 130
+
+EDITING: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "edit": "edit pictures by an instruction, or by two prompts",
+        "invert": "find out how a model draws given pictures, once for many edits",
+        "grid": "see how an edit moves with Prompt-to-Prompt's windows, seed by seed",
+        "caption": "say what pictures show",
+        "convert": "a single file to a diffusers folder, and back",
+    }
+)
+DATA: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "run": "all stages: captions, instructions, pairs; each from where it was left",
+        "captions": "only collect the captions",
+        "instructions": "only have the edits written",
+        "pairs": "only render and filter the pairs",
+        "estimate": "what a run will need: requests, dollars, hours, disk",
+        "verify": "check a data set: hashes, members, index, swapped pairs",
+        "stats": "count and plot what survived each stage",
+        "sheet": "a contact sheet to look at, in one HTML file",
+        "import": "take over pairs that others made",
+        "push": "publish a data set, with a card",
+        "fine-tune": "teach a hosted language model from edits that people wrote",
+    }
+)
+TRAINING: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "fit": "train an editor; again, to go on",
+        "latents": "encode a data set once, for many trainings",
+    }
+)
+_ABOUT: Final = "Make, train, run and measure instruction-based image editors."
+_OWN: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "recipes": "the recipes and models that ship, by name",
+    }
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code.
+
+    Args:
+        arguments: The line without the program; None for the process's own.
+    """
+    line = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(line)
+    except ImportError as error:
+        if error.name is not None:  # not ours: a module that is missing
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return ERROR
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+
+
+def _run(line: Sequence[str]) -> int:
+    """Run a command line.
+
+    Raises:
+        ValueError: There is no such command, or no such recipe.
+        ImportError: Another distribution's package stands in the place of one of Emend's.
+    """
+    command, rest = (line[0], line[1:]) if line else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print("\n".join(_help()))
+        return 0 if line else USAGE_ERROR
+    if command == "--version":
+        print(f"emend {version()}")
+        return 0
+    if command == "recipes":
+        _require_nothing(rest, "recipes")
+        print("\n".join(listing()))
+        return 0
+    if command in GROUPS:
+        return _start(GROUPS[command], rest, f"emend {command}")
+    if command in EDITING:
+        return _start("inference", line, "emend")
+    known = ", ".join([*EDITING, *GROUPS, *_OWN])
+    raise ValueError(f"there is no command {command!r}; expected one of {known}")
+
+
+def _start(package: str, line: Sequence[str], prog: str) -> int:
+    """Run a package's command line and return its exit code."""
+    require_own()
+    package_main: Callable[..., int | None]
+    package_main = importlib.import_module(f"{package}.__main__").main
+    return package_main(list(line), prog=prog) or 0
+
+
+def _require_nothing(rest: Sequence[str], command: str) -> None:
+    if rest:
+        raise ValueError(f"emend {command} takes no options, got {' '.join(rest)}")
+
+
+def _help() -> list[str]:
+    """What there is, a line each."""
+    lines = [
+        "usage: emend COMMAND [OPTIONS]",
+        "",
+        f"{_ABOUT} `emend COMMAND --help` tells of one.",
+    ]
+    for title, prefix, commands in (
+        ("Edit pictures", "", EDITING),
+        ("Make a data set", "data ", DATA),
+        ("Train an editor", "train ", TRAINING),
+        ("Find out", "", _OWN),
+    ):
+        lines += ["", f"{title}:"]
+        lines += [f"  {prefix + name:18}  {about}" for name, about in commands.items()]
+    return [*lines, "", "emend --version tells the version."]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

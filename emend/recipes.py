@@ -1,0 +1,46 @@
+"""The recipes and models that ship, by name: `data/NAME`, `train/NAME`, `shapes/NAME`."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from emend.packages import folder_of
+
+GROUPS: Final[Mapping[str, str]] = MappingProxyType({"data": "data_gen", "train": "training"})
+"""A group of commands and of recipes -> the package that runs them."""
+
+MODELS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "shapes/stable-diffusion": "renders a caption of the shapes world",
+        "shapes/instruct-pix2pix": "edits pictures of it by an instruction",
+        "shapes/clip": "scores pairs of pictures and captions",
+        "shapes/writer": "answers a caption with an instruction and an edited caption",
+    }
+)
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes, by group and name."""
+    return {
+        f"{group}/{path.stem}": path
+        for group, package in GROUPS.items()
+        for path in sorted((folder_of(package) / "recipes").glob("*.yaml"))
+    }
+
+
+def listing() -> Iterator[str]:
+    """Every recipe and model with one line about it."""
+    lines = {name: headline(path) for name, path in recipes().items()}
+    width = max(map(len, [*lines, *MODELS]))
+    yield "Recipes (--config NAME in `emend data …` and `emend train …`):"
+    yield from (f"  {name:{width}}  {line}" for name, line in lines.items())
+    yield ""
+    yield "Models that ship (wherever an option or a recipe names a model):"
+    yield from (f"  {name:{width}}  {line}" for name, line in MODELS.items())
+
+
+def headline(path: Path) -> str:
+    """The first line of a recipe's header."""
+    with path.open(encoding="utf-8") as file:
+        return file.readline().removeprefix("#").strip()

@@ -1,0 +1,201 @@
+"""Models by the names that a person gives them in an option or a recipe, and where they lie.
+
+A name is a folder; `shapes/NAME`, a model that ships with Emend; or `OWNER/NAME`, also
+`OWNER/NAME@REVISION`, a repository of the hub. A repository is fetched into huggingface_hub's
+cache: configurations, tokenizers and safetensors, no code and no pickles. What a data set, a model
+folder or a file's metadata names never comes here.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal
+
+ModelKind = Literal["pipeline", "autoencoder", "transformers", "clip", "safety"]
+"""What is wanted of a repository: a diffusers folder, a part of one, an open_clip folder, …"""
+
+SHIPPED: Final = Path(__file__).parent / "shapes" / "models"
+
+_SHAPES: Final = "shapes/"
+_HUB: Final = "hf-hub:"
+_REPOSITORY: Final = re.compile(
+    rf"(?:{_HUB})?(?P<id>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?", re.ASCII
+)
+_SNAPSHOT: Final = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)/snapshots/(?P<commit>\w+)")
+
+
+_WEIGHTS: Final = ".safetensors"
+
+
+def _weights(stem: str) -> tuple[str, ...]:
+    """Weights in one file or in several; variants such as `.fp16` have other stems."""
+    return f"{stem}{_WEIGHTS}", f"{stem}-*{_WEIGHTS}"
+
+
+_TEXTS: Final = ("*.json", "*.txt", "*.model", "*.jinja")
+_INCLUDED: Final[Mapping[ModelKind, tuple[str, ...]]] = MappingProxyType(
+    {
+        "pipeline": (
+            "*.json",
+            "*.txt",
+            *_weights("unet/diffusion_pytorch_model"),
+            *_weights("vae/diffusion_pytorch_model"),
+            *_weights("text_encoder/model"),
+            *_weights("text_encoder_2/model"),
+        ),
+        "autoencoder": (*_TEXTS, *_weights("diffusion_pytorch_model")),
+        "transformers": (*_TEXTS, *_weights("model")),
+        "clip": (*_TEXTS, *_weights("open_clip_model")),
+        "safety": ("*.json", *_weights("safety_checker/model")),
+    }
+)
+_IN_FOLDERS: Final = ("pipeline", "safety")
+_BELOW: Final = "*/*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repository:
+    """What is wanted of a repository of the hub.
+
+    Attributes:
+        name: `OWNER/NAME`.
+        revision: Branch, tag or commit; None for the main branch.
+        kind: What it is to hold.
+        weights: Whether its weights are wanted beside its configurations.
+    """
+
+    name: str
+    revision: str | None
+    kind: ModelKind
+    weights: bool = True
+
+    @property
+    def included(self) -> tuple[str, ...]:
+        """Patterns of the files that are wanted."""
+        patterns = _INCLUDED[self.kind]
+        return tuple(one for one in patterns if self.weights or not one.endswith(_WEIGHTS))
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """Patterns of files that are not, whatever `included` says."""
+        return () if self.kind in _IN_FOLDERS else (_BELOW,)
+
+    @property
+    def command(self) -> str:
+        """The command that fetches them."""
+        words = [f"hf download {self.name}"]
+        words += [f"--revision {self.revision}"] if self.revision else []
+        words += [f'--include "{pattern}"' for pattern in self.included]
+        words += [f'--exclude "{pattern}"' for pattern in self.excluded]
+        return " ".join(words)
+
+
+def located(name: str | Path, kind: ModelKind = "pipeline", *, weights: bool = True) -> Path:
+    """The folder of a model that a person named, fetched from the hub where it is not here yet.
+
+    Args:
+        name: A folder, `shapes/NAME`, or `OWNER/NAME` of the hub, with `@REVISION` if need be.
+        kind: What it is to be.
+        weights: Whether they are wanted too, or the configurations alone.
+
+    Returns:
+        The folder. What can be no name is returned as the path that it is, there or not.
+
+    Raises:
+        FileNotFoundError: There is no such folder, and the hub has no such repository, or it
+            cannot be reached; says which command fetches the model.
+        ValueError: The hub refuses, or the repository holds no safetensors.
+    """
+    if (repository := repository_of(name, kind)) is not None:
+        return _fetched(replace(repository, weights=weights))
+    path = Path(name)
+    if not str(name).startswith(_SHAPES) or path.exists():
+        return path
+    shipped = SHIPPED / str(name).removeprefix(_SHAPES)
+    if not shipped.is_dir():
+        known = ", ".join(f"{_SHAPES}{one.name}" for one in sorted(SHIPPED.iterdir()))
+        raise FileNotFoundError(f"there is no model {name}; those that ship are {known}")
+    return shipped
+
+
+def pinned(name: str | Path, kind: ModelKind = "pipeline") -> str:
+    """A model's name, with the commit where it is one of the hub: it stands for the same for ever.
+
+    Raises:
+        FileNotFoundError, ValueError: As `located`.
+    """
+    repository = repository_of(name, kind)
+    return str(name) if repository is None else shown(_fetched(repository))
+
+
+def shown(folder: str | Path) -> str:
+    """The name of a model in what is written down, a receipt or a card.
+
+    Where a folder lies on this machine is nobody's business: of a path the last part is shown. A
+    model that ships, or one of the hub with its commit, is shown by the name that it has anywhere.
+    """
+    path = Path(folder)
+    if path.is_relative_to(SHIPPED):
+        return f"{_SHAPES}{path.relative_to(SHIPPED).as_posix()}"
+    if (match := _SNAPSHOT.search(path.as_posix())) is not None:
+        return f"{match['owner']}/{match['name']}@{match['commit']}"
+    is_name = repository_of(folder, "pipeline") or (
+        str(folder).startswith(_SHAPES) and not path.exists()
+    )
+    return str(folder) if is_name else path.name
+
+
+def repository_of(name: str | Path, kind: ModelKind) -> Repository | None:
+    """The repository that a name stands for; None where it is a path, or a model that ships.
+
+    `models/x` is a path where there is a folder `models`; `hf-hub:` before a name says that it is
+    one of the hub.
+    """
+    text = str(name)
+    match = _REPOSITORY.fullmatch(text)
+    if match is None:
+        return None
+    is_path = Path(text).exists() or Path(text.partition("/")[0]).is_dir()
+    if not text.startswith(_HUB) and (is_path or text.startswith(_SHAPES)):
+        return None
+    return Repository(name=match["id"], revision=match["revision"], kind=kind)
+
+
+def _fetched(repository: Repository) -> Path:
+    import huggingface_hub  # whoever names no repository does without
+    from huggingface_hub import errors
+
+    named = f"there is no folder {repository.name}, and the hub"
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repository.name,
+            revision=repository.revision,
+            allow_patterns=list(repository.included),
+            ignore_patterns=list(repository.excluded),
+        )
+    except errors.GatedRepoError as error:
+        raise ValueError(
+            f"{named} asks you to accept the terms of https://huggingface.co/{repository.name} and "
+            "to log in: hf auth login"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        revision = f" with revision {repository.revision}" if repository.revision else ""
+        raise FileNotFoundError(
+            f"{named} has no model of that name{revision}, or none for you: hf auth login"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{named} cannot be reached, nor is the model whole in its cache; where it can be, "
+            f"fetch it: {repository.command}"
+        ) from error
+    except Exception as error:  # the library, its HTTP client, a full disk
+        lines = str(error).strip().splitlines() or [""]
+        raise ValueError(f"{named}'s model cannot be fetched: {lines[0]}") from error
+    if repository.weights and not any(Path(folder).rglob(f"*{_WEIGHTS}")):
+        raise ValueError(
+            f"{repository.name} of the hub holds no safetensors of this kind; pickles are not "
+            "fetched: `emend convert` makes a folder of a .ckpt file"
+        )
+    return Path(folder)
