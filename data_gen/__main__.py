@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from data_gen.doctor import diagnose
 from data_gen.estimate.report import report
 from data_gen.imports.pairs import import_pairs
 from data_gen.instructions.fine_tune import FineTuneKnobs, run_fine_tuning
@@ -26,7 +27,7 @@ from data_gen.stages import Recipe, make_captions, make_instructions, make_pairs
 from data_gen.survey.sheet import sheet
 from data_gen.survey.stats import stats
 from data_gen.survey.verify import verify
-from inference import command_line
+from inference import command_line, readiness
 from inference.endpoints.budget import BudgetMet
 from inference.endpoints.failures import ServerError
 from inference.number_types import Positive, checks_numbers
@@ -85,6 +86,12 @@ def estimate(
         print(line)
 
 
+def doctor(**recipe: Any) -> None:
+    """Tell all that a recipe still lacks on this machine, before anything is fetched or paid."""
+    made = Recipe(**recipe)
+    readiness.report(diagnose(made), f"the recipe of {made.output}")
+
+
 def fine_tune(**knobs: Any) -> None:
     """Fine-tune a hosted language model on edits that people wrote, and print its name."""
     run_fine_tuning(FineTuneKnobs(**knobs))
@@ -105,6 +112,7 @@ COMMANDS: Final[command_line.Commands] = MappingProxyType(
         "import": import_pairs,
         "push": push,
         "fine-tune": fine_tune,
+        "doctor": doctor,
     }
 )
 

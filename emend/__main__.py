@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from emend.packages import require_own, version
-from emend.recipes import GROUPS, listing
+from emend.recipes import GROUPS, listing, named
 
 ERROR: Final = 1
 USAGE_ERROR: Final = 2
@@ -39,18 +39,21 @@ DATA: Final[Mapping[str, str]] = MappingProxyType(
         "import": "take over pairs that others made",
         "push": "publish a data set, with a card",
         "fine-tune": "teach a hosted language model from edits that people wrote",
+        "doctor": "what a recipe still lacks on this machine",
     }
 )
 TRAINING: Final[Mapping[str, str]] = MappingProxyType(
     {
         "fit": "train an editor; again, to go on",
         "latents": "encode a data set once, for many trainings",
+        "doctor": "what a recipe still lacks on this machine",
     }
 )
 _ABOUT: Final = "Make, train, run and measure instruction-based image editors."
 _OWN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "recipes": "the recipes and models that ship, by name",
+        "doctor": "what a recipe still lacks here: emend doctor data/NAME or train/NAME",
     }
 )
 
@@ -95,12 +98,24 @@ def _run(line: Sequence[str]) -> int:
         _require_nothing(rest, "recipes")
         print("\n".join(listing()))
         return 0
+    if command == "doctor":
+        return _doctor(rest)
     if command in GROUPS:
         return _start(GROUPS[command], rest, f"emend {command}")
     if command in EDITING:
         return _start("inference", line, "emend")
     known = ", ".join([*EDITING, *GROUPS, *_OWN])
     raise ValueError(f"there is no command {command!r}; expected one of {known}")
+
+
+def _doctor(rest: Sequence[str]) -> int:
+    """Ask the package of a recipe what it lacks."""
+    if not rest or rest[0] in ("-h", "--help"):
+        print("usage: emend doctor data/NAME | train/NAME [options of the recipe]")
+        return 0 if rest else USAGE_ERROR
+    group, _, name = named(rest[0]).partition("/")
+    line = ["doctor", "--config", name, *rest[1:]]
+    return _start(GROUPS[group], line, f"emend {group}")
 
 
 def _start(package: str, line: Sequence[str], prog: str) -> int:

@@ -29,6 +29,23 @@ def recipes() -> dict[str, Path]:
     }
 
 
+def named(name: str) -> str:
+    """The one recipe of a name, with or without its group.
+
+    Raises:
+        ValueError: There is none, or one in each group.
+    """
+    known = recipes()
+    if name in known:
+        return name
+    found = [full for full in known if full.partition("/")[2] == name]
+    if len(found) > 1:
+        raise ValueError(f"the recipe {name!r} may be {' or '.join(found)}: say which")
+    if not found:
+        raise ValueError(f"there is no recipe {name!r}; expected one of {', '.join(known)}")
+    return found[0]
+
+
 def listing() -> Iterator[str]:
     """Every recipe and model with one line about it."""
     lines = {name: headline(path) for name, path in recipes().items()}

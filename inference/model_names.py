@@ -7,7 +7,8 @@ folder or a file's metadata names never comes here.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -41,14 +42,13 @@ _INCLUDED: Final[Mapping[ModelKind, tuple[str, ...]]] = MappingProxyType(
             "*.json",
             "*.txt",
             *_weights("unet/diffusion_pytorch_model"),
-            *_weights("vae/diffusion_pytorch_model"),
-            *_weights("text_encoder/model"),
-            *_weights("text_encoder_2/model"),
+            f"vae/diffusion_pytorch_model{_WEIGHTS}",
+            f"text_encoder*/model{_WEIGHTS}",
         ),
         "autoencoder": (*_TEXTS, *_weights("diffusion_pytorch_model")),
         "transformers": (*_TEXTS, *_weights("model")),
         "clip": (*_TEXTS, *_weights("open_clip_model")),
-        "safety": ("*.json", *_weights("safety_checker/model")),
+        "safety": ("*.json", f"safety_checker/model{_WEIGHTS}"),
     }
 )
 _IN_FOLDERS: Final = ("pipeline", "safety")
@@ -163,39 +163,90 @@ def repository_of(name: str | Path, kind: ModelKind) -> Repository | None:
     return Repository(name=match["id"], revision=match["revision"], kind=kind)
 
 
-def _fetched(repository: Repository) -> Path:
-    import huggingface_hub  # whoever names no repository does without
+def cached(repository: Repository) -> Path | None:
+    """The folder of a repository all of which is in the hub's cache; None of another."""
+    import huggingface_hub
     from huggingface_hub import errors
 
-    named = f"there is no folder {repository.name}, and the hub"
     try:
         folder = huggingface_hub.snapshot_download(
             repository.name,
             revision=repository.revision,
             allow_patterns=list(repository.included),
             ignore_patterns=list(repository.excluded),
+            local_files_only=True,
         )
-    except errors.GatedRepoError as error:
-        raise ValueError(
-            f"{named} asks you to accept the terms of https://huggingface.co/{repository.name} and "
-            "to log in: hf auth login"
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        revision = f" with revision {repository.revision}" if repository.revision else ""
-        raise FileNotFoundError(
-            f"{named} has no model of that name{revision}, or none for you: hf auth login"
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise FileNotFoundError(
-            f"{named} cannot be reached, nor is the model whole in its cache; where it can be, "
-            f"fetch it: {repository.command}"
-        ) from error
-    except Exception as error:  # the library, its HTTP client, a full disk
-        lines = str(error).strip().splitlines() or [""]
-        raise ValueError(f"{named}'s model cannot be fetched: {lines[0]}") from error
+    except errors.LocalEntryNotFoundError:
+        return None
+    has_weights = any(Path(folder).rglob(f"*{_WEIGHTS}"))
+    return Path(folder) if has_weights or not repository.weights else None
+
+
+def bytes_to_fetch(repository: Repository) -> int:
+    """What of a repository is still to be fetched, in bytes.
+
+    Raises:
+        FileNotFoundError, ValueError: As `located`.
+    """
+    import huggingface_hub
+
+    with _told(repository):
+        files = huggingface_hub.snapshot_download(
+            repository.name,
+            revision=repository.revision,
+            allow_patterns=list(repository.included),
+            ignore_patterns=list(repository.excluded),
+            dry_run=True,
+        )
+    return sum(file.file_size or 0 for file in files if file.will_download)
+
+
+def _fetched(repository: Repository) -> Path:
+    import huggingface_hub  # whoever names no repository does without
+
+    with _told(repository):
+        folder = huggingface_hub.snapshot_download(
+            repository.name,
+            revision=repository.revision,
+            allow_patterns=list(repository.included),
+            ignore_patterns=list(repository.excluded),
+        )
     if repository.weights and not any(Path(folder).rglob(f"*{_WEIGHTS}")):
         raise ValueError(
             f"{repository.name} of the hub holds no safetensors of this kind; pickles are not "
             "fetched: `emend convert` makes a folder of a .ckpt file"
         )
     return Path(folder)
+
+
+@contextmanager
+def _told(repository: Repository) -> Iterator[None]:
+    """Whatever goes wrong while the hub is asked, in a sentence that says what to do."""
+    try:
+        yield
+    except Exception as error:  # the library's, its HTTP client's, a full disk
+        raise _sentence(repository, error) from error
+
+
+def _sentence(repository: Repository, error: Exception) -> Exception:
+    from huggingface_hub import errors
+
+    cause = error.__cause__ if isinstance(error, errors.DryRunError) else error
+    named = f"there is no folder {repository.name}, and the hub"
+    if isinstance(cause, errors.GatedRepoError):
+        return ValueError(
+            f"{named} asks you to accept the terms of https://huggingface.co/{repository.name} and "
+            "to log in: hf auth login"
+        )
+    if isinstance(cause, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
+        revision = f" with revision {repository.revision}" if repository.revision else ""
+        return FileNotFoundError(
+            f"{named} has no model of that name{revision}, or none for you: hf auth login"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.DryRunError):
+        return FileNotFoundError(
+            f"{named} cannot be reached, nor is the model whole in its cache; where it can be, "
+            f"fetch it: {repository.command}"
+        )
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return ValueError(f"{named}'s model cannot be fetched: {lines[0]}")

@@ -65,6 +65,7 @@ class Provider:
     say: Callable[[dict[str, Any]], str] = lambda asked: good(asked["caption"])
     rungs: tuple[str, ...] = ("json_schema", "json_object")
     greedy: bool = False
+    models: tuple[str, ...] = ("small",)
     flags: str = ""
     batch_end: str = "completed"
     batch_looks: int = 2
@@ -156,6 +157,12 @@ class Provider:
 
     def route(self, method: str, path: str, content: bytes) -> tuple[int, dict[str, str], bytes]:
         """Everything but chat; paths as the client sends them."""
+        if path == "/v1/models":
+            listed = [
+                {"id": name, "object": "model", "created": 0, "owned_by": "o"}
+                for name in self.models
+            ]
+            return 200, {}, json.dumps({"object": "list", "data": listed}).encode()
         if path == "/v1/moderations":
             return 200, {}, json.dumps(self._moderate(json.loads(content))).encode()
         if path == "/v1/files":

@@ -28,6 +28,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from data_gen.runs.receipts import Unfinished
 from data_gen.runs.workers import WorkerError
+from inference import readiness
 from inference.command_line import ERROR, run
 from inference.files import require_writable_folder
 from inference.locks import owned
@@ -37,6 +38,7 @@ from inference.recipe_names import with_recipe_paths
 from inference.recipe_parser import USAGE_ERROR, RecipeParser, one_sentence
 from training import identity
 from training.data.data_module import PairData
+from training.doctor import diagnose
 from training.latents import latents
 from training.module import EditorTraining
 from training.running import checkpoints
@@ -70,6 +72,10 @@ class _Parser(RecipeParser, LightningArgumentParser):
 
 class AlreadyDone(Exception):
     """The run in this folder has ended and its editor stands."""
+
+
+class Diagnosed(Exception):
+    """A recipe was looked at, which was all that was asked for."""
 
 
 class TrainingCLI(LightningCLI):
@@ -184,6 +190,21 @@ class TrainingCLI(LightningCLI):
             print(f"{step:,}{early} steps done; the editor is in {folder / 'model'}")
 
 
+class DoctorCLI(TrainingCLI):
+    """The same command line, whose recipe is looked at and not run."""
+
+    def before_instantiate_classes(self) -> None:
+        """Tell all that the recipe lacks here.
+
+        Raises:
+            NotReady: It lacks something.
+            Diagnosed: It lacks nothing.
+        """
+        options = self.config["fit"].as_dict()
+        readiness.report(diagnose(options), f"the recipe of {options['output']}")
+        raise Diagnosed
+
+
 def main(arguments: list[str] | None = None, prog: str = "python -m training") -> None:
     """Run a command line, of the program `prog`.
 
@@ -213,10 +234,12 @@ def main(arguments: list[str] | None = None, prog: str = "python -m training") -
         warnings.filterwarnings("ignore", known)
     try:
         with ExitStack() as held:
-            TrainingCLI(
+            is_doctor = line[:1] == ["doctor"]
+            kind = DoctorCLI if is_doctor else TrainingCLI
+            kind(
                 EditorTraining,
                 PairData,
-                args=line,
+                args=["fit", *line[1:]] if is_doctor else line,
                 parser_kwargs={"prog": prog},
                 parser_class=_Parser,
                 seed_everything_default=0,
@@ -228,6 +251,8 @@ def main(arguments: list[str] | None = None, prog: str = "python -m training") -
             )
     except AlreadyDone as done:
         print(done)
+    except Diagnosed:
+        return
     except SIGTERMException as error:  # Lightning's, for a signal before the first step: exits 0
         raise SystemExit(TERMINATED) from error
     except (KeyboardInterrupt, SystemExit) as ending:

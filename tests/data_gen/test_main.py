@@ -116,7 +116,7 @@ def test_pairs_are_made_of_an_sdxl(
         assert content is not None
         provenance = json.loads(content.read())["provenance"]
     # Not where they lie on this machine: shards get published.
-    assert (provenance["model"], provenance["clip"]) == ("xl", "clip")
+    assert (provenance["model"], provenance["clip"]) == ("xl", "shapes/clip")
 
 
 def test_captions_stand_where_the_next_stage_looks(tmp_path: Path) -> None:
@@ -229,12 +229,13 @@ def test_a_server_that_is_down_is_one_sentence(
     ("line", "said"),
     [
         (["--partition", "5/5"], "partition must be i/n"),
-        (["--pairs.model", "models/none"], "there is no model folder models/none"),
-        (["--pairs.vae", "models/none"], "there is no autoencoder in models/none"),
-        (["--pairs.clip", "models/none"], "the CLIP model 'models/none' is neither a folder"),
+        (["--pairs.model", "./none"], "there is no model folder none"),
+        (["--pairs.model", "owner/none"], "fetch it: hf download owner/none --include"),
+        (["--pairs.vae", "./none"], "there is no autoencoder in none"),
+        (["--pairs.clip", "./none"], "the CLIP model 'none' is neither a folder"),
         (["--pairs.clip", "ViT-B-32/openai"], "give pairs.filter.thresholds in the recipe"),
-        (["--pairs.scorers.dino", "models/none"], "there is no model in models/none"),
-        (["--pairs.scorers.safety", "models/none"], "there is no model in models/none"),
+        (["--pairs.scorers.dino", "./none"], "there is no model in none"),
+        (["--pairs.scorers.safety", "./none"], "there is no model in none"),
         (["--pairs.scorers.aesthetic.head", "none"], "aesthetic.head: there is no file none"),
     ],
 )

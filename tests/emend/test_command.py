@@ -12,7 +12,7 @@ import pytest
 
 from data_gen.__main__ import COMMANDS
 from emend import packages
-from emend.__main__ import DATA, EDITING, main
+from emend.__main__ import DATA, EDITING, TRAINING, main
 from emend.packages import PACKAGES, require_own
 from emend.recipes import MODELS, recipes
 from inference.__main__ import commands_of
@@ -30,6 +30,7 @@ def emend(*words: str, **options) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_command_of_the_packages() -> None:
     assert {*DATA} == {*COMMANDS}
     assert {*EDITING} == {*commands_of([])}
+    assert {*TRAINING} == {"fit", "latents", "doctor"}
 
 
 def test_help_needs_no_library_and_no_second(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_an_unknown_command_is_told_what_there_is(capsys: pytest.CaptureFixture[
     assert main(["trian"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: there is no command 'trian'; expected one of edit, ")
-    assert said.rstrip().endswith("recipes")
+    assert said.rstrip().endswith("recipes, doctor")
     assert main([]) == 2
 
 

@@ -15,7 +15,7 @@ from inference.backbone import load_backbone
 from inference.clip import load_clip, located_clip
 from inference.model_names import SHIPPED, located, pinned, repository_of, shown
 from inference.shapes import MODELS
-from tests.hub import COMMIT, Hub, hub
+from tests.hub import COMMIT, Hub, hub, replace_hub
 
 NAME = "timbrooks/instruct-pix2pix"
 WEIGHTS = {
@@ -36,14 +36,7 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         (folder / f"{name}.safetensors").write_bytes(b"another")
     with hub() as found:
         found.repositories = {NAME: folder, "openai/clip": MODELS / "clip"}
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", found.url)
-        monkeypatch.setattr(
-            constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            found.url + "/{repo_id}/resolve/{revision}/{filename}",
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        replace_hub(found, tmp_path / "cache", monkeypatch)
         monkeypatch.chdir(tmp_path)
         yield found
 
@@ -108,7 +101,9 @@ def test_offline_the_command_that_fetches_it_is_told(offline: Hub) -> None:
 def test_the_command_fetches_what_is_then_found_offline(
     online: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = repository_of(NAME, "pipeline").command.replace('"', "").split()
+    repository = repository_of(NAME, "pipeline")
+    assert repository is not None
+    words = repository.command.replace('"', "").split()
     patterns = [word for before, word in itertools.pairwise(words) if before == "--include"]
     huggingface_hub.snapshot_download(words[2], allow_patterns=patterns)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
