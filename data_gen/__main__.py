@@ -41,7 +41,7 @@ def run(**recipe: Any) -> None:
     Questions that the language model left unanswered do not hold up the pairs of the others; the
     command fails for them in the end, and the next one asks them again.
     """
-    made = Recipe(**recipe)
+    made = Recipe(**recipe).located()  # once: the stages are to see the same models
     require_ready(made)
     make_captions(made)
     unanswered: Unanswered | None = None

@@ -24,6 +24,7 @@ _HUB: Final = "hf-hub:"
 _REPOSITORY: Final = re.compile(
     rf"(?:{_HUB})?(?P<id>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?", re.ASCII
 )
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _SNAPSHOT: Final = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)/snapshots/(?P<commit>\w+)")
 
 
@@ -204,19 +205,22 @@ def bytes_to_fetch(repository: Repository) -> int:
 def _fetched(repository: Repository) -> Path:
     import huggingface_hub  # whoever names no repository does without
 
+    # A commit stays what it is: there is nothing to ask the hub.
+    if _COMMIT.fullmatch(repository.revision or "") and (folder := cached(repository)):
+        return folder
     with _told(repository):
-        folder = huggingface_hub.snapshot_download(
+        fetched = huggingface_hub.snapshot_download(
             repository.name,
             revision=repository.revision,
             allow_patterns=list(repository.included),
             ignore_patterns=list(repository.excluded),
         )
-    if repository.weights and not any(Path(folder).rglob(f"*{_WEIGHTS}")):
+    if repository.weights and not any(Path(fetched).rglob(f"*{_WEIGHTS}")):
         raise ValueError(
             f"{repository.name} of the hub holds no safetensors of this kind; pickles are not "
             "fetched: `emend convert` makes a folder of a .ckpt file"
         )
-    return Path(folder)
+    return Path(fetched)
 
 
 @contextmanager

@@ -72,6 +72,9 @@ def test_the_commit_is_written_down_and_names_the_same_for_ever(
 ) -> None:
     folder = located(NAME)
     assert pinned(NAME) == shown(folder) == f"{NAME}@{COMMIT}"
+    asked = len(online.asked)
+    assert located(f"{NAME}@{COMMIT}") == folder
+    assert len(online.asked) == asked
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert located(pinned(NAME)) == located(f"{NAME}@{COMMIT}") == folder
 
