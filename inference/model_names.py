@@ -22,7 +22,7 @@ SHIPPED: Final = Path(__file__).parent / "shapes" / "models"
 _SHAPES: Final = "shapes/"
 _HUB: Final = "hf-hub:"
 _REPOSITORY: Final = re.compile(
-    rf"(?:{_HUB})?(?P<id>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?", re.ASCII
+    rf"(?:{_HUB})?(?P<id>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>(?!.*\.\.)\w[\w./-]*))?", re.ASCII
 )
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _SNAPSHOT: Final = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)/snapshots/(?P<commit>\w+)")

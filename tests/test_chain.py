@@ -60,6 +60,8 @@ def test_laptop_then_one_gpu_then_an_edit(downloads, capsys: pytest.CaptureFixtu
         line += ["--pairs.render.size=32", "--pairs.render.steps=2"]
         assert main(["doctor", line[0], *line[1:]]) == 1  # the weights are not here yet
         assert "lacks pairs.model\n" in capsys.readouterr().err
+        done("data", "estimate", "--config", *line)
+        assert not [name for name in downloads.fetched if name.endswith(".safetensors")]
         done("data", "run", "--config", *line)
         assert {body["model"] for body in ollama.requests} == {"qwen3:8b"}
     shard = next(Path("out/laptop-sd15/data/shards").glob("*.tar"))
@@ -67,6 +69,8 @@ def test_laptop_then_one_gpu_then_an_edit(downloads, capsys: pytest.CaptureFixtu
         described = next(member for member in tar if member.name.endswith(".json"))
         provenance = json.load(tar.extractfile(described))["provenance"]
     assert provenance["model"] == f"{BASE}@{COMMIT}"
+    receipt = json.loads(Path("out/laptop-sd15/data/receipts/00000.json").read_text())
+    assert receipt["provenance"] == provenance
     fetched = len(downloads.fetched)
 
     done(
@@ -77,6 +81,7 @@ def test_laptop_then_one_gpu_then_an_edit(downloads, capsys: pytest.CaptureFixtu
     )
     run = Path("out/sd15-1gpu/editor")
     recipe = yaml.safe_load(next(run.glob("logs/**/config.yaml")).read_text())
+    assert json.loads((run / "run.json").read_text())["base"] == f"{BASE}@{COMMIT}"
     assert recipe["model"]["base"] == f"{BASE}@{COMMIT}"
     assert f"- Base: {BASE}@{COMMIT}" in (run / "model/README.md").read_text()
     assert len(downloads.fetched) == fetched

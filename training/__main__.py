@@ -135,7 +135,7 @@ class TrainingCLI(LightningCLI):
         rank_zero_only(self._own)(folder)  # the ranks of a run are one owner
         if begins and checkpoints.found(folder):
             options["ckpt_path"] = str(checkpoints.newest_undamaged(folder))
-        rank_zero_only(identity.record)(Path(options["output"]), self._identity)
+        rank_zero_only(identity.record)(folder, self._identity, base)
 
     def _own(self, folder: Path) -> None:
         """Hold the run's folder to the end."""
@@ -185,7 +185,8 @@ class TrainingCLI(LightningCLI):
         if self.trainer.is_global_zero:
             folder, step = Path(self.config["fit"]["output"]), self.trainer.global_step
             export(self.model, folder, recipe=self.config["fit"].as_dict(), steps=step)
-            identity.record(folder, self._identity, exported_step=step)
+            base = self.config["fit"]["model"]["base"]
+            identity.record(folder, self._identity, base, exported_step=step)
             early = "" if step == self.trainer.max_steps else f" of {self.trainer.max_steps:,}"
             print(f"{step:,}{early} steps done; the editor is in {folder / 'model'}")
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from data_gen.shards import INDEX_FILE
 from data_gen.shards.stores import open_store
 from inference.files import file_digest, folder_digest, write_lines
-from inference.model_names import located
+from inference.model_names import located, shown
 from inference.outside import read_object
 
 Identity = Mapping[str, Any]
@@ -101,10 +101,17 @@ def exported_step(folder: Path) -> int:
     return int(_read(folder).get("exported_step", 0))
 
 
-def record(folder: Path, identity: Identity, exported_step: int = 0) -> None:
-    """Write `run.json`, atomically."""
+def record(folder: Path, identity: Identity, base: str | Path, exported_step: int = 0) -> None:
+    """Write `run.json`, atomically.
+
+    Args:
+        folder: Of the run.
+        identity: What the run is.
+        base: The base model; its name is told, of one of the hub with its commit.
+        exported_step: The step at which the editor was exported; 0 where it is not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"identity": identity, "exported_step": exported_step}
+    content = {"identity": identity, "base": shown(base), "exported_step": exported_step}
     write_lines(folder / FILE, [json.dumps(content, indent=1)])
 
 

@@ -75,6 +75,8 @@ class Receipt:
         seconds: What took how long: ``render``, ``score``, ``write`` (all the rest), ``total``.
         versions: Library -> version that made it.
         notes: What of pictures was ignored, though they are kept -> how many.
+        provenance: What every pair says about where it comes from: models, of the hub with their
+            commit.
     """
 
     unit: str
@@ -84,6 +86,7 @@ class Receipt:
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
     notes: Mapping[str, int] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:

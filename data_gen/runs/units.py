@@ -123,6 +123,7 @@ class UnitMaker:
             prompts=outcomes,
             seconds={what: round(value, 3) for what, value in seconds.items()},
             versions=_versions(),
+            provenance=self.provenance,
         )
 
     def _write(

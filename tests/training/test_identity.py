@@ -50,14 +50,14 @@ def test_contents_of_base_and_shards_count_and_not_their_names(
     assert identify(moved) == before
     (tmp_path / "moved" / "weights.safetensors").write_bytes(b"two")
     (own_shards / "index.parquet").write_bytes(b"other")
-    record(tmp_path, before)
+    record(tmp_path, before, "shapes/stable-diffusion")
     assert changed(tmp_path, identify(moved)) == ["data.shards", "model.base"]
 
 
 def test_a_folder_without_a_run_holds_nothing_else(tmp_path: Path) -> None:
     assert changed(tmp_path, identify(options())) == []
     assert exported_step(tmp_path) == 0
-    record(tmp_path, identify(options()), exported_step=7)
+    record(tmp_path, identify(options()), tmp_path, exported_step=7)
     assert exported_step(tmp_path) == 7
     assert changed(tmp_path, identify(options(seed=1))) == ["model.seed"]
 
