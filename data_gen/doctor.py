@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
+from data_gen.captions.config import CaptionKnobs
 from data_gen.captions.files import matching
-from data_gen.captions.stage import CaptionKnobs
 from data_gen.estimate.forecast import forecast
 from data_gen.estimate.report import disk_bytes
-from data_gen.judging.loading import ScorerKnobs
+from data_gen.judging.config import ScorerKnobs
+from data_gen.recipe import PairKnobs, Recipe
 from data_gen.runs.units import require_not_imported
-from data_gen.stages import PairKnobs, Recipe
 from inference.files import require_writable_folder
 from inference.readiness import (
     Check,

@@ -4,10 +4,11 @@ A run asks a language model first and renders after; what the pair stage would r
 refused here. The stages check again, each for itself: they also run alone.
 """
 
-from data_gen.judging.filter import Thresholds
+from data_gen.judging.config import Thresholds
+from data_gen.judging.loading import require_files
+from data_gen.recipe import Recipe
 from data_gen.runs.executors import Partition, executor_of
 from data_gen.runs.units import require_not_imported
-from data_gen.stages import Recipe
 from inference.backbone import require_parts
 from inference.clip import read_thresholds, require_clip
 from inference.files import require_writable_folder
@@ -31,4 +32,4 @@ def require_ready(recipe: Recipe) -> None:
     require_clip(knobs.clip)
     if knobs.filter.thresholds is None:
         Thresholds.of_checkpoint(read_thresholds(knobs.clip))
-    knobs.scorers.require_files()
+    require_files(knobs.scorers)

@@ -1,38 +1,33 @@
-"""The three stages of data generation, and the recipe that says how each is done.
+"""The stage of data generation that makes pairs, and where it was left goes on.
 
-    captions -> captions.jsonl -> instructions -> triplets.jsonl -> pairs -> shards + index
+    triplets.jsonl -> pairs -> shards + index
 
-Each stage reads what the one before left in the output folder, so it runs alone as well as in the
-chain, and each goes on where it was interrupted.
+`text_stages` has the two before it.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from tqdm import tqdm
 
-from data_gen.captions.stage import CaptionKnobs, read_captions, write_captions
-from data_gen.instructions.knobs import InstructionKnobs
-from data_gen.instructions.stage import read_triplets, write_triplets
-from data_gen.judging.filter import FilterKnobs
-from data_gen.judging.loading import ScorerKnobs, load_scorers
+from data_gen.instructions.stage import read_triplets
+from data_gen.judging.loading import load_scorers, model_folders
+from data_gen.recipe import PairKnobs, Recipe
 from data_gen.records import EditTriplet
-from data_gen.rendering.painting import EarlyKnobs, Painter
-from data_gen.rendering.trees import RenderKnobs
-from data_gen.runs.executors import Executor, ExecutorKnobs, Partition, executor_of, outcomes
+from data_gen.rendering.painting import Painter
+from data_gen.runs.executors import Executor, Partition, executor_of, outcomes
 from data_gen.runs.receipts import Unit, done_receipt, fingerprint, plan, tally
 from data_gen.runs.units import UnitMaker, publish, require_not_imported
 from inference.backbone import Backbone, load_backbone
-from inference.clip import ClipScorer, load_clip, located_clip
+from inference.clip import ClipScorer, load_clip
 from inference.compilation import WITHOUT_ATTENTION, compile_blocks
 from inference.locks import owned
 from inference.memory import keep_memory
-from inference.model_names import located, shown
-from inference.number_types import Count, PositiveCount, checks_numbers
+from inference.model_names import shown
 
 FORMAT = 7
 """Raised when the same recipe and models would give other bytes than before."""
@@ -42,109 +37,6 @@ _PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class PairKnobs:
-    """How triplets become image pairs.
-
-    Attributes:
-        model: The text-to-image model: a diffusers folder, one that ships (`shapes/NAME`), or
-            OWNER/NAME of the hub.
-        vae: An autoencoder to use instead of the model's own, such as Stable Diffusion's fine-tuned
-            decoder or an SDXL one that bears float16; likewise.
-        clip: The CLIP that scores: likewise, or a name that open_clip knows.
-        precision: Of the text-to-image model's weights.
-        channels_last: Whether its convolutions keep the channels of a pixel together in memory,
-            which tensor cores want. Pixels move by rounding with it.
-        compile: Whether what lies between its attention sites is compiled; the first unit takes a
-            minute longer. Pixels move by rounding with it.
-        render: Sampling and attention sharing.
-        filter: What is kept.
-        early: What is not rendered to its end.
-        scorers: Who looks at pairs beside CLIP.
-        unit_size: Triplets a unit: what is lost, at most, when a run is killed.
-        keep_rejected: Pairs a unit keeps, one a triplet, that failed something, to be looked at or
-            as the worse halves of preferences; each says what it failed.
-    """
-
-    model: str = "shapes/stable-diffusion"
-    vae: str | None = None
-    clip: str = "shapes/clip"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    channels_last: bool = False
-    compile: bool = False
-    render: RenderKnobs = field(default_factory=RenderKnobs)
-    filter: FilterKnobs = field(default_factory=FilterKnobs)
-    early: EarlyKnobs = field(default_factory=EarlyKnobs)
-    scorers: ScorerKnobs = field(default_factory=ScorerKnobs)
-    unit_size: PositiveCount = 32
-    keep_rejected: Count = 4
-
-    def __post_init__(self) -> None:
-        scorers = {"aesthetic": "aesthetic", "dino": "dino", "judge": "judge", "unsafe": "safety"}
-        for score, scorer in scorers.items():
-            if score in self.filter.bounded and getattr(self.scorers, scorer) is None:
-                raise ValueError(f"pairs.filter bounds {score}, which needs pairs.scorers.{scorer}")
-
-    def located(self) -> Self:
-        """The same, every model by its folder; those of the hub are fetched.
-
-        Raises:
-            FileNotFoundError, ValueError: As `inference.model_names.located`.
-        """
-        return replace(
-            self,
-            model=str(located(self.model)),
-            vae=self.vae and str(located(self.vae, "autoencoder")),
-            clip=located_clip(self.clip),
-            scorers=self.scorers.located(),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a data set is made.
-
-    Attributes:
-        output: The data set's folder.
-        captions: The caption stage.
-        instructions: The instruction stage.
-        pairs: The pair stage.
-        partition: The share of the units that this process makes, i/n; for array jobs.
-        executor: Who makes them: this process, several, or a cluster.
-    """
-
-    output: Path
-    captions: CaptionKnobs = field(default_factory=CaptionKnobs)
-    instructions: InstructionKnobs = field(default_factory=InstructionKnobs)
-    pairs: PairKnobs = field(default_factory=PairKnobs)
-    partition: str = "0/1"
-    executor: ExecutorKnobs = field(default_factory=ExecutorKnobs)
-
-    def located(self) -> Self:
-        """The same, every model by its folder; those of the hub are fetched.
-
-        Raises:
-            FileNotFoundError, ValueError: As `inference.model_names.located`.
-        """
-        return replace(self, instructions=self.instructions.located(), pairs=self.pairs.located())
-
-
-def make_captions(recipe: Recipe) -> None:
-    """Write ``captions.jsonl``."""
-    write_captions(recipe.captions, recipe.output / "captions.jsonl")
-
-
-def make_instructions(recipe: Recipe) -> None:
-    """Write ``triplets.jsonl``, asking what the journal does not answer yet."""
-    write_triplets(
-        read_captions(recipe.output / "captions.jsonl"),
-        recipe.instructions.located(),
-        journal=recipe.output / "instructions.jsonl",
-        triplets=recipe.output / "triplets.jsonl",
-    )
 
 
 def make_pairs(recipe: Recipe) -> None:
@@ -194,7 +86,7 @@ def plan_units(triplets: Sequence[EditTriplet], knobs: PairKnobs) -> list[Unit]:
         "scorers": knobs.scorers.decides(),
         "keep_rejected": knobs.keep_rejected,
     }
-    models = [knobs.model, knobs.clip, knobs.vae, *knobs.scorers.folders()]
+    models = [knobs.model, knobs.clip, knobs.vae, *model_folders(knobs.scorers)]
     recipe = fingerprint(settings, [name for name in models if name is not None])
     return plan(triplets, unit_size=knobs.unit_size, recipe=recipe)
 

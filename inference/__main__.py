@@ -3,15 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from inference.attention import LostHook
 from inference.command_line import Commands, chosen, flattened, run, spelled_out
 from inference.commands.caption import caption
 from inference.commands.convert import convert
-from inference.commands.edit import EDITORS, edit
+from inference.commands.edit import edit
 from inference.commands.grid import grid
-from inference.commands.invert import INVERSIONS, invert
-from inference.editors.prompt_to_prompt import PromptToPrompt
-from inference.endpoints.failures import ServerError
+from inference.commands.invert import invert
+from inference.editors.config import EDITORS, PromptToPromptConfig
+from inference.inversion.config import INVERSIONS
 from inference.recipe_parser import USAGE_ERROR
 
 
@@ -29,7 +28,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m inferenc
         commands,
         prog=prog,
         args=line,
-        expected=(ValueError, OSError, LostHook, ServerError),
         less_memory="fewer or smaller images, a smaller --batch_size, or --dtype bfloat16",
     )
 
@@ -46,13 +44,11 @@ def commands_of(line: Sequence[str]) -> Commands:
     if line[:1] == ["invert"]:
         inversion = chosen(line, "inversion", INVERSIONS)
     return {
-        "edit": flattened(
-            edit, EDITORS[editor or "instruct"], fixed=("backbone", "mask", "progress")
-        ),
+        "edit": flattened(edit, EDITORS[editor or "instruct"]),
         "invert": flattened(invert, INVERSIONS[inversion or "null_text"]),
         "caption": caption,
         "convert": convert,
-        "grid": flattened(grid, PromptToPrompt, fixed=("backbone", "progress")),
+        "grid": flattened(grid, PromptToPromptConfig),
     }
 
 

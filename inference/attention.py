@@ -25,13 +25,14 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from inference.cross_maps import CrossMaps, RowPairs, edited_maps
+from inference.errors import ExpectedError
 
 
 class NoSites(ValueError):
     """The model has no attention site that can be controlled."""
 
 
-class LostHook(RuntimeError):
+class LostHook(ExpectedError):
     """The control over attention was lost, so the images would silently be uncontrolled."""
 
 

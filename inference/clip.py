@@ -25,7 +25,7 @@ from inference.loading import (
     loading,
     require_vocabulary,
 )
-from inference.model_names import located, repository_of
+from inference.model_names import located_clip
 from inference.outside import read_object
 
 CONFIG = "open_clip_config.json"
@@ -263,24 +263,6 @@ def load_clip(name: str | Path, *, device: str | torch.device = "cpu") -> ClipSc
         **_preprocessing(model.visual.preprocess_cfg, str(name)),
         thresholds=read_thresholds(name),
     )
-
-
-def located_clip(name: str | Path) -> str:
-    """The folder of a CLIP that a person named, or an architecture and a tag as open_clip has it.
-
-    Raises:
-        FileNotFoundError, ValueError: As ``model_names.located``.
-    """
-    text = str(name)
-    if repository_of(text, "clip") is not None and _is_architecture(text.partition("/")[0]):
-        return text
-    return str(located(text, "clip"))
-
-
-def _is_architecture(name: str) -> bool:
-    import open_clip
-
-    return bool(open_clip.list_pretrained_tags_by_model(name))
 
 
 def _checked_text_config(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import docstring_parser
 import yaml
 from jsonargparse import auto_cli
 
+from inference.errors import ExpectedError
 from inference.memory import memory_shortage
 from inference.outside import MAX_YAML_BYTES, parse_yaml, read_text
 from inference.recipe_parser import RecipeParser
@@ -29,7 +30,6 @@ def run(
     *,
     prog: str,
     args: Sequence[str] | None = None,
-    expected: tuple[type[Exception], ...] = (ValueError, OSError),
     less_memory: str = "smaller batches",
 ) -> int:
     """Run the command that a command line names.
@@ -41,7 +41,6 @@ def run(
         commands: Functions by the name of their command.
         prog: What the user called, for the help.
         args: The command line without the program; None for that of the process.
-        expected: Errors that are the user's to mend: told as one sentence, without a traceback.
         less_memory: What to try where there is too little memory.
 
     Returns:
@@ -50,7 +49,7 @@ def run(
     line = list(sys.argv[1:] if args is None else args)
     try:
         auto_cli(
-            dict(commands),
+            _wanted(commands, line),
             args=_join_lists(commands, line),
             as_positional=False,
             parser_class=RecipeParser,
@@ -59,7 +58,7 @@ def run(
     except Exception as error:
         if (shortage := memory_shortage(error)) is not None:
             sys.stderr.write(f"error: {shortage}: try {less_memory}\n")
-        elif isinstance(error, expected):
+        elif isinstance(error, ValueError | OSError | ExpectedError):
             sys.stderr.write(f"error: {error}\n")
         else:
             raise
@@ -68,6 +67,28 @@ def run(
         sys.stderr.write("interrupted\n")
         return 130
     return 0
+
+
+def _wanted(commands: Commands, line: Sequence[str]) -> dict[str, Any]:
+    """The commands to build a parser of: the one that is named, without the options of the others.
+
+    A line that names none asks for a list of them, or is told that there is no such command; a
+    recipe of the whole package may name any.
+    """
+    if line and line[0] in commands:
+        return {line[0]: commands[line[0]]}
+    if any(word.startswith("--config") for word in line):
+        return dict(commands)
+    return {name: _listed(command) for name, command in commands.items()}
+
+
+def _listed(command: Callable[..., None]) -> Callable[[], None]:
+    """A command in a list of them: its first line, and no options."""
+
+    def listed() -> None: ...
+
+    listed.__doc__ = docstring_parser.parse(inspect.getdoc(command) or "").short_description
+    return listed
 
 
 def flattened(

@@ -3,9 +3,10 @@
 import ctypes
 import platform
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -40,7 +41,7 @@ def memory_shortage(error: BaseException) -> str | None:
     return None
 
 
-def keep_memory(device: str | torch.device) -> None:
+def keep_memory(device: "str | torch.device") -> None:
     """Let a process that computes on a CPU keep the memory it frees, where the C library is glibc.
 
     glibc gives large blocks back to the system, which has to clear every page before the next layer
@@ -52,7 +53,7 @@ def keep_memory(device: str | torch.device) -> None:
     Args:
         device: Where the process computes; nothing is done unless that is a CPU.
     """
-    if torch.device(device).type != "cpu" or platform.libc_ver()[0] != "glibc":
+    if str(device).partition(":")[0] != "cpu" or platform.libc_ver()[0] != "glibc":
         return
     library = ctypes.CDLL(None)
     library.mallopt(_M_TRIM_THRESHOLD, -1)  # never shrink the heap

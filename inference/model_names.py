@@ -121,6 +121,24 @@ def located(name: str | Path, kind: ModelKind = "pipeline", *, weights: bool = T
     return shipped
 
 
+def located_clip(name: str | Path) -> str:
+    """The folder of a CLIP that a person named, or an architecture and a tag as open_clip has it.
+
+    Raises:
+        FileNotFoundError, ValueError: As `located`.
+    """
+    text = str(name)
+    if repository_of(text, "clip") is not None and _is_architecture(text.partition("/")[0]):
+        return text
+    return str(located(text, "clip"))
+
+
+def _is_architecture(name: str) -> bool:
+    import open_clip
+
+    return bool(open_clip.list_pretrained_tags_by_model(name))
+
+
 def pinned(name: str | Path, kind: ModelKind = "pipeline") -> str:
     """A model's name, with the commit where it is one of the hub: it stands for the same for ever.
 

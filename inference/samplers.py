@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from diffusers import (
     DDIMScheduler,
@@ -17,6 +17,7 @@ from diffusers import (
     EulerDiscreteScheduler,
 )
 
+from inference.choices import SamplerName
 from inference.sampling import Sampler
 
 
@@ -174,8 +175,6 @@ def dpmpp_2m(scheduler: Any, steps: int) -> Sampler:
         momentum=tuple(momentum),
     )
 
-
-SamplerName = Literal["ddim", "dpmpp_2m", "euler", "euler_ancestral"]
 
 SAMPLERS: Mapping[SamplerName, Callable[[Any, int], Sampler]] = MappingProxyType(
     {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "euler": euler, "euler_ancestral": euler_ancestral}

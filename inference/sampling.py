@@ -11,15 +11,14 @@ Notation: the state before step i is x = signal·x0 + level·ε.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from inference.choices import PredictionType
+
 Predict = Callable[[int, Tensor], Tensor]
 """`predict(i, x)`: the guided model output for the scaled state `x` before step `i`."""
-
-PredictionType = Literal["epsilon", "v_prediction"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from inference.choices import SamplerName
 from inference.files import write_lines
 from inference.number_types import Finite, Positive, PositiveSmallCount, checks_numbers
 from inference.outside import read_object
-from inference.samplers import SAMPLERS, SamplerName
+from inference.samplers import SAMPLERS
 
 SETTINGS_FILE: Final = "emend.json"
 

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from report_pictures import data_uri, loss_plot, sharing_plot
 
 from data_gen.instructions.stage import read_triplets
+from data_gen.rendering.config import RenderKnobs, Share
 from data_gen.rendering.sharing import study_sharing
-from data_gen.rendering.trees import RenderKnobs, Share
 from data_gen.shapes import draw_triplets, unconcerned_region
 from data_gen.shards import INDEX_FILE, ShardIndex, read_pair, scan_shard
 from inference.backbone import Backbone, load_backbone

@@ -10,8 +10,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
+from data_gen.rendering.config import Share
 from data_gen.rendering.sharing import SharingStudy
-from data_gen.rendering.trees import Share
 
 
 def sharing_plot(studies: Mapping[Share, SharingStudy]) -> str:

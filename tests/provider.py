@@ -20,7 +20,7 @@ from data_gen.instructions.prompts import answer
 
 CHILDREN = multiprocessing.get_context("forkserver")
 """Where processes come from that ask the provider: not of a test's own, which has threads."""
-CHILDREN.set_forkserver_preload(["data_gen.__main__"])
+CHILDREN.set_forkserver_preload(["data_gen.__main__", "data_gen.preflight", "data_gen.stages"])
 
 INPUT, OUTPUT = Decimal("0.25"), Decimal(2)
 """Dollars a million tokens."""

@@ -8,13 +8,16 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from data_gen import __main__ as data_gen
-from data_gen.stages import Recipe
+from data_gen.instructions.knobs import FineTuneKnobs
+from data_gen.recipe import Recipe
 from inference import __main__ as inference
 from inference.commands.caption import caption
 from inference.commands.convert import convert
-from inference.commands.edit import EDITORS, edit
+from inference.commands.edit import edit
 from inference.commands.grid import grid
-from inference.commands.invert import INVERSIONS, invert
+from inference.commands.invert import invert
+from inference.editors.config import EDITORS
+from inference.inversion.config import INVERSIONS
 from inference.number_types import is_number, limits_of
 from inference.settings import Settings
 from training.data.data_module import PairData
@@ -27,7 +30,7 @@ from training.running.progress import Progress
 ROOTS: list[Callable[..., Any]] = [
     *data_gen.COMMANDS.values(),
     Recipe,
-    data_gen.FineTuneKnobs,
+    FineTuneKnobs,
     caption,
     convert,
     edit,

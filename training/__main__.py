@@ -26,8 +26,6 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from data_gen.runs.receipts import Unfinished
-from data_gen.runs.workers import WorkerError
 from inference import readiness
 from inference.command_line import ERROR, run
 from inference.files import require_writable_folder
@@ -222,7 +220,6 @@ def main(arguments: list[str] | None = None, prog: str = "python -m training") -
                 {"latents": latents},
                 prog=prog,
                 args=line,
-                expected=(ValueError, OSError, Unfinished, WorkerError),
                 less_memory="a smaller batch_size, or fewer executor.workers",
             )
         )

@@ -17,9 +17,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from inference.backbone import Backbone, load_backbone
+from inference.choices import PredictionType
 from inference.model_names import located
 from inference.number_types import FractionBelowOne, Seed, checks_numbers
-from inference.sampling import PredictionType
 from inference.settings import Settings
 from inference.text import Text
 from training import ema, sharding

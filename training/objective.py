@@ -17,6 +17,7 @@ from diffusers import UNet2DConditionModel
 from pydantic import BeforeValidator
 from torch import Tensor
 
+from inference.choices import PredictionType
 from inference.noise import keyed_seed
 from inference.number_types import (
     Fraction,
@@ -26,7 +27,6 @@ from inference.number_types import (
     Positive,
     checks_numbers,
 )
-from inference.sampling import PredictionType
 from inference.text import Text
 
 Weighting = Literal["none", "min_snr", "clamped_inverse_alpha"]

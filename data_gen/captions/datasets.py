@@ -6,12 +6,12 @@ supported. A token, where one is needed, comes from the environment or from `hf 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from data_gen.captions.config import DatasetKnobs
 from data_gen.captions.sources import (
     Advance,
     Column,
@@ -26,28 +26,6 @@ if TYPE_CHECKING:  # it takes seconds to import, and few need it
     import datasets
 
 _ROWS_PER_BATCH = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetKnobs:
-    """A Hugging Face data set.
-
-    Attributes:
-        name: Its name on the Hub, such as ``google-research-datasets/conceptual_captions``, or a
-            local folder: of data files, or what ``save_to_disk`` wrote. Null for none.
-        config: Its configuration, where it has several.
-        split: Which split.
-        revision: Branch, tag or commit of a data set of the Hub; only a commit gives the same
-            captions for ever.
-        streaming: Read over the network and keep nothing; false downloads it into the cache first,
-            which pays when it is read again.
-    """
-
-    name: str | None = None
-    config: str | None = None
-    split: str = "train"
-    revision: str | None = None
-    streaming: bool = True
 
 
 def open_dataset(knobs: DatasetKnobs, column: str | None) -> Source:

@@ -6,15 +6,13 @@ Prompts over the tokenizer's limit are the pair stage's business: it knows the t
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator
 
+from data_gen.captions.config import CaptionFilterKnobs
 from data_gen.hostile_text import hostile_part
-from inference.number_types import Limits, PositiveCount, PositiveFraction, checks_numbers
 
 SHINGLE: Final = 4
 """Characters of the pieces that two captions are compared by."""
@@ -23,54 +21,6 @@ _HASHES = 128
 _BANDS = 16
 _SKETCH_SLACK = 0.1
 """A sketch of 128 hashes is off by 0.035, so it only suggests: the pieces themselves decide."""
-
-
-DuplicateSimilarity = Annotated[float, BeforeValidator(Limits(float, 0.8, 1).read)]
-"""A Jaccard similarity; below these the index misses too many."""
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class CaptionFilterKnobs:
-    """Which captions are kept. Captions of the web need 3 to 50 words, their language and 0.8.
-
-    Always turned down: what is not text, is empty or without a letter, and what holds markup, links
-    or control characters, see `hostile_part`. White space at the ends is cut and line breaks become
-    spaces.
-
-    Attributes:
-        min_words: Fewest words.
-        max_words: Most words; null for any number. The tokenizer's limit is checked by the pairs.
-        min_characters: Fewest characters.
-        max_characters: Most characters; the instruction stage writes no edited caption over 400.
-        languages: Codes such as ``[en]`` or ``[en, de]`` of the languages to keep; none keeps all.
-            Needs the extra ``captions``.
-        language_confidence: Least probability that one of them must have, in (0, 1]. Names and
-            short captions look like many languages: of 50 English ones 0.2 keeps 49, 0.5 keeps 41.
-        near_duplicates: Jaccard similarity, in [0.8, 1], of the 4-character pieces of two captions
-            from which the second is turned down. At 0.9 they differ by a full stop or a letter, at
-            0.8 by a short word. Null keeps all. Needs the extra ``captions``.
-    """
-
-    min_words: PositiveCount = 1
-    max_words: PositiveCount | None = None
-    min_characters: PositiveCount = 1
-    max_characters: PositiveCount = 400
-    languages: tuple[str, ...] = ()
-    language_confidence: PositiveFraction = 0.2
-    near_duplicates: DuplicateSimilarity | None = None
-
-    def __post_init__(self) -> None:
-        most_words = float("inf") if self.max_words is None else self.max_words
-        ranges = {
-            "words": (self.min_words, most_words),
-            "characters": (self.min_characters, self.max_characters),
-        }
-        for name, (least, most) in ranges.items():
-            if least > most:
-                raise ValueError(
-                    f"captions.filter must have min_{name} <= max_{name}, got {least}, {most}"
-                )
 
 
 def cleaned(text: str) -> str:

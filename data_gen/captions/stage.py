@@ -10,25 +10,18 @@ import json
 import random
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator
 from tqdm import tqdm
 
-from data_gen.captions.datasets import DatasetKnobs, open_dataset
+from data_gen.captions.config import CaptionFilterKnobs, CaptionKnobs
+from data_gen.captions.datasets import open_dataset
 from data_gen.captions.dropped import Dropped
 from data_gen.captions.files import matching, open_files
-from data_gen.captions.filters import (
-    CaptionFilterKnobs,
-    NearDuplicates,
-    cleaned,
-    folded,
-    language_fault,
-    text_fault,
-)
+from data_gen.captions.filters import NearDuplicates, cleaned, folded, language_fault, text_fault
 from data_gen.captions.pool import CaptionPool
 from data_gen.captions.sources import Found, Source
 from data_gen.files import read_lines
@@ -36,10 +29,8 @@ from data_gen.records import Caption, caption_from_json, caption_to_json
 from inference.content_id import content_id
 from inference.files import file_digest, write_lines
 from inference.locks import locked
-from inference.number_types import Fraction, Limits, PositiveCount, Seed, checks_numbers
 from inference.shapes.captions import caption, describe
 from inference.shapes.scene import random_scene
-from inference.shapes.vocabulary import TRAIN_COLOURS, TRAIN_PATTERNS, TRAIN_SHAPES
 
 FORMAT = 1
 """Raised when the same knobs and sources would give other captions than before."""
@@ -47,75 +38,6 @@ FORMAT = 1
 _NEAR = "near-duplicate"
 _TRIES_PER_CAPTION = 100
 _BAR_DELAY_S = 1.0
-
-
-FigureCount = Annotated[int, BeforeValidator(Limits(int, 1, 2).read)]
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class SceneKnobs:
-    """Which scenes of the shapes world are described.
-
-    Attributes:
-        figures: 1 or 2; null mixes both.
-        shapes: What figures may be.
-        colours: What colours figures and backgrounds may have.
-        patterns: What figures may be filled with.
-        detail: Probability that a size, or a place, is named.
-    """
-
-    figures: FigureCount | None = None
-    shapes: tuple[str, ...] = TRAIN_SHAPES
-    colours: tuple[str, ...] = TRAIN_COLOURS
-    patterns: tuple[str, ...] = TRAIN_PATTERNS
-    detail: Fraction = 0.5
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class CaptionKnobs:
-    """Where captions come from: a file, a Hugging Face data set, or else the shapes world.
-
-    Attributes:
-        file: One caption a line (.txt), or rows with a column of captions (.jsonl, .ndjson,
-            .json, .csv, .tsv, .parquet); all but parquet may be compressed (.gz). A pattern such as
-            ``captions/*.parquet`` takes every file that matches.
-        dataset: A Hugging Face data set.
-        column: The column of the captions; ``sentences.raw`` is a field of the objects in one. Of a
-            list of captions each counts. Null takes the one called caption, captions, text or
-            prompt.
-        count: How many different captions, at most; null takes all.
-        seed: Chooses the captions, whatever order or file they come in; a larger count with one
-            seed only adds captions.
-        filter: Which captions are turned down.
-        scenes: Which scenes are described where neither file nor data set is given.
-    """
-
-    file: Path | None = None
-    dataset: DatasetKnobs = field(default_factory=DatasetKnobs)
-    column: str | None = None
-    count: PositiveCount | None = 1000
-    seed: Seed = 0
-    filter: CaptionFilterKnobs = field(default_factory=CaptionFilterKnobs)
-    scenes: SceneKnobs = field(default_factory=SceneKnobs)
-
-    def __post_init__(self) -> None:
-        if self.file is not None and self.dataset.name is not None:
-            raise ValueError("captions.file and captions.dataset.name are both given: choose one")
-        if self.dataset.name is None and self.dataset != DatasetKnobs():
-            raise ValueError("captions.dataset.name must say which data set; it is null")
-        if self.of_shapes and self.column is not None:
-            raise ValueError("captions.column is for a file or a data set; neither is given")
-        if self.of_shapes and self.count is None:
-            raise ValueError(
-                "captions.count is null, and the shapes world has no end: say how many"
-            )
-
-    @property
-    def of_shapes(self) -> bool:
-        """Whether captions are drawn from the shapes world."""
-        return self.file is None and self.dataset.name is None
 
 
 def write_captions(knobs: CaptionKnobs, path: Path) -> list[Caption]:

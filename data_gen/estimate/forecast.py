@@ -15,12 +15,13 @@ from transformers import CLIPTextConfig, CLIPTokenizer
 from data_gen.captions.stage import read_captions
 from data_gen.instructions.stage import plan_questions, read_triplets
 from data_gen.judging.surprise import LOOKED_AT
+from data_gen.recipe import PairKnobs, Recipe
 from data_gen.records import Caption, EditTriplet
 from data_gen.rendering.prefix_tree import forks_of, unet_rows
 from data_gen.rendering.trees import draw_tree
 from data_gen.runs.executors import Partition
 from data_gen.runs.receipts import Receipt, Unit, done_receipt
-from data_gen.stages import PairKnobs, Recipe, plan_units
+from data_gen.stages import plan_units
 from inference.loading import load_tokenizer, loading, require_vocabulary
 from inference.model_names import located
 from inference.outside import read_object

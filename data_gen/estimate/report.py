@@ -25,10 +25,11 @@ from data_gen.instructions.cost import estimate_asking
 from data_gen.instructions.stage import count_answers, read_triplets
 from data_gen.judging.filter import score
 from data_gen.judging.vision_judge import dearest
+from data_gen.recipe import PairKnobs, Recipe
 from data_gen.records import EditTriplet
 from data_gen.rendering.pairs import NotFinite, denoise_trees, render_trees
 from data_gen.rendering.trees import draw_tree
-from data_gen.stages import PairKnobs, Recipe, load_models
+from data_gen.stages import load_models
 from inference.backbone import Backbone, native_size
 from inference.loading import model_config
 from inference.model_names import located

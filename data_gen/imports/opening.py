@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from data_gen.imports.layouts import Columns, JsonLines, Layout, Table
+from data_gen.imports.config import Columns, ForeignLayout
+from data_gen.imports.layouts import JsonLines, Layout, Table
 from data_gen.imports.seeds_folder import SeedsFolder
 
-LayoutName = Literal[
-    "instruct-pix2pix", "jsonl", "columns", "magicbrush", "instructpix2pix-clip-filtered"
-]
 _PRESETS: Final[Mapping[str, tuple[str, Columns]]] = {
     "magicbrush": (
         "osunlp/MagicBrush",
@@ -29,7 +27,7 @@ _PRESETS: Final[Mapping[str, tuple[str, Columns]]] = {
 
 
 def completed(
-    layout: LayoutName, source: str | None, columns: Columns | None
+    layout: ForeignLayout, source: str | None, columns: Columns | None
 ) -> tuple[str, Columns]:
     """Fill in what a layout knows by itself: where its data set is, and its columns.
 
@@ -43,7 +41,7 @@ def completed(
     return source, columns or Columns()
 
 
-def opened(layout: LayoutName, source: str, columns: Columns, split: str) -> Layout:
+def opened(layout: ForeignLayout, source: str, columns: Columns, split: str) -> Layout:
     """Open it; its pairs can then be read one at a time."""
     if layout == "instruct-pix2pix":
         return SeedsFolder(Path(source))

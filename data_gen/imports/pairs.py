@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from data_gen.files import staged
 from data_gen.hostile_text import text_fault
-from data_gen.imports.layouts import TEXTS, Columns, Layout, Refused, Said
-from data_gen.imports.opening import LayoutName, completed, opened
+from data_gen.imports.config import TEXTS, Columns, ForeignLayout
+from data_gen.imports.layouts import Layout, Refused, Said
+from data_gen.imports.opening import completed, opened
 from data_gen.imports.pictures import BadPicture, Picture, as_jpeg
 from data_gen.records import EditTriplet, ImageArray, ImagePair, same_text
 from data_gen.runs.receipts import Outcome, Receipt, Unit, done_receipt, plan, write_receipt
@@ -70,7 +71,7 @@ class _Plan:
 
 @checks_numbers
 def import_pairs(
-    layout: LayoutName,
+    layout: ForeignLayout,
     output: Path,
     source: str | None = None,
     columns: Columns | None = None,
@@ -79,23 +80,7 @@ def import_pairs(
 ) -> None:
     """Import pairs that others made into shards and an index, ready to train on.
 
-    For example, from lines such as {"source": "in/1.png", "target": "out/1.png", "instruction":
-    "make it night"}, with the pictures in folders beside the file:
-
-        python -m data_gen import --layout jsonl --source edits.jsonl --output out/edits
-
-    Args:
-        layout: How the pairs come. `instruct-pix2pix`: a folder with seeds.json; `jsonl`: a file
-            with a JSON object a line, beside its pictures; `columns`: what `datasets` loads, a
-            hub name, a folder or a parquet file, by its columns' names; `magicbrush` and
-            `instructpix2pix-clip-filtered`: those two, from the hub or from a copy. A shard holds
-            two pictures a pair: further ones, as MagicBrush's masks, are left out, with a note.
-        output: The data set's folder.
-        source: Folder, file or hub name; `magicbrush` and the like know theirs.
-        columns: Under which names a jsonl or a table keeps what; the default names of a jsonl are
-            source, target and instruction.
-        split: Which split of a hub data set.
-        unit_size: Prompts a shard: what is lost, at most, when an import is killed.
+    The arguments are those of the command, `commands.import_pairs`.
 
     Raises:
         ValueError: Not one pair can be imported, or the output holds another data set.

@@ -8,15 +8,14 @@ missing, mismatched or empty without decoding a picture, and *read* it. What can
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data_gen.imports.layouts import Columns as Columns
+from data_gen.imports.config import Columns, ForeignLayout, LayoutName
 from data_gen.imports.layouts import Ends, Refused, Said
-from data_gen.imports.opening import LayoutName as ForeignLayout
 from data_gen.imports.opening import completed, opened
 from data_gen.imports.pairs import ASPECTS_DIFFER, checked, triplet_of
 from data_gen.imports.pictures import BadPicture, as_pixels
@@ -37,8 +36,6 @@ from data_gen.shards.members import (
 )
 from data_gen.shards.places import read_places
 
-LayoutName = Literal["shards"] | ForeignLayout
-"""How a data set comes: as shards of this framework, or as `data_gen import` knows it."""
 _NUMBERS: Final = ("p", "guidance", *(item.name for item in fields(Scores)))
 
 

@@ -17,17 +17,16 @@ import openai
 from openai.types.fine_tuning import FineTuningJob
 
 from data_gen.instructions.examples import Example, read_examples
+from data_gen.instructions.knobs import FineTuneKnobs
 from data_gen.instructions.prompts import ANSWER_FIELDS, Question, Rejected
 from data_gen.instructions.template import PromptTemplate
 from inference.content_id import content_id
-from inference.endpoints.config import OPENAI_URL, check_base_url
 from inference.endpoints.connection import place, sync_api
 from inference.endpoints.failures import ServerError
 from inference.endpoints.journal import Journal
-from inference.endpoints.keys import AUTO_KEY_ENV, Redactor, api_key, check_key_env
+from inference.endpoints.keys import Redactor, api_key
 from inference.endpoints.replies import required_text
 from inference.files import file_digest, write_lines
-from inference.number_types import PositiveSmallCount, Seconds, Seed, checks_numbers
 
 UNTYPED: Final = "any"
 """The edit type of examples that name none."""
@@ -36,41 +35,6 @@ FEWEST: Final = 10
 """Examples that the endpoint asks for at least."""
 
 _ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class FineTuneKnobs:
-    """How a language model is fine-tuned.
-
-    Attributes:
-        triplets: The edits, one JSON object a line: ``caption``, ``instruction`` and
-            ``edited_caption``, or ``input``, ``edit`` and ``output``, and, where there are any,
-            ``inverse_instruction`` and ``edit_type``.
-        output: Folder for the training file and the journal of the job.
-        model: The model to start from, as the endpoint calls it.
-        base_url: Root of an API with OpenAI's fine-tuning.
-        key_env: The environment variable that holds the key for ``base_url``; ``auto`` sends
-            ``OPENAI_API_KEY`` to OpenAI's own host and no key elsewhere; null sends no key.
-        epochs: How often the edits are gone through; null leaves it to the endpoint.
-        suffix: Part of the new model's name.
-        seed: Of the endpoint's training.
-        poll_s: How often the job is looked at, in seconds.
-    """
-
-    triplets: Path
-    output: Path
-    model: str
-    base_url: str = OPENAI_URL
-    key_env: str | None = AUTO_KEY_ENV
-    epochs: PositiveSmallCount | None = 1
-    suffix: str = "emend"
-    seed: Seed = 0
-    poll_s: Seconds = 30.0
-
-    def __post_init__(self) -> None:
-        check_key_env(self.key_env, "key_env")
-        check_base_url(self.base_url, "base_url")
 
 
 @dataclass(frozen=True, kw_only=True)

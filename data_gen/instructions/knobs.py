@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from inference.endpoints.budget import Prices
-from inference.endpoints.config import EndpointConfig
-from inference.endpoints.keys import AUTO_KEY_ENV
+from inference.endpoints.config import OPENAI_URL, EndpointConfig, check_base_url
+from inference.endpoints.keys import AUTO_KEY_ENV, check_key_env
 from inference.model_names import located
 from inference.number_types import (
     Connections,
@@ -15,6 +15,7 @@ from inference.number_types import (
     PositiveCount,
     PositiveSmallCount,
     Seconds,
+    Seed,
     SmallCount,
     checks_numbers,
 )
@@ -123,3 +124,38 @@ class InstructionKnobs:
     def endpoint(self) -> EndpointConfig:
         """Whom to ask, and how."""
         return EndpointConfig.of(self)
+
+
+@checks_numbers
+@dataclass(frozen=True, kw_only=True)
+class FineTuneKnobs:
+    """How a language model is fine-tuned.
+
+    Attributes:
+        triplets: The edits, one JSON object a line: ``caption``, ``instruction`` and
+            ``edited_caption``, or ``input``, ``edit`` and ``output``, and, where there are any,
+            ``inverse_instruction`` and ``edit_type``.
+        output: Folder for the training file and the journal of the job.
+        model: The model to start from, as the endpoint calls it.
+        base_url: Root of an API with OpenAI's fine-tuning.
+        key_env: The environment variable that holds the key for ``base_url``; ``auto`` sends
+            ``OPENAI_API_KEY`` to OpenAI's own host and no key elsewhere; null sends no key.
+        epochs: How often the edits are gone through; null leaves it to the endpoint.
+        suffix: Part of the new model's name.
+        seed: Of the endpoint's training.
+        poll_s: How often the job is looked at, in seconds.
+    """
+
+    triplets: Path
+    output: Path
+    model: str
+    base_url: str = OPENAI_URL
+    key_env: str | None = AUTO_KEY_ENV
+    epochs: PositiveSmallCount | None = 1
+    suffix: str = "emend"
+    seed: Seed = 0
+    poll_s: Seconds = 30.0
+
+    def __post_init__(self) -> None:
+        check_key_env(self.key_env, "key_env")
+        check_base_url(self.base_url, "base_url")

@@ -8,104 +8,28 @@ Every candidate leaves with a verdict: a rejected one carries its reason.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Final, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from data_gen.judging.config import SCORES, FilterKnobs, Thresholds
 from data_gen.judging.scorers import add_score, of_each_image
 from data_gen.judging.surprise import Surprise
 from data_gen.records import ImageArray, ImagePair, Scores, Verdict
 from inference.backbone import Backbone
 from inference.clip import ClipScorer, compare
 from inference.images import from_numpy
-from inference.number_types import Finite, PositiveCount, Similarity, checks_numbers
 
 UNSAFE: Final = "unsafe"
 NO_JUDGEMENT: Final = "the judge gave no usable answer"
 
-_SCORES: Final = tuple(each.name for each in fields(Scores))
 
 # Images that CLIP sees at once; its results move by rounding with it, so it is not a knob.
 IMAGES_AT_ONCE = 64
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """What each similarity of a pair must at least reach, in [-1, 1].
-
-    They belong to one CLIP checkpoint. InstructPix2Pix's 0.7, 0.2, 0.2, 0.2 are ViT-L/14's.
-
-    Attributes:
-        image_image: Source image against edited image.
-        text_source: Source image against its caption.
-        text_edited: Edited image against the edited caption.
-        directional: Change between the images against change between the captions.
-    """
-
-    image_image: Similarity
-    text_source: Similarity
-    text_edited: Similarity
-    directional: Similarity
-
-    @classmethod
-    def of_checkpoint(cls, found: Mapping[str, float]) -> "Thresholds":
-        """Make thresholds of those in a CLIP folder.
-
-        Raises:
-            ValueError: One is missing, or there is one that is not known.
-        """
-        expected = sorted(each.name for each in fields(cls))
-        if sorted(found) != expected:
-            raise ValueError(
-                f"the CLIP checkpoint carries thresholds for {sorted(found)}, expected {expected}; "
-                "give pairs.filter.thresholds in the recipe"
-            )
-        return cls(**found)
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class FilterKnobs:
-    """How candidates are chosen.
-
-    Attributes:
-        thresholds: What the similarities must reach; None takes those in the CLIP folder.
-        best_p_per_seed: Let only the best p of each seed compete for ``keep``; the candidates of
-            one seed share their source image.
-        prefer: Which of the candidates that reach all thresholds come first: those whose change is
-            most that of the captions, as InstructPix2Pix has it, or those whose pixels change
-            least, which leave the rest alone. The latter trusts the thresholds to turn down edits
-            that change nothing.
-        at_least: Score -> the least that a pair must have, such as {dino: 0.6, judge: 0.7}: any
-            score that the run computes, see `Scores`. A bound on ``surprise``, the generator's own
-            error, has it asked; aesthetic, dino, judge and unsafe are those of ``scorers``.
-        at_most: Score -> the most that it may have, such as {surprise: 0.01}.
-        keep: Pairs to keep of a triplet, at most.
-    """
-
-    thresholds: Thresholds | None = None
-    best_p_per_seed: bool = True
-    prefer: Literal["direction", "closeness"] = "direction"
-    at_least: Mapping[str, Finite] = field(default_factory=dict)
-    at_most: Mapping[str, Finite] = field(default_factory=dict)
-    keep: PositiveCount = 4
-
-    def __post_init__(self) -> None:
-        if unknown := sorted(self.bounded - set(_SCORES)):
-            raise ValueError(
-                f"pairs.filter bounds {', '.join(unknown)}, which is no score; expected of "
-                f"{', '.join(_SCORES)}"
-            )
-
-    @property
-    def bounded(self) -> set[str]:
-        """The scores that have a bound, beside the thresholds."""
-        return {*self.at_least, *self.at_most}
 
 
 def judge(scores: Scores, thresholds: Thresholds) -> str | None:
@@ -252,7 +176,7 @@ def _faults(
         yield UNSAFE
     if (reason := judge(scores, thresholds)) is not None:
         yield reason
-    for name in _SCORES:
+    for name in SCORES:
         found = getattr(scores, name)
         if name == "judge" and found is not None and math.isnan(found):
             yield NO_JUDGEMENT

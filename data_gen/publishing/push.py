@@ -55,17 +55,7 @@ def push(
 ) -> None:
     """Publish a data set as webdataset shards with a card, in a local folder or on the hub.
 
-    The data set is verified first. Whoever pushes to the hub is logged in, or has HF_TOKEN set.
-
-    Args:
-        data: The data set's folder.
-        to: An empty or new folder, or hf://datasets/OWNER/NAME. OWNER/NAME alone is a folder only
-            where there is a folder OWNER.
-        license: The license you publish under, as the hub writes it, such as cc-by-4.0.
-        name: The data set's name on its card; by default that of the folder or repository.
-        recipe: The recipe that made it, a YAML file that the card shows.
-        shard_mib: Size of a shard, in MiB; a unit is not cut.
-        private: Whether a repository that is made new on the hub is private.
+    The arguments are those of the command, `commands.push`.
 
     Raises:
         ValueError: The data set has faults, the license is no name of one, or the recipe holds

@@ -13,51 +13,18 @@ from dataclasses import dataclass, field
 
 import torch
 
-from data_gen.judging.filter import (
-    FilterKnobs,
-    Thresholds,
-    failing,
-    image_features,
-    score,
-    select,
-    thresholds_of,
-)
+from data_gen.judging.config import FilterKnobs, Thresholds
+from data_gen.judging.filter import failing, image_features, score, select, thresholds_of
 from data_gen.judging.scorers import Scorer, add_score
 from data_gen.judging.surprise import Surprise
 from data_gen.records import EditTriplet, GivenUp, ImageArray, ImagePair, Rendered, Verdict
+from data_gen.rendering.config import EarlyKnobs, RenderKnobs
 from data_gen.rendering.grown import NOT_FINITE, Grown
 from data_gen.rendering.pairs import NotFinite, rejection, render_trees
-from data_gen.rendering.trees import RenderKnobs, Tree, draw_tree
+from data_gen.rendering.trees import Tree, draw_tree
 from data_gen.rendering.watch import Draft
 from inference.backbone import Backbone
 from inference.clip import CaptionTooLong, ClipScorer, compare
-from inference.number_types import NonNegative, OpenFraction, checks_numbers
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class EarlyKnobs:
-    """What is not rendered to its end. All of it is off by default.
-
-    Attributes:
-        source: Give up a tree once its finished source fails what its candidates would fail: the
-            same pairs are kept, and the tree's suffixes cost nothing.
-        draft_at: Fraction of the steps after which a candidate is given up whose expected image
-            (the x0 that the model predicts) fails a similarity by more than ``slack``; null never.
-            Early, good ones fail too: at half of the steps of a stochastic sampler, many.
-        slack: How far a draft may stay below a threshold.
-        p_in_turn: Finish the values of p of a seed one by one, the largest first, which costs
-            least, and no more of them once a candidate passes. That one is then the seed's, where
-            otherwise its best is; a scorer that is asked last may still object to it.
-        enough: Give a triplet no more seeds once ``filter.keep`` of its pairs, of different seeds,
-            pass. It then keeps the first that pass, where otherwise the best of all are kept.
-    """
-
-    source: bool = False
-    draft_at: OpenFraction | None = None
-    slack: NonNegative = 0.1
-    p_in_turn: bool = False
-    enough: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

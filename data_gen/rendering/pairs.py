@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from data_gen.records import EditTriplet, ImageArray
+from data_gen.rendering.config import RenderKnobs
 from data_gen.rendering.grown import ENOUGH, NOT_FINITE, Grown, grown, pair_of
 from data_gen.rendering.prefix_tree import Call, Plan, plan
-from data_gen.rendering.trees import RenderKnobs, Tree
+from data_gen.rendering.trees import Tree
 from data_gen.rendering.watch import Draft, Watch
 from inference.alignment import Alignment, align, read_prompt
 from inference.attention import RowSharing, controlled

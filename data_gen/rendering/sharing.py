@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data_gen.records import EditTriplet, ImagePair
+from data_gen.rendering.config import RenderKnobs
 from data_gen.rendering.pairs import render_trees
-from data_gen.rendering.trees import RenderKnobs, Tree, draw_tree
+from data_gen.rendering.trees import Tree, draw_tree
 from inference.backbone import Backbone
 
 Region = Callable[[ImagePair], NDArray[np.bool_] | None]

@@ -9,14 +9,14 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 
+from data_gen.runs.config import ExecutorKnobs
 from data_gen.runs.processes import Processes
 from data_gen.runs.receipts import Outcome, Receipt, Unit, require_none_failed, write_receipt
 from data_gen.runs.workers import Made, Start
-from inference.number_types import PositiveSmallCount, checks_numbers
 
 U = TypeVar("U", bound=Unit)
 
@@ -35,26 +35,6 @@ class Executor(Protocol):
             The outcome of each prompt as it is done, and the receipt of each unit once its files
             are complete. Writing the receipt is for the caller. Closing ends all workers.
         """
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class ExecutorKnobs:
-    """Who makes the units. What is made does not depend on it, but for ``threads``.
-
-    Attributes:
-        kind: ``in_process``; ``processes``, one a GPU; or ``ray``, actors of a running cluster,
-            whose nodes all see the output folder under this path.
-        workers: How many; null for one a GPU, without GPUs one a core.
-        threads: Threads a worker computes with. On a CPU, bytes may move by rounding with it. null
-            leaves it to torch in one process, shares torch's among processes, and is 1 on Ray.
-        address: Of the Ray cluster; ``auto`` takes RAY_ADDRESS, or the one on this machine.
-    """
-
-    kind: Literal["in_process", "processes", "ray"] = "in_process"
-    workers: PositiveSmallCount | None = None
-    threads: PositiveSmallCount | None = None
-    address: str = "auto"
 
 
 def executor_of(knobs: ExecutorKnobs) -> Executor:

@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 from data_gen.records import EditTriplet
 from inference.content_id import content_id
+from inference.errors import ExpectedError
 from inference.files import folder_digest, write_lines
 from inference.outside import read_object
 
 
-class Unfinished(Exception):
+class Unfinished(ExpectedError):
     """The run ended and something is still to be done."""
 
 

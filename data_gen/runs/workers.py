@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from data_gen.runs.receipts import Outcome, Receipt, Unit, failure
+from inference.errors import ExpectedError
 
 MAX_STARTS = 3
 """So many starts of one worker that fail in a row end the run."""
@@ -34,7 +35,7 @@ Start = Callable[[], Make]
 """Loads what units are made with. It can be pickled: it is called where the units are made."""
 
 
-class WorkerError(Exception):
+class WorkerError(ExpectedError):
     """Workers cannot be had, or cannot start."""
 
 

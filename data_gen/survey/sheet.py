@@ -88,13 +88,7 @@ def sheet(
 ) -> None:
     """Write a contact sheet of a data set: one HTML file, to be opened in a browser.
 
-    Args:
-        data: The data set's folder; its run need not be finished.
-        output: The page.
-        pairs: How many kept pairs to show, at most.
-        rejected: How many rejected pairs to show, at most; a data set keeps a few of each unit.
-        seed: Chooses them.
-        size: Longer side of a picture on the page, at most, in pixels.
+    The arguments are those of the command, `commands.sheet`.
 
     Raises:
         FileNotFoundError: The folder holds no pairs.

@@ -61,12 +61,7 @@ class Survey:
 def stats(data: Path, output: Path) -> None:
     """Count and draw what became of prompts and candidates, by stage and edit type.
 
-    Works while a run is still going. The table is printed and written as `survival.csv`; beside it
-    lie `survival.png`, `reasons.png`, `scores.png` and `p.png`, as far as there is what they show.
-
-    Args:
-        data: The data set's folder.
-        output: Folder for the table and the pictures.
+    The arguments are those of the command, `commands.stats`.
 
     Raises:
         FileNotFoundError: The folder holds neither texts nor receipts.

@@ -80,14 +80,7 @@ def verify(
 ) -> None:
     """Check a data set: hashes, every member, the index, keys, fields, and swapped pairs.
 
-    Args:
-        data: The data set's folder.
-        clip: The CLIP that looks for swapped pairs: a folder, or a name that open_clip knows. By
-            default the shapes world's own, for the pairs that it scored; another that a data set
-            names is not loaded unasked.
-        swaps: Whether to look for swapped pairs, by far the slowest part.
-        report: File for all faults, one JSON object a line; by default the first of each kind are
-            printed and that is all.
+    The arguments are those of the command, `commands.verify`.
 
     Raises:
         Faulty: There are faults.

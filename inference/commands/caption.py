@@ -1,19 +1,7 @@
 """`python -m inference caption`: what pictures show, as inversion needs it."""
 
-import json
-import sys
-from contextlib import closing
-from pathlib import Path
-
-import torch
-from tqdm import tqdm
-
-from inference.captioning import NoCaption, captioner_of
-from inference.commands.common import Dtype
-from inference.devices import device_of
+from inference.choices import Dtype
 from inference.endpoints.keys import AUTO_KEY_ENV
-from inference.files import require_writable, write_lines
-from inference.images import load_image
 
 
 def caption(
@@ -40,28 +28,7 @@ def caption(
         device: Where a transformers model runs: auto, cpu, cuda, cuda:1 and so on, or mps; auto
             takes the first CUDA GPU if there is one.
         dtype: Of its weights.
-
-    Raises:
-        ValueError: No image has a caption, or there is no usable key.
-        ServerError: The endpoint is down or refuses.
     """
-    if output is not None:
-        require_writable(Path(output))
-    one = captioner_of(
-        captioner, base_url, device_of(device), getattr(torch, dtype), key_env=key_env
-    )
-    lines = []
-    with closing(one):
-        for path in tqdm(images, desc="captions", unit="image", disable=len(images) < 2):
-            try:
-                said = one.caption(load_image(Path(path)))
-            except NoCaption as reason:
-                sys.stderr.write(f"{path}: {reason}\n")
-                continue
-            lines.append(json.dumps({"image": path, "caption": said}, ensure_ascii=False))
-    if not lines:
-        raise ValueError(f"none of {len(images)} images has a caption")
-    if output is None:
-        print("\n".join(lines))
-    else:
-        write_lines(Path(output), lines)
+    from inference.work.caption import caption as work
+
+    work(images, captioner, base_url, key_env, output, device, dtype)

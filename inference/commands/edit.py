@@ -1,36 +1,11 @@
 """`python -m inference edit`: any editor, on files."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
-from torch import Tensor
-
-from inference.commands.common import (
-    Dtype,
-    load_model,
-    one_each,
-    output_paths,
-    require_fitting,
-)
-from inference.editors.editor import Editor, EditRequest
-from inference.editors.instruct import Instruct
-from inference.editors.plug_and_play import PlugAndPlay
-from inference.editors.prompt_to_prompt import PromptToPrompt
-from inference.editors.sdedit import SdEdit
-from inference.files import require_writable_folder
-from inference.images import load_image, save_image
+from inference.choices import Dtype
+from inference.editors.config import EDITORS
 from inference.number_types import Seed, checks_numbers
-
-EDITORS: Final[Mapping[str, type[Any]]] = MappingProxyType(
-    {
-        "instruct": Instruct,
-        "prompt_to_prompt": PromptToPrompt,
-        "plug_and_play": PlugAndPlay,
-        "sdedit": SdEdit,
-    }
-)
 
 
 @checks_numbers
@@ -74,66 +49,23 @@ def edit(
         dtype: Of the model's weights.
         force: Go on where a picture is far larger than those that the model was made for.
     """
-    kind = EDITORS[editor]
-    if mask is not None:
-        if kind is not SdEdit:
-            raise ValueError(f"mask is {mask!r}, but {editor} has no mask; expected editor sdedit")
-        knobs = {**knobs, "mask": _read_mask(mask)}
-    if (store := knobs.get("store")) is not None:
-        require_writable_folder(store)
-    outputs = output_paths([Path(image) for image in images or ["drawn"]], Path(output))
-    requests = _requests(images or [None], instruction, source, target, seed or 0)
-    model = model or f"shapes/{'instruct-pix2pix' if kind is Instruct else 'stable-diffusion'}"
-    backbone = load_model(model, device, dtype)
-    pictures = {
-        path: request.image
-        for path, request in zip(images, requests, strict=bool(images))
-        if request.image is not None
-    }
-    require_fitting(backbone, model, pictures, force=force)
-    method: Editor = kind(backbone=backbone, progress=True, **knobs)
-    given = {"instruction": instruction, "source": source, "target": target, "seed": seed}
-    _check_read(method, editor, {n: value for n, value in given.items() if value not in (None, [])})
-    results = method.edit(requests)
-    for path, image in zip(outputs, results, strict=True):
-        save_image(path, image)
-        print(path)
+    config = EDITORS[editor](**knobs)
+    if mask is not None and editor != "sdedit":
+        raise ValueError(f"mask is {mask!r}, but {editor} has no mask; expected editor sdedit")
+    from inference.work.edit import edit_files
 
-
-def _requests(
-    images: Sequence[str | None],
-    instruction: Sequence[str],
-    source: Sequence[str],
-    target: Sequence[str],
-    seed: int,
-) -> list[EditRequest]:
-    """One for each image; for None, that of the source prompt is drawn and edited."""
-    count = len(images)
-    instructions = one_each("instruction", instruction, count) if instruction else [None] * count
-    sources = one_each("source", source, count) if source else [None] * count
-    targets = one_each("target", target, count) if target else [None] * count
-    return [
-        EditRequest(
-            image=None if image is None else load_image(image),
-            instruction=wanted,
-            source=before,
-            target=after,
-            seed=seed,
-        )
-        for image, wanted, before, after in zip(images, instructions, sources, targets, strict=True)
-    ]
-
-
-def _check_read(method: Editor, name: str, given: Mapping[str, object]) -> None:
-    """What the user says is to make a difference."""
-    for option, value in given.items():
-        if option not in method.reads:
-            raise ValueError(
-                f"{option} is {value!r}, which {name} with these options does not look at; "
-                f"expected {' and '.join(sorted(method.reads))} alone"
-            )
-
-
-def _read_mask(path: str) -> Tensor:
-    """(H, W) of 0 and 1: which pixels of a picture are bright."""
-    return (load_image(path).mean(dim=0) > 0).float()
+    edit_files(
+        editor,
+        config,
+        images=images,
+        instruction=instruction,
+        source=source,
+        target=target,
+        model=model,
+        mask=mask,
+        output=output,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        force=force,
+    )

@@ -1,34 +1,11 @@
 """`python -m inference grid`: how an edit moves with a window of attention control."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-from torch import Tensor
-
-from inference.commands.common import Dtype, load_model, output_paths, require_fitting
-from inference.editors.editor import EditRequest
-from inference.editors.prompt_to_prompt import PromptToPrompt
-from inference.grids import save_grid
-from inference.images import load_image
-from inference.inversion.inverted import Inversion, InversionRequest, Inverted
+from inference.choices import Dtype
+from inference.editors.config import PromptToPromptConfig
 from inference.number_types import Fraction, Seed, checks_numbers
-
-_SEEDS: Final = (0, 1, 2, 3)
-
-
-class _Once:
-    """An inversion of one picture, made when it is first asked for: no window changes it."""
-
-    def __init__(self, inversion: Inversion) -> None:
-        self.inversion = inversion
-        self.found: Inverted | None = None
-
-    def invert(self, request: InversionRequest) -> Inverted:
-        """See `Inversion`."""
-        self.found = self.found or self.inversion.invert(request)
-        return self.found
 
 
 @checks_numbers
@@ -66,33 +43,28 @@ def grid(
         dtype: Of the model's weights.
         force: Go on where a picture is far larger than those that the model was made for.
     """
-    [path] = output_paths([Path(image or "drawn")], Path(output))
+    config = PromptToPromptConfig(**knobs)
     if not fractions:
         raise ValueError("fractions is empty; expected one value at least")
     if image is not None and seeds:
         raise ValueError(f"seeds is {seeds}, but an inverted image draws no noise; expected none")
-    if knobs[vary] != getattr(PromptToPrompt, vary):
+    if knobs[vary] != getattr(PromptToPromptConfig, vary):
         raise ValueError(
             f"{vary} is {knobs[vary]}, but it is what varies; expected fractions alone"
         )
-    pixels = None if image is None else load_image(image)
-    requests = [
-        EditRequest(image=pixels, source=source, target=target, seed=seed)
-        for seed in (seeds or _SEEDS if image is None else [0])
-    ]
-    backbone = load_model(model, device, dtype)
-    if image is not None and pixels is not None:
-        require_fitting(backbone, model, {image: pixels}, force=force)
-    method = PromptToPrompt(backbone=backbone, progress=True, **knobs)
-    if method.inversion is not None:
-        method = replace(method, inversion=_Once(method.inversion))
-    rows: list[list[Tensor]] = [[] for _ in requests]
-    for fraction in fractions:
-        # The source is the same whatever the window.
-        pairs = replace(method, **{vary: (0.0, fraction)}).edit_pairs(requests)  # type: ignore[arg-type]
-        for row, (before, after) in zip(rows, pairs, strict=True):
-            row += [after] if row else [before, after]
-    titles = ["source", *(f"{vary} {fraction:g}" for fraction in fractions)]
-    labels = [f"seed {request.seed}" if image is None else "" for request in requests]
-    save_grid(path, rows, titles, labels)
-    print(path)
+    from inference.work.grid import draw_grid
+
+    draw_grid(
+        config,
+        source=source,
+        target=target,
+        vary=vary,
+        fractions=fractions,
+        seeds=seeds,
+        image=image,
+        model=model,
+        output=output,
+        device=device,
+        dtype=dtype,
+        force=force,
+    )

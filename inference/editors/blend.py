@@ -14,40 +14,10 @@ from torch import Tensor
 
 from inference.alignment import Prompt, WordNotFound
 from inference.attention import LostHook, MapRecorder
-from inference.number_types import Finite, Fraction, checks_numbers
+from inference.editors.config import Blend
 
 SIDE = 16
 """Maps are taken at the resolution nearest to 16 by 16, where words are told apart best."""
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class Blend:
-    """Keep the source wherever neither prompt's words are to be seen (Prompt-to-Prompt, 3.2).
-
-    Words are named as in `Prompt.find`, so that one of several alike can be meant.
-
-    Attributes:
-        source: Words of the source prompt whose place may change.
-        target: Words of the target prompt that may show.
-        subtract: Words of either prompt whose place is to stay, of those two.
-        threshold: Share of the highest attention from which on a place counts.
-        start: Fraction of all steps before which nothing is blended, counted from the first run.
-        weighted: Whether words are looked for in the maps that their weights leave (as the authors'
-            code does), or in those before; a word whose weight is 0 or less is not seen in the
-            former.
-    """
-
-    source: tuple[str, ...] = ()
-    target: tuple[str, ...] = ()
-    subtract: tuple[str, ...] = ()
-    threshold: Finite = 0.3
-    start: Fraction = 0.2
-    weighted: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.source and not self.target:
-            raise ValueError("blend names no words; expected some of the source or of the target")
 
 
 @dataclass(frozen=True, kw_only=True)

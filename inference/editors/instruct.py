@@ -8,45 +8,30 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inference.backbone import Backbone
+from inference.editors.config import InstructConfig
 from inference.editors.editor import EditRequest, required
 from inference.editors.sizes import Sizes, in_batches
 from inference.guidance import dual_weights
 from inference.noise import keyed_noise
-from inference.number_types import Finite, PixelCount, PositiveSmallCount, checks_numbers
-from inference.samplers import SAMPLERS, SamplerName
+from inference.number_types import checks_numbers
+from inference.samplers import SAMPLERS
 from inference.sampling import Predict, Sampler, denoise
 from inference.text import Text
 
 
 @checks_numbers
 @dataclass(frozen=True, kw_only=True)
-class Instruct:
-    """InstructPix2Pix (Brooks et al. 2023): the input image's latents are extra UNet channels.
+class Instruct(InstructConfig):
+    """Instruct.
 
-    Knobs that are None take what the checkpoint pins (`Backbone.settings`).
-
-    Size: an image is resized so that its long side is `resolution` and both sides are multiples of
-    what the model needs (each side to the nearest), edited there, and the result is resized back to
-    the image's own size. An image that already is of that size is not resized at all.
+    The other options are those of `InstructConfig`.
 
     Attributes:
         backbone: A model whose UNet takes latents and image condition, of equal channels.
-        text_scale: How strongly the instruction is followed, s_T; 1 is no guidance.
-        image_scale: How strongly the input image is kept, s_I; 1 is no guidance.
-        steps: Number of denoising steps.
-        sampler: Name of the sampler.
-        resolution: Long side in pixels at which to edit; None for the one the UNet was made for.
-        batch_size: Most images edited at once.
         progress: Show a progress bar.
     """
 
     backbone: Backbone
-    text_scale: Finite | None = None
-    image_scale: Finite | None = None
-    steps: PositiveSmallCount | None = None
-    sampler: SamplerName | None = None
-    resolution: PixelCount | None = None
-    batch_size: PositiveSmallCount = 16
     progress: bool = False
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from inference.attention import QueriesKeys, QueryKeyRecorder, RowSharing, controlled
 from inference.backbone import Backbone
+from inference.editors.config import PlugAndPlayConfig
 from inference.editors.editor import EditRequest, required
 from inference.editors.features import Features, load_features, save_features
 from inference.editors.sizes import Sizes, in_batches
@@ -29,7 +30,7 @@ from inference.guidance import cfg
 from inference.inversion.ddim import Ddim
 from inference.inversion.inverted import InversionRequest, Inverted
 from inference.inversion.saved import fingerprint, fingerprint_of_pixels
-from inference.number_types import Finite, Fraction, PositiveSmallCount, checks_numbers
+from inference.number_types import checks_numbers
 from inference.samplers import ddim
 from inference.sampling import denoise
 from inference.text import Text
@@ -41,30 +42,17 @@ _SECOND = 1
 
 @checks_numbers
 @dataclass(frozen=True, kw_only=True)
-class PlugAndPlay:
-    """Plug-and-Play diffusion features (Tumanyan et al. 2023).
+class PlugAndPlay(PlugAndPlayConfig):
+    """Plug-and-Play.
+
+    The other options are those of `Plug-and-PlayConfig`.
 
     Attributes:
         backbone: A text-to-image model.
-        steps: Number of denoising steps, and of those of the inversion.
-        guidance_scale: Of classifier-free guidance.
-        negative_prompt: What the picture is to be led away from.
-        features: Fraction of the steps in which the decoder feature is the source's.
-        attention: Fraction of the steps in which the target attends as the source does.
-        store: Folder that keeps what is taken from a picture, for its next edit: two thirds of the
-            UNet rows, but much disk. None takes it from the source as the target is drawn.
-        batch_size: Most pictures edited at once.
         progress: Show a progress bar.
     """
 
     backbone: Backbone
-    steps: PositiveSmallCount = 50
-    guidance_scale: Finite = 7.5
-    negative_prompt: str = "ugly, blurry, black, low res, unrealistic"
-    features: Fraction = 0.8
-    attention: Fraction = 0.5
-    store: Path | None = None
-    batch_size: PositiveSmallCount = 8
     progress: bool = False
 
     def __post_init__(self) -> None:

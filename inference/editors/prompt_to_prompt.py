@@ -7,8 +7,8 @@ Rows of a UNet call for B requests: unconditional sources, unconditional targets
 sources, conditional targets, B each. Attention is controlled in the conditional ones alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,73 +18,35 @@ from inference.alignment import Alignment, Prompt, align, read_prompt
 from inference.attention import RowSharing, controlled
 from inference.backbone import Backbone
 from inference.cross_maps import CrossMaps
-from inference.editors.blend import Blend, BlendMasks, BlendPositions, blend_grid, blend_positions
+from inference.editors.blend import BlendMasks, BlendPositions, blend_grid, blend_positions
+from inference.editors.config import PromptToPromptConfig
 from inference.editors.editor import EditRequest, required
 from inference.editors.sizes import Sizes, in_batches, resize
 from inference.guidance import cfg
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted
+from inference.inversion.proximal import put_back, threshold
 from inference.noise import keyed_noise
-from inference.number_types import (
-    AttentionFactor,
-    Finite,
-    FractionRange,
-    PositiveCount,
-    PositiveSmallCount,
-    checks_numbers,
-)
+from inference.number_types import checks_numbers
 from inference.samplers import ddim
 from inference.sampling import denoise
 from inference.text import Text
 
-Window = FractionRange
-"""From a first to before a last fraction of all steps, counted from the first one that is run."""
-
-SELF_POSITIONS = 32 * 32
-"""Self-attention is shared at sites of so many positions at most: finer ones hold no layout."""
-
 
 @checks_numbers
 @dataclass(frozen=True, kw_only=True)
-class PromptToPrompt:
-    """Prompt-to-Prompt (Hertz et al. 2022).
+class PromptToPrompt(PromptToPromptConfig):
+    """Prompt-to-Prompt.
 
-    Windows are fractions of all steps and begin at the first step that is run, as the published
-    ones do: behind an edit-friendly inversion of 100 steps that skips 36, (0, 0.4) holds steps 36
-    to 75. To count from the first step of the schedule, take the skip off: (0, 0.04) ends where
-    0.4 of the schedule does.
+    The other options are those of `PromptToPromptConfig`.
 
     Attributes:
         backbone: A text-to-image model.
         inversion: How pictures come in; None edits what the model draws for the source prompt.
-        steps: Number of denoising steps.
-        guidance_scale: Of classifier-free guidance, for source and target.
-        substitute: Whether a word in place of another takes its attention (word swap), or only the
-            words that both prompts share do (refinement).
-        cross: When cross-attention is the source's: a window of the steps, counted from the first
-            one after an inversion's skip (take the skip off to count from the schedule's).
-        cross_of: The same for single words of the target prompt (`cat@2` is its second cat,
-            `@12:15` the word at those characters).
-        self_attention: When self-attention is the source's, counted likewise.
-        self_positions: Most latent positions of a self-attention site that shares.
-        weights: Words of the target prompt and the factors on the attention that they get, in
-            [-2, 2]; this stops where `cross` does.
-        blend: Where the source stays as it is; None lets all of it change.
-        batch_size: Most pictures edited at once.
         progress: Show a progress bar.
     """
 
     backbone: Backbone
     inversion: Inversion | None = None
-    steps: PositiveSmallCount = 50
-    guidance_scale: Finite = 7.5
-    substitute: bool = True
-    cross: Window = (0.0, 0.8)
-    cross_of: Mapping[str, Window] = field(default_factory=dict)
-    self_attention: Window = (0.0, 0.4)
-    self_positions: PositiveCount = SELF_POSITIONS
-    weights: Mapping[str, AttentionFactor] = field(default_factory=dict)
-    blend: Blend | None = None
-    batch_size: PositiveSmallCount = 8
     progress: bool = False
 
     def __post_init__(self) -> None:
@@ -161,7 +123,7 @@ class PromptToPrompt:
                 masks.record(hooks.recorder)
             uncond, cond = output.chunk(2)
             if start.proximal:
-                kept, led = start.proximal.threshold((cond - uncond)[count:])
+                kept, led = threshold(start.proximal, (cond - uncond)[count:])
                 cond = torch.cat([cond[:count], uncond[count:] + kept])
             return cfg(uncond, cond, scales)
 
@@ -171,7 +133,7 @@ class PromptToPrompt:
             run = i - start.first_step
             if start.proximal:
                 timestep, original = start.sampler.timesteps[i], start.trajectory[i + 1].to(target)
-                target = start.proximal.put_back(timestep, target, original, led)
+                target = put_back(start.proximal, timestep, target, original, led)
             if masks and run >= masks.blend.start * self.steps:
                 target = source + masks.mask() * (target - source)
             return torch.cat([source, target])

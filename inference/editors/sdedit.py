@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +9,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inference.backbone import Backbone
+from inference.editors.config import SdEditConfig
 from inference.editors.editor import EditRequest, required
 from inference.editors.sizes import Sizes, in_batches
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted, guided
 from inference.noise import keyed_noise
-from inference.number_types import Finite, Fraction, PositiveSmallCount, checks_numbers
-from inference.samplers import SAMPLERS, SamplerName
+from inference.number_types import checks_numbers
+from inference.samplers import SAMPLERS
 from inference.sampling import Predict, Sampler, denoise
 from inference.text import Text
 
@@ -25,47 +25,27 @@ _Noiser = Callable[[int, Tensor], Tensor]
 
 @checks_numbers
 @dataclass(frozen=True, kw_only=True)
-class SdEdit:
-    """SDEdit (Meng et al. 2022), on the latents of a text-to-image model.
+class SdEdit(SdEditConfig):
+    """SDEdit.
+
+    The other options are those of `SdEditConfig`.
 
     Attributes:
         backbone: A text-to-image model.
-        strength: Fraction of the steps that are done, in [0, 1]; 0 is the VAE's round trip.
-        repeats: How often the picture is noised and denoised.
         mask: Where the picture may change, (H, W) of its own size, 1 or 0; None is everywhere.
-        space: Where what may not change is put back: in the latents after every step, or also in
-            the pixels after every repeat, where it then is exactly as it was.
         inversion: Takes the noisy state, and what may not change of the states after it, from the
             picture's inversion instead of fresh noise.
-        steps: Number of denoising steps at strength 1.
-        guidance_scale: Of classifier-free guidance.
-        sampler: Name of the sampler; None is the inversion's own, `ddim`, where there is one, else
-            `euler_ancestral`.
-        batch_size: Most pictures edited at once.
         progress: Show a progress bar.
     """
 
     backbone: Backbone
-    strength: Fraction = 0.6
-    repeats: PositiveSmallCount = 1
     mask: Tensor | None = None
-    space: Literal["latent", "pixel"] = "latent"
     inversion: Inversion | None = None
-    steps: PositiveSmallCount = 50
-    guidance_scale: Finite = 7.5
-    sampler: SamplerName | None = None
-    batch_size: PositiveSmallCount = 8
     progress: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.backbone.check_text_to_image("SdEdit")
-        if self.inversion is not None and self.repeats > 1:
-            raise ValueError("an inversion gives one noisy state; expected repeats to be 1")
-        if self.inversion is not None and self.sampler not in (None, "ddim"):
-            raise ValueError(
-                f"sampler is {self.sampler!r} and there is an inversion; expected 'ddim', whose "
-                "states an inversion finds, or None"
-            )
         if self.mask is not None and self.mask.ndim != 2:
             raise ValueError(f"mask has shape {tuple(self.mask.shape)}; expected (H, W)")
         if self.mask is None and self.space == "pixel":

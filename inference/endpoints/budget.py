@@ -1,8 +1,5 @@
 """Money: what a request may cost, what it did cost, and a budget that is never exceeded.
 
-from inference.number_types import Fraction, NonNegative, checks_numbers
-
-
 Dollars are exact decimals. The worst a request can cost is reserved, in the journal, before it is
 sent; the answer's entry puts the true cost in its place. A reservation without an answer (the
 process was killed, the connection cut) counts as spent for ever.
@@ -15,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Self
 
+from inference.errors import ExpectedError
 from inference.number_types import Fraction, NonNegative, checks_numbers
 
 _MILLION = Decimal(10**6)
@@ -22,7 +20,7 @@ _OVERHEAD_TOKENS = 64
 """More than any chat template puts around two messages."""
 
 
-class BudgetMet(Exception):
+class BudgetMet(ExpectedError):
     """No further request fits into the budget."""
 
 

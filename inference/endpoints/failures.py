@@ -5,6 +5,7 @@ from typing import Final
 
 from inference.endpoints.pacing import LONGEST_WAIT_S, retry_after
 from inference.endpoints.replies import NOTHING, Reply
+from inference.errors import ExpectedError
 
 NO_FUNDS: Final = "insufficient_quota"
 _SUSPECT_STATUSES = frozenset({401, 403, 404})
@@ -14,7 +15,7 @@ _NO_FUNDS_STATUS = 402
 _MOST_SHOWN = 300  # characters
 
 
-class ServerError(Exception):
+class ServerError(ExpectedError):
     """The language-model server is down, refuses, or serves another model."""
 
 

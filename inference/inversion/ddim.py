@@ -4,18 +4,20 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from inference.guidance import ProximalGuidance
-from inference.inversion.inverted import InversionRequest, Inverted, conditional
+from inference.inversion.config import (
+    DdimConfig,
+    DirectConfig,
+    NegativePromptConfig,
+    ProximalConfig,
+)
+from inference.inversion.inverted import Inversion, InversionRequest, Inverted, conditional
 from inference.samplers import ddim
 from inference.sampling import ddim_invert
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ddim:
-    """DDIM inversion (Dhariwal & Nichol 2021, appendix F), without guidance.
-
-    With guidance the way back leads elsewhere: the lower bound of Null-text inversion's table.
-    """
+class Ddim(DdimConfig, Inversion):
+    """See `DdimConfig`."""
 
     @torch.no_grad()
     def invert(self, request: InversionRequest) -> Inverted:
@@ -31,11 +33,8 @@ class Ddim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NegativePrompt:
-    """Negative-prompt inversion (Miyake et al. 2023): the null embedding is the source prompt's.
-
-    Guidance then vanishes for the source, and costs nothing to prepare.
-    """
+class NegativePrompt(NegativePromptConfig, Inversion):
+    """See `NegativePromptConfig`."""
 
     @torch.no_grad()
     def invert(self, request: InversionRequest) -> Inverted:
@@ -46,16 +45,8 @@ class NegativePrompt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proximal:
-    """Negative-prompt inversion whose targets are guided where it matters alone (Han et al. 2024).
-
-    Late in the way the sources are put back onto their trajectory, so that they are exact.
-
-    Attributes:
-        guidance: How.
-    """
-
-    guidance: ProximalGuidance = ProximalGuidance()  # noqa: RUF009  (frozen)
+class Proximal(ProximalConfig, Inversion):
+    """See `ProximalConfig`."""
 
     @torch.no_grad()
     def invert(self, request: InversionRequest) -> Inverted:
@@ -64,11 +55,8 @@ class Proximal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Direct:
-    """Direct inversion (Ju et al. 2024): the source is put back onto its trajectory at every step.
-
-    The source is exact; the target is left to its own steps.
-    """
+class Direct(DirectConfig, Inversion):
+    """See `DirectConfig`."""
 
     @torch.no_grad()
     def invert(self, request: InversionRequest) -> Inverted:

@@ -5,32 +5,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference.inversion.inverted import InversionRequest, Inverted, guided
+from inference.inversion.config import EditFriendlyConfig
+from inference.inversion.inverted import Inversion, InversionRequest, Inverted, guided
 from inference.noise import keyed_noise
-from inference.number_types import Finite, FractionBelowOne, Seed, checks_numbers
+from inference.number_types import checks_numbers
 from inference.samplers import ddpm
 from inference.sampling import Sampler
 
 
 @checks_numbers
 @dataclass(frozen=True, kw_only=True)
-class EditFriendly:
-    """Edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2024).
-
-    The picture is noised to every level independently; what a DDPM step between two levels would
-    have had to add is kept, and added again when an edit is drawn. Reconstruction is exact.
-
-    Attributes:
-        skip: Fraction of the steps that an edit leaves out at the start; the paper skips 36 of 100.
-            The windows of Prompt-to-Prompt begin after it, as the authors count them.
-        source_scale: Guidance with which the steps are taken; the paper's is 3.5, with 15 for
-            edits.
-        seed: Of the noise to every level.
-    """
-
-    skip: FractionBelowOne = 0.36
-    source_scale: Finite = 3.5
-    seed: Seed = 0
+class EditFriendly(EditFriendlyConfig, Inversion):
+    """See `EditFriendlyConfig`."""
 
     @torch.no_grad()
     def invert(self, request: InversionRequest) -> Inverted:

@@ -7,15 +7,17 @@ editor need not know which inversion it was.
 Shapes: B pictures, S steps, latents (C, h, w), prompts of L tokens and D channels.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from inference.backbone import Backbone
-from inference.guidance import ProximalGuidance, cfg
+from inference.guidance import cfg
+from inference.inversion.config import InversionConfig, ProximalGuidance
+from inference.inversion.proximal import put_back
 from inference.sampling import Predict, Sampler, denoise
 from inference.text import Text
 
@@ -124,7 +126,7 @@ class Inverted:
             return self.trajectory[i + 1].to(source)
         if self.proximal:
             original, led = self.trajectory[i + 1].to(source), torch.zeros_like(source)
-            return self.proximal.put_back(self.sampler.timesteps[i], source, original, led)
+            return put_back(self.proximal, self.sampler.timesteps[i], source, original, led)
         return source
 
     def picture(self, number: int) -> "Inverted":
@@ -170,12 +172,12 @@ class Inverted:
         return (self.sampler, *told, self.follows, self.proximal, *found)
 
 
-class Inversion(Protocol):
-    """Whatever inverts pictures; its fields are its knobs."""
+class Inversion(InversionConfig, ABC):
+    """Whatever inverts pictures; its fields are its options."""
 
+    @abstractmethod
     def invert(self, request: InversionRequest) -> Inverted:
         """Invert pictures."""
-        ...
 
 
 def conditional(backbone: Backbone, prompts: Sequence[str], sampler: Sampler) -> Predict:

@@ -4,73 +4,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Literal
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from inference.guidance import cfg
+from inference.inversion.config import NullTextConfig
 from inference.inversion.ddim import Ddim
-from inference.inversion.inverted import InversionRequest, Inverted
+from inference.inversion.inverted import Inversion, InversionRequest, Inverted
 from inference.noise import keyed_noise
-from inference.number_types import NonNegative, Positive, Seed, SmallCount, checks_numbers
+from inference.number_types import checks_numbers
 from inference.text import Text
 
 
 @checks_numbers
 @dataclass(frozen=True, kw_only=True)
-class NullText:
-    """Null-text inversion (Mokady et al. 2023, algorithm 1), of all pictures at once.
-
-    The null embedding of step i starts as that of the step before and is optimised until the guided
-    step from where the way back has come arrives on the pivot, the DDIM trajectory. A picture
-    leaves the optimisation of a step as soon as it is close enough; the others go on. Whether it is
-    is seen before an optimiser step, not after: where the embedding of the step before still does,
-    a step costs no gradient, and what was evaluated for the look is the step itself. What is
-    optimised, and towards what, can be chosen for the paper's ablations (see `ABLATIONS`).
-
-    Attributes:
-        inner_steps: Optimiser steps a sampler step, at most.
-        learning_rate: Of Adam at the first step; it falls to zero over 100 steps.
-        early_stop: Mean squared error at which a picture is close enough at the first step; it
-            grows by twice as much a step. 0 never stops early.
-        begin: Where the null embedding of the first step starts: at that of the empty text, or at
-            that of the prompt, as Negative-prompt inversion has it. Guidance then vanishes at
-            first, so that little is left to optimise; but an edit that these embeddings guide too
-            (`for_targets`) is then overdriven where guidance is strong.
-        embedding: Which is optimised: that of the null text, or that of the prompt (pivotal Textual
-            Inversion).
-        pivot: The trajectory to arrive on: the DDIM inversion's, that of one random noise, or that
-            of a new random noise at every optimiser step, which is none.
-        for_targets: Whether edits are guided with these embeddings too, as the authors do; else
-            only the picture itself is (an ablation of Ju et al. 2024).
-        per_step: Whether every step gets an embedding of its own; else all share one, which as many
-            optimiser steps go into.
-        seed: Of the random noise.
-    """
-
-    inner_steps: SmallCount = 10
-    learning_rate: Positive = 1e-2
-    early_stop: NonNegative = 1e-5
-    begin: Literal["empty", "prompt"] = "empty"
-    embedding: Literal["null", "prompt"] = "null"
-    pivot: Literal["inversion", "random", "none"] = "inversion"
-    for_targets: bool = True
-    per_step: bool = True
-    seed: Seed = 0
-
-    def __post_init__(self) -> None:
-        if self.embedding == "prompt" and self.begin != "empty":
-            raise ValueError(
-                f"begin is {self.begin!r} and embedding 'prompt'; expected embedding 'null', which "
-                "is what has a choice of where to begin"
-            )
-        if self.embedding == "prompt" and not self.for_targets:
-            raise ValueError(
-                "for_targets is False and embedding 'prompt'; expected embedding 'null': the "
-                "prompt's embeddings never guide edits, which have a prompt of their own"
-            )
+class NullText(NullTextConfig, Inversion):
+    """See `NullTextConfig`."""
 
     def invert(self, request: InversionRequest) -> Inverted:
         """See `Inversion`."""

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from inference.backbone import Backbone
 from inference.files import written_atomically
-from inference.guidance import ProximalGuidance
-from inference.inversion.inverted import InversionRequest, Inverted
+from inference.inversion.config import ProximalGuidance, SavedConfig
+from inference.inversion.inverted import Inversion, InversionRequest, Inverted
 from inference.outside import parse_object
 from inference.samplers import ddim, ddpm
 from inference.sampling import Sampler
@@ -105,14 +105,8 @@ def _about(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Saved:
-    """Inversions that were made and saved before.
-
-    Attributes:
-        path: The `.safetensors` file of a picture, or a folder with one for each.
-    """
-
-    path: Path
+class Saved(SavedConfig, Inversion):
+    """See `SavedConfig`."""
 
     def invert(self, request: InversionRequest) -> Inverted:
         """See `Inversion`.

@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
 from diffusers.loaders.single_file_utils import SD_2_TEXT_ENCODER_KEYS_TO_IGNORE
 from torch import Tensor
 
-from inference.sampling import PredictionType
+from inference.choices import PredictionType
 from inference.single_file.original_names import CLIP, OPEN_CLIP, UNET, VAE, XL_CLIP, XL_OPEN_CLIP
 
 Tensors = Mapping[str, Tensor]

@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from inference.backbone import Backbone
+from inference.choices import PredictionType
 from inference.loading import (
     check_config,
     load_tokenizer,
@@ -38,7 +39,6 @@ from inference.loading import (
     scheduler_kind,
 )
 from inference.outside import parse_object
-from inference.sampling import PredictionType
 from inference.settings import settings_of
 from inference.single_file import architecture
 from inference.single_file.architecture import Family

@@ -22,8 +22,8 @@ from typing import Any
 from jsonargparse import auto_cli
 from tables import header, row
 
-from data_gen.captions.filters import CaptionFilterKnobs
-from data_gen.captions.stage import CaptionKnobs, write_captions
+from data_gen.captions.config import CaptionFilterKnobs, CaptionKnobs
+from data_gen.captions.stage import write_captions
 
 STEMS = (
     "sun",

@@ -22,13 +22,14 @@ import torch
 from jsonargparse import auto_cli
 from tables import header, row
 
-from data_gen.judging.filter import FilterKnobs
+from data_gen.judging.config import FilterKnobs
+from data_gen.recipe import PairKnobs
 from data_gen.records import ImageArray
-from data_gen.rendering.trees import RenderKnobs
+from data_gen.rendering.config import RenderKnobs
 from data_gen.runs.receipts import Receipt
 from data_gen.shapes import draw_triplets
 from data_gen.shards.members import decode_image, encode_jpeg
-from data_gen.stages import PairKnobs, PairWork, plan_units
+from data_gen.stages import PairWork, plan_units
 
 SEED = 5_000_000
 # Those of data_gen/recipes/shapes.yaml.

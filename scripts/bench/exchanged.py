@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from tables import header, row
 
 from data_gen.records import EditTriplet
+from data_gen.rendering.config import RenderKnobs, Share
 from data_gen.rendering.pairs import render_trees
-from data_gen.rendering.trees import RenderKnobs, Share, Tree
+from data_gen.rendering.trees import Tree
 from inference.alignment import Alignment, align, read_prompt
 from inference.backbone import Backbone, load_backbone
 from inference.editors.editor import EditRequest

@@ -19,18 +19,19 @@ from gpu_rows import Case, Found, Machine
 from gpu_training import Run, apart, shapes_batch, step_of, write_pairs
 from torch import Tensor
 
+from data_gen.rendering.config import RenderKnobs
 from data_gen.rendering.pairs import denoise_trees
-from data_gen.rendering.trees import RenderKnobs, draw_tree
+from data_gen.rendering.trees import draw_tree
 from data_gen.shapes import draw_triplets
 from inference.backbone import Backbone, load_backbone
-from inference.editors.blend import Blend
+from inference.choices import SamplerName
+from inference.editors.config import Blend
 from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
 from inference.editors.prompt_to_prompt import PromptToPrompt
 from inference.images import from_numpy
 from inference.inversion.inverted import InversionRequest, reconstruct
 from inference.inversion.null_text import NullText
-from inference.samplers import SamplerName
 from inference.shapes import MODELS
 from inference.shapes.evaluation import draw_trials
 from inference.shapes.render import render

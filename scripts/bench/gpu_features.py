@@ -28,9 +28,10 @@ from stable_diffusion import SD15, SDXL, TINY_SD15, TINY_SDXL, Shape, random_mod
 from torch import Tensor
 
 from data_gen.records import triplet_to_json
+from data_gen.rendering.config import RenderKnobs
 from data_gen.rendering.pairs import denoise_trees
-from data_gen.rendering.trees import RenderKnobs, draw_tree
-from data_gen.runs.executors import ExecutorKnobs
+from data_gen.rendering.trees import draw_tree
+from data_gen.runs.config import ExecutorKnobs
 from data_gen.shapes import draw_triplets
 from inference.backbone import Backbone, load_backbone
 from inference.compilation import WITHOUT_ATTENTION, compile_blocks
@@ -352,7 +353,8 @@ def pairs_by_processes() -> Found:
 
 def rendered(folder: Path, kind: Literal["in_process", "processes"]) -> Path:
     """Render and judge a few triplets of the shapes world; the folder of the data set."""
-    from data_gen.stages import PairKnobs, Recipe, make_pairs
+    from data_gen.recipe import PairKnobs, Recipe
+    from data_gen.stages import make_pairs
 
     triplets = draw_triplets(4, seed=4_000_000)
     write_lines(folder / "triplets.jsonl", map(triplet_to_json, triplets))

@@ -21,8 +21,9 @@ from gpu_training import editor_training, fit, latent_batch
 from stable_diffusion import Shape, random_model
 from torch.utils.flop_counter import FlopCounterMode
 
+from data_gen.rendering.config import RenderKnobs
 from data_gen.rendering.pairs import denoise_trees
-from data_gen.rendering.trees import RenderKnobs, draw_tree
+from data_gen.rendering.trees import draw_tree
 from data_gen.shapes import draw_triplets
 from inference.backbone import Backbone
 from inference.editors.editor import EditRequest

@@ -19,11 +19,13 @@ import torch
 from jsonargparse import auto_cli
 from tables import header, row
 
-from data_gen.judging.filter import FilterKnobs
+from data_gen.judging.config import FilterKnobs
+from data_gen.recipe import PairKnobs
+from data_gen.rendering.config import RenderKnobs
 from data_gen.rendering.pairs import render_trees
-from data_gen.rendering.trees import RenderKnobs, draw_tree
+from data_gen.rendering.trees import draw_tree
 from data_gen.shapes import draw_triplets
-from data_gen.stages import PairKnobs, load_models
+from data_gen.stages import load_models
 from inference.shapes import MODELS
 
 SEED = 5_100_000

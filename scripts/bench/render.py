@@ -31,10 +31,12 @@ from torch import Tensor
 from tqdm import tqdm
 from written_maps import Rewrite, written_maps
 
-from data_gen.judging.filter import FilterKnobs, Thresholds, failing, scored, thresholds_of
+from data_gen.judging.config import FilterKnobs, Thresholds
+from data_gen.judging.filter import failing, scored, thresholds_of
 from data_gen.records import EditTriplet, ImagePair, Scores
-from data_gen.rendering.painting import EarlyKnobs, Painter
-from data_gen.rendering.trees import RenderKnobs, Tree, draw_tree
+from data_gen.rendering.config import EarlyKnobs, RenderKnobs
+from data_gen.rendering.painting import Painter
+from data_gen.rendering.trees import Tree, draw_tree
 from data_gen.shapes import draw_triplets
 from inference.backbone import Backbone, load_backbone
 from inference.clip import ClipScorer, load_clip

@@ -14,10 +14,11 @@ from shapes_captions import asked, kinds_of, unseen_captions
 from tables import header, row, share
 from tqdm import tqdm
 
-from data_gen.judging.filter import FilterKnobs, Thresholds, judge, select
+from data_gen.judging.config import FilterKnobs, Thresholds
+from data_gen.judging.filter import judge, select
 from data_gen.records import ImagePair
+from data_gen.rendering.config import RenderKnobs, Share
 from data_gen.rendering.painting import Painter
-from data_gen.rendering.trees import RenderKnobs, Share
 from inference.backbone import load_backbone
 from inference.clip import load_clip
 from inference.shapes import MODELS

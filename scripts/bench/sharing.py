@@ -17,8 +17,8 @@ import torch
 from jsonargparse import auto_cli
 from matplotlib import pyplot as plt
 
+from data_gen.rendering.config import RenderKnobs, Share
 from data_gen.rendering.sharing import SharingStudy, study_sharing
-from data_gen.rendering.trees import RenderKnobs, Share
 from data_gen.shapes import draw_triplets, unconcerned_region
 from inference.backbone import load_backbone
 from inference.files import written_atomically

@@ -22,8 +22,9 @@ from jsonargparse import auto_cli
 from tqdm import tqdm
 
 from data_gen.records import ImagePair
+from data_gen.rendering.config import RenderKnobs, Share
 from data_gen.rendering.pairs import render_trees
-from data_gen.rendering.trees import RenderKnobs, Share, Tree, draw_tree
+from data_gen.rendering.trees import Tree, draw_tree
 from data_gen.shapes import draw_triplets
 from inference.backbone import Backbone, load_backbone
 from inference.shapes import MODELS

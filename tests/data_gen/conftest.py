@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_gen.judging.filter import FilterKnobs, Thresholds
+from data_gen.judging.config import FilterKnobs, Thresholds
+from data_gen.recipe import PairKnobs, Recipe
 from data_gen.records import (
     EditTriplet,
     ImageArray,
@@ -19,11 +20,10 @@ from data_gen.records import (
     Verdict,
     triplet_to_json,
 )
-from data_gen.rendering.trees import RenderKnobs
+from data_gen.rendering.config import RenderKnobs
 from data_gen.runs.receipts import Outcome, Receipt, Unit, plan, write_receipt
 from data_gen.runs.units import CANDIDATE_SCHEMA, Paint, candidate_row, publish
 from data_gen.shards import scan_shard, shard_writer, write_index
-from data_gen.stages import PairKnobs, Recipe
 from inference.files import file_digest, write_lines
 from inference.shapes import MODELS
 from tests.endpoints import impatient, knobs_for, provider  # noqa: F401

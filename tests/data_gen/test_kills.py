@@ -23,8 +23,8 @@ from typing import Any, Literal
 import pytest
 
 from data_gen.instructions.structured import PROBE
+from data_gen.recipe import Recipe
 from data_gen.shards import ShardIndex
-from data_gen.stages import Recipe
 
 ROOT = Path(__file__).parents[2]
 Stage = Literal["text", "rendering", "writing"]

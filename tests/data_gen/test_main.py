@@ -12,14 +12,16 @@ from typing import Any, Self
 import pytest
 import torch
 
-from data_gen import __main__, stages
+from data_gen import __main__, stages, text_stages
 from data_gen.instructions import stage as instructions
+from data_gen.judging.config import FilterKnobs, ScorerKnobs
 from data_gen.judging.judge_knobs import JudgeKnobs
-from data_gen.judging.loading import ScorerKnobs
+from data_gen.recipe import PairKnobs, Recipe
 from data_gen.records import EditTriplet, triplet_to_json
+from data_gen.rendering.config import RenderKnobs
 from data_gen.runs.units import Paint
 from data_gen.shards import ShardIndex
-from data_gen.stages import PairKnobs, Recipe, make_pairs
+from data_gen.stages import make_pairs
 from inference.backbone import Backbone
 from inference.files import write_lines
 from inference.model_names import located, repository_of
@@ -69,7 +71,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *line: str, code: int = 1) -> s
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_say_what_exists(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Recipe] = []
-    monkeypatch.setattr(__main__, "make_captions", seen.append)
+    monkeypatch.setattr(text_stages, "make_captions", seen.append)
     monkeypatch.chdir(ROOT)
     assert __main__.main(["captions", "--config", str(path)]) == 0
     (recipe,) = seen
@@ -163,8 +165,8 @@ def test_all_that_decides_the_bytes_is_in_the_fingerprint(
         {"scorers": ScorerKnobs(judge=JudgeKnobs(model="two", base_url="http://here/v1"))},
         {"unit_size": 4},
         {"keep_rejected": 0},
-        {"render": stages.RenderKnobs(steps=7)},
-        {"filter": stages.FilterKnobs(keep=7)},
+        {"render": RenderKnobs(steps=7)},
+        {"filter": FilterKnobs(keep=7)},
     ]
     found = {stages.plan_units(triplets, PairKnobs(**some))[0].fingerprint for some in knobs}
     (tmp_path / "unet.safetensors").write_bytes(b"two")

@@ -12,8 +12,8 @@ from huggingface_hub import constants
 from inference import model_names
 from inference.__main__ import main
 from inference.backbone import load_backbone
-from inference.clip import load_clip, located_clip
-from inference.model_names import SHIPPED, located, pinned, repository_of, shown
+from inference.clip import load_clip
+from inference.model_names import SHIPPED, located, located_clip, pinned, repository_of, shown
 from inference.shapes import MODELS
 from tests.hub import COMMIT, Hub, hub, replace_hub
 

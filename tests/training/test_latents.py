@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 import training.latents.units
-from data_gen.runs.executors import ExecutorKnobs
+from data_gen.runs.config import ExecutorKnobs
 from data_gen.runs.receipts import Unfinished
 from data_gen.shards import ShardError, ShardIndex
 from inference.backbone import load_backbone

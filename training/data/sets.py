@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.imports.reading import Columns, LayoutName, Listing, Reader, open_pairs
+from data_gen.imports.config import Columns, LayoutName
+from data_gen.imports.reading import Listing, Reader, open_pairs
 from data_gen.shards.cache import Cache
 from inference.number_types import Finite, Positive, checks_numbers
 

@@ -25,8 +25,10 @@ import pyarrow.parquet as pq
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
-from data_gen.imports.reading import Columns, LayoutName, Reader
-from data_gen.runs.executors import Executor, ExecutorKnobs, Partition, executor_of, outcomes
+from data_gen.imports.config import Columns, LayoutName
+from data_gen.imports.reading import Reader
+from data_gen.runs.config import ExecutorKnobs
+from data_gen.runs.executors import Executor, Partition, executor_of, outcomes
 from data_gen.runs.receipts import Receipt, done_receipt, fingerprint, tally
 from data_gen.runs.workers import Start
 from data_gen.shards import INDEX_FILE

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_gen import __main__
-from data_gen.captions.datasets import DatasetKnobs, open_dataset
+from data_gen.captions.config import DatasetKnobs
+from data_gen.captions.datasets import open_dataset
 
 TEXTS = [f"a photo of the number {number}" for number in range(30)]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from data_gen.captions.config import CaptionFilterKnobs
 from data_gen.captions.filters import (
-    CaptionFilterKnobs,
     NearDuplicates,
     cleaned,
     folded,

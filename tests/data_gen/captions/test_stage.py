@@ -16,10 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_gen import __main__
-from data_gen.captions.datasets import DatasetKnobs
-from data_gen.captions.filters import CaptionFilterKnobs
+from data_gen.captions.config import CaptionFilterKnobs, CaptionKnobs, DatasetKnobs, SceneKnobs
 from data_gen.captions.pool import CaptionPool
-from data_gen.captions.stage import CaptionKnobs, SceneKnobs, read_captions, write_captions
+from data_gen.captions.stage import read_captions, write_captions
 from inference.locks import locked
 from inference.shapes.captions import parse
 

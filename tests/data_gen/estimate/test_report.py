@@ -15,11 +15,13 @@ from data_gen import __main__, stages
 from data_gen.estimate.forecast import forecast, stand_ins, work_of_all
 from data_gen.estimate.report import report, request_lines
 from data_gen.instructions.stage import endpoint_id, write_triplets
-from data_gen.judging.filter import Thresholds
+from data_gen.judging.config import Thresholds
+from data_gen.recipe import PairKnobs, Recipe
 from data_gen.records import Caption, EditTriplet, caption_to_json, triplet_to_json
-from data_gen.rendering.trees import RenderKnobs
+from data_gen.rendering.config import RenderKnobs
 from data_gen.shapes import draw_triplets
-from data_gen.stages import PairKnobs, Recipe, make_captions, make_instructions, make_pairs
+from data_gen.stages import make_pairs
+from data_gen.text_stages import make_captions, make_instructions
 from inference.backbone import Backbone, load_backbone
 from inference.endpoints.failures import ServerError
 from inference.endpoints.journal import Journal

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data_gen import __main__
 from data_gen.imports import pairs as imports
-from data_gen.imports.layouts import Columns
+from data_gen.imports.config import Columns
 from data_gen.imports.pairs import import_pairs
 from data_gen.publishing.push import push
 from data_gen.records import ImageArray, Scores

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from data_gen import __main__
+from data_gen import __main__, stages
 from data_gen.instructions.stage import read_triplets, write_triplets
+from data_gen.recipe import Recipe
 from data_gen.records import Caption
-from data_gen.stages import Recipe
 from tests.provider import CHILDREN
 
 
@@ -66,7 +66,7 @@ def test_a_run_makes_the_pairs_of_what_was_answered_and_fails_for_the_rest(
     def make_pairs(recipe: Recipe) -> None:
         made.append(len(read_triplets(recipe.output / "triplets.jsonl")))
 
-    monkeypatch.setattr(__main__, "make_pairs", make_pairs)
+    monkeypatch.setattr(stages, "make_pairs", make_pairs)
     run = ["run", *line[1:], "--instructions.max_retries", "0"]
     provider.behave = lambda asked, nth: "503" if asked["caption"].endswith(" 7") else "good"
     assert __main__.main(run) == 1

@@ -9,8 +9,8 @@ import yaml
 
 from data_gen import __main__
 from data_gen.instructions.examples import Example
-from data_gen.instructions.fine_tune import FineTuneKnobs, run_fine_tuning, write_training_file
-from data_gen.instructions.knobs import InstructionKnobs
+from data_gen.instructions.fine_tune import run_fine_tuning, write_training_file
+from data_gen.instructions.knobs import FineTuneKnobs, InstructionKnobs
 from data_gen.instructions.prompts import Question
 from data_gen.instructions.stage import plain_template
 from inference.endpoints.failures import ServerError

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from data_gen.captions.stage import CaptionKnobs, write_captions
+from data_gen.captions.config import CaptionKnobs
+from data_gen.captions.stage import write_captions
 from data_gen.instructions.stage import InstructionKnobs, write_triplets
 
 ROOT = Path(__file__).parents[3]

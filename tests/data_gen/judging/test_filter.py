@@ -10,16 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_gen.judging.filter import (
-    FilterKnobs,
-    Thresholds,
-    failing,
-    judge,
-    score,
-    scored,
-    select,
-    thresholds_of,
-)
+from data_gen.judging.config import FilterKnobs, Thresholds
+from data_gen.judging.filter import failing, judge, score, scored, select, thresholds_of
 from data_gen.judging.surprise import surprise
 from data_gen.records import EditTriplet, ImagePair, Scores, Verdict
 from inference.clip import ClipScorer

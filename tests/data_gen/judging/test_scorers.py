@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import Dinov2Model
 
 from data_gen.judging.aesthetic import Aesthetic
+from data_gen.judging.config import FilterKnobs, Thresholds
 from data_gen.judging.dino import Dino
-from data_gen.judging.filter import FilterKnobs, Thresholds, select
+from data_gen.judging.filter import select
 from data_gen.judging.safety import Safety
 from data_gen.judging.scorers import add_score
 from data_gen.records import ImagePair, Scores

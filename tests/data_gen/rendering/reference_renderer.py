@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from data_gen.records import EditTriplet
-from data_gen.rendering.trees import RenderKnobs, Share, Tree
+from data_gen.rendering.config import RenderKnobs, Share
+from data_gen.rendering.trees import Tree
 from inference.alignment import Alignment, align, read_prompt
 from inference.backbone import Backbone
+from inference.choices import SamplerName
 from inference.noise import keyed_noise
-from inference.samplers import SAMPLERS, SamplerName
+from inference.samplers import SAMPLERS
 from scripts.bench.written_maps import Rewrite, written_maps
 
 PS = (0.0, 0.12, 0.31, 0.45, 0.46, 0.6, 0.83, 0.97)

@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from data_gen.rendering.config import RenderKnobs, Share
 from data_gen.rendering.pairs import _Rendering
-from data_gen.rendering.trees import RenderKnobs, Share, Tree
+from data_gen.rendering.trees import Tree
 from inference import attention
 from inference.attention import RowSharing, controlled
 from scripts.bench.written_maps import WrittenMaps

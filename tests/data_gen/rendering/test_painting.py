@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from data_gen.judging.filter import FilterKnobs, Thresholds, failing, scored, select
+from data_gen.judging.config import FilterKnobs, Thresholds
+from data_gen.judging.filter import failing, scored, select
 from data_gen.records import EditTriplet, Rendered, Verdict
+from data_gen.rendering.config import EarlyKnobs, RenderKnobs
 from data_gen.rendering.grown import ENOUGH, NOT_FINITE
-from data_gen.rendering.painting import EarlyKnobs, Painter
+from data_gen.rendering.painting import Painter
 from data_gen.rendering.pairs import NotFinite
 from data_gen.rendering.prefix_tree import unet_rows
-from data_gen.rendering.trees import RenderKnobs, draw_tree
+from data_gen.rendering.trees import draw_tree
 from data_gen.shapes import draw_triplets
 from inference.backbone import Backbone, load_backbone
 from inference.clip import ClipScorer, load_clip

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_gen.records import EditTriplet
+from data_gen.rendering.config import RenderKnobs, Share
 from data_gen.rendering.pairs import denoise_trees, rejection, render_trees
 from data_gen.rendering.prefix_tree import plan, shared_steps, steps_together, unet_rows
-from data_gen.rendering.trees import RenderKnobs, Share, Tree, draw_tree
+from data_gen.rendering.trees import Tree, draw_tree
 from inference.backbone import Backbone, load_backbone
+from inference.choices import SamplerName
 from inference.compilation import WITHOUT_ATTENTION, compile_blocks
-from inference.samplers import SamplerName
 from inference.shapes import MODELS
 from tests.data_gen.rendering.reference_renderer import (
     KNOBS,

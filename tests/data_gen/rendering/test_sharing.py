@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from data_gen.records import EditTriplet, ImagePair
+from data_gen.rendering.config import RenderKnobs, Share
 from data_gen.rendering.sharing import SharingStudy, change, study_sharing
-from data_gen.rendering.trees import RenderKnobs, Share
 from data_gen.shapes import draw_triplets, unconcerned_region
 from inference.backbone import load_backbone
 from inference.shapes import MODELS

@@ -14,7 +14,7 @@ from data_gen.rendering.pairs import render_trees
 from data_gen.rendering.prefix_tree import shared_steps, unet_rows
 from data_gen.rendering.watch import Draft
 from inference.backbone import Backbone
-from inference.samplers import SamplerName
+from inference.choices import SamplerName
 from tests.data_gen.rendering.reference_renderer import (
     KNOBS,
     OTHERS,

@@ -13,12 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from data_gen.recipe import Recipe
 from data_gen.records import EditTriplet
-from data_gen.runs.executors import ExecutorKnobs
+from data_gen.runs.config import ExecutorKnobs
 from data_gen.runs.processes import Processes
 from data_gen.runs.receipts import Receipt
 from data_gen.shards import ShardIndex
-from data_gen.stages import PairWork, Recipe, make_pairs, plan_units
+from data_gen.stages import PairWork, make_pairs, plan_units
 
 Contents = Callable[[Path], dict[str, bytes]]
 

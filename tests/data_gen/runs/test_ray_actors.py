@@ -20,9 +20,10 @@ os.environ |= {
 
 from ray.cluster_utils import Cluster
 
-from data_gen.runs.executors import ExecutorKnobs
+from data_gen.recipe import Recipe
+from data_gen.runs.config import ExecutorKnobs
 from data_gen.runs.workers import WorkerError
-from data_gen.stages import Recipe, make_pairs
+from data_gen.stages import make_pairs
 
 Contents = Callable[[Path], dict[str, bytes]]
 

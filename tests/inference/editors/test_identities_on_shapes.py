@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inference.backbone import Backbone, load_backbone
-from inference.editors.blend import Blend
+from inference.editors.config import Blend
 from inference.editors.editor import EditRequest
 from inference.editors.plug_and_play import PlugAndPlay
 from inference.editors.prompt_to_prompt import PromptToPrompt

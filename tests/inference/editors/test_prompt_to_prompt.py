@@ -11,10 +11,11 @@ from torch import Tensor
 from inference.alignment import WordNotFound
 from inference.attention import RowSharing
 from inference.backbone import Backbone, PromptTooLong
-from inference.editors.blend import Blend
+from inference.editors.config import Blend
 from inference.editors.editor import EditRequest
 from inference.editors.prompt_to_prompt import PromptToPrompt, _Control
-from inference.guidance import ProximalGuidance, cfg
+from inference.guidance import cfg
+from inference.inversion.config import ProximalGuidance
 from inference.inversion.ddim import Ddim, Direct, NegativePrompt, Proximal
 from inference.inversion.edit_friendly import EditFriendly
 from inference.inversion.inverted import Inversion, InversionRequest, reconstruct

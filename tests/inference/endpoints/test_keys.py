@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 import pytest
 
-from data_gen.instructions.fine_tune import FineTuneKnobs, run_fine_tuning
+from data_gen.instructions.fine_tune import run_fine_tuning
+from data_gen.instructions.knobs import FineTuneKnobs
 from data_gen.instructions.stage import write_triplets
 from data_gen.judging.judge_knobs import JudgeKnobs
 from data_gen.records import Caption

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from inference.backbone import Backbone
-from inference.guidance import ProximalGuidance
+from inference.inversion.config import ProximalGuidance
 from inference.inversion.ddim import Ddim, Direct, NegativePrompt, Proximal
 from inference.inversion.edit_friendly import EditFriendly
 from inference.inversion.inverted import (

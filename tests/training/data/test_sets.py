@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from data_gen.imports.reading import Columns
+from data_gen.imports.config import Columns
 from training.data.data_module import PairData
 from training.data.framing import Framing
 from training.data.samples import Batch

@@ -3,18 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from inference.backbone import Backbone, load_backbone
+from inference.choices import Dtype
 from inference.devices import device_of
 from inference.files import require_writable
 from inference.images import image_format
 from inference.model_names import located
-
-Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 def load_model(name: str, device: str, dtype: Dtype) -> Backbone:
