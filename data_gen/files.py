@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from inference.files import move_durably, own_suffix
+from inference.files import make_folder, move_durably, own_suffix
 from inference.outside import read_records
 
 T = TypeVar("T")
@@ -21,7 +21,8 @@ def staged(root: Path, name: str) -> Iterator[Path]:
     """
     folder = root / ".tmp" / f"{name}.{own_suffix()}"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    make_folder(folder.parent)
+    folder.mkdir()
     try:
         yield folder
         for path in sorted(folder.rglob("*")):

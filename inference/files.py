@@ -110,6 +110,25 @@ def require_writable_folder(folder: Path) -> None:
         raise OSError(f"{folder} cannot be written: {error.strerror}") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Links stay: what they lead to is made.
+
+    Raises:
+        OSError: It cannot be made; says which and why.
+    """
+    target = Path(os.path.realpath(folder))
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"{folder} is a file, or lies below one; expected a folder"
+        ) from error
+    except OSError as error:
+        raise OSError(f"{folder} cannot be made: {error.strerror}") from error
+
+
 def _file_behind(path: Path) -> Path:
     """The file to write for a path: itself, or what it links to, which need not be there yet."""
     if path.is_dir():
@@ -196,7 +215,7 @@ def move_durably(source: Path, target: Path) -> None:
 
     Where a folder on the way is a link to another disk, the file is copied there first.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     permit_as_usual(source)
     _fsync(source)
     try:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from inference.files import make_folder
+
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """What file systems without locks answer."""
 
@@ -48,7 +50,7 @@ def owned(folder: Path, share: str = "") -> Iterator[None]:
     Raises:
         Occupied: Another process owns it; says which, and since when.
     """
-    Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     file = os.open(folder / f".owner{share}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     _held.add(file)
     try:

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from data_gen.shards import ShardIndex
 from inference.backbone import load_backbone
 from inference.editors.instruct import Instruct
-from inference.files import written_atomically
+from inference.files import make_folder, written_atomically
 from inference.images import from_numpy, save_image
 from inference.shapes import MODELS
 from inference.shapes.edits import EDIT_TYPES
@@ -52,7 +52,7 @@ def main(
         data: The data set that it learned from.
         per_kind: Examples of each edit type.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     circle = Figure(shape="circle", colour="red", pattern="solid", size="large", column=8, row=8)
     save_image(
         output / "circle.png", from_numpy(render(Scene(figures=(circle,), background="white")))

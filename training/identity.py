@@ -110,7 +110,6 @@ def record(folder: Path, identity: Identity, base: str | Path, exported_step: in
         base: The base model; its name is told, of one of the hub with its commit.
         exported_step: The step at which the editor was exported; 0 where it is not.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     content = {"identity": identity, "base": shown(base), "exported_step": exported_step}
     write_lines(folder / FILE, [json.dumps(content, indent=1)])
 

@@ -27,7 +27,7 @@ from data_gen.captions.sources import Found, Source
 from data_gen.files import read_lines
 from data_gen.records import Caption, caption_from_json, caption_to_json
 from inference.content_id import content_id
-from inference.files import file_digest, write_lines
+from inference.files import file_digest, make_folder, write_lines
 from inference.locks import locked
 from inference.shapes.captions import caption, describe
 from inference.shapes.scene import random_scene
@@ -52,7 +52,7 @@ def write_captions(knobs: CaptionKnobs, path: Path) -> list[Caption]:
         FileNotFoundError: The captions file is not there.
         ValueError: The source cannot be read, or there is no caption to keep in it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with locked(path.with_name(".lock")):
         return _write_captions(knobs, path)
 

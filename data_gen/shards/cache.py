@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_gen.shards.members import ShardError
-from inference.files import file_digest, move_durably
+from inference.files import file_digest, make_folder, move_durably
 from inference.locks import locked
 
 
@@ -50,7 +50,7 @@ class Cache:
         """
         target = self.folder / f"{hashlib.sha256(f'{name} {digest}'.encode()).hexdigest()[:32]}.tar"
         if not self._touched(target):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             with locked(target.with_suffix(".lock")):
                 if not self._touched(target):
                     self._fetch(target, name, digest, remote)

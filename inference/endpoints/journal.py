@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from inference.files import make_folder
 from inference.outside import parse_object
 
 
@@ -30,8 +31,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b", buffering=0)
+        self._file = _opened(path)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -90,8 +90,7 @@ class SharedJournal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b", buffering=0)
+        self._file = _opened(path)
         self._known = 0  # bytes
 
     def close(self) -> None:
@@ -168,6 +167,13 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, start=1):
             if line.endswith(b"\n"):  # the last may be on its way, or torn
                 yield _entry(line, f"{path}, line {number}")
+
+
+def _opened(path: Path) -> FileIO:
+    """A file to read and append to, or the one that it links to; made where it is not there."""
+    target = Path(os.path.realpath(path))
+    make_folder(target.parent)
+    return target.open("a+b", buffering=0)
 
 
 def _entry(line: bytes, where: str) -> dict[str, Any]:

@@ -14,17 +14,23 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from data_gen.captions.stage import CaptionKnobs, write_captions
 from data_gen.files import staged
+from data_gen.shards.cache import Cache, Fetch
 from inference.backbone import Backbone
+from inference.endpoints.journal import Journal, SharedJournal, read_journal
 from inference.files import (
     folder_digest,
     is_abandoned,
+    make_folder,
     own_suffix,
     replaced_folder,
     require_writable,
     written_atomically,
 )
+from inference.locks import owned
 from inference.saving import save_backbone
+from training.identity import record
 
 MEMORY = Path("/dev/shm")  # noqa: S108
 
@@ -152,6 +158,53 @@ def test_a_linked_folder_stays_a_link(tmp_path: Path) -> None:
         assert (tmp_path / name).is_symlink()
         assert [path.name for path in (tmp_path / name).iterdir()] == ["new"]
     assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["model", "new"]
+
+
+def test_a_folder_is_made_where_a_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("disk/new")
+    make_folder(tmp_path / "link/inner")
+    make_folder(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk/new/inner").is_dir()
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    for path, sentence in {
+        tmp_path / "file": "file is a file, or lies below one; expected a folder",
+        tmp_path / "file/below": "file/below is a file, or lies below one; expected a folder",
+        tmp_path / "loop": "loop is a file, or lies below one|loop cannot be made",
+        Path("/proc/none/a"): "/proc/none/a cannot be made: No such file",
+    }.items():
+        with pytest.raises(OSError, match=sentence):
+            make_folder(path)
+
+
+def test_every_output_may_be_a_link_to_what_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("captions", "staged", "journal", "shared", "cache", "run"):
+        Path(name).symlink_to(f"disk/{name}")
+    for name in ("one.jsonl", "two.jsonl"):
+        Path(name).symlink_to(f"elsewhere/{name}")
+    knobs = CaptionKnobs(count=3)
+    assert len(write_captions(knobs, Path("captions/captions.jsonl"))) == 3
+    with staged(Path("staged"), "unit") as folder:
+        (folder / "file").touch()
+    for path in ("journal/journal.jsonl", "one.jsonl"):
+        with Journal(Path(path)) as journal:
+            journal.append({"a": 1})
+        assert list(read_journal(Path(path))) == [{"a": 1}]
+    for path in ("shared/journal.jsonl", "two.jsonl"):
+        shared = SharedJournal(Path(path))
+        with shared.alone():
+            shared.append({"a": 1})
+        shared.close()
+        assert list(read_journal(Path(path))) == [{"a": 1}]
+    fetch = Fetch(size=lambda: 1, fetch=lambda path: path.write_bytes(b"a") and None)
+    assert Cache(folder=Path("cache"), limit=9).path("a", None, fetch).read_bytes() == b"a"
+    with owned(Path("run")):
+        record(Path("run"), {}, "base")
+    assert all(path.is_symlink() for path in tmp_path.iterdir() if path.name[0] in "csjrot")
 
 
 def test_a_folder_that_fails_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) -> None:

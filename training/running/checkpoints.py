@@ -11,7 +11,7 @@ import zipfile
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn, cast
+from typing import Any, BinaryIO, Final, NoReturn, cast
 
 import pytorch_lightning as pl
 import torch
@@ -101,13 +101,18 @@ class WholeFiles(TorchCheckpointIO):
         self.failure = None
         try:
             with written_atomically(Path(path)) as temporary, temporary.open("wb") as file:
-                torch.save(checkpoint, file)
+                _save(checkpoint, file)
         except OSError as error:
             self.failure = error
-        except RuntimeError as error:  # how torch says that a write fell short
-            if not isinstance(error.__context__, OSError):
-                raise
-            self.failure = error.__context__
+
+
+def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:  # how torch says that a write fell short
+        if not isinstance(error.__context__, OSError):
+            raise
+        raise error.__context__ from error
 
 
 @checks_numbers
@@ -217,7 +222,7 @@ class Checkpoints(Callback):
         reason = trainer.strategy.broadcast("" if failure is None else str(failure))
         if reason:
             self._best = before
-            said = f"the checkpoint of step {trainer.global_step} cannot be written: {reason}"
+            said = f"step {trainer.global_step} is not saved, {reason}"
             if must:
                 raise OSError(said)
             if trainer.is_global_zero:

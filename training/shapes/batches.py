@@ -179,7 +179,6 @@ def draw_captions(scenes: SceneSet, rows: NDArray[np.int64], key: str, dropout: 
 def cached_latents(vae: AutoencoderKL, pictures: Pictures, path: Path) -> Latents:
     """Scaled latents of N pictures, (N, 4, 16, 16) float16, encoded on first use."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         rows = []
         for start in tqdm(range(0, len(pictures), 64), desc="encoding", mininterval=5):
             images = to_model(pictures[start : start + 64]).to(vae.device)

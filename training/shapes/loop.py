@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inference.files import written_atomically
+from inference.files import make_folder, written_atomically
 from inference.tensors import read_tensors
 from training import ema
 
@@ -76,7 +76,7 @@ def optimise(
     Returns:
         Where `knobs.ema` is set an averaged copy of the module, otherwise the module itself.
     """
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
         parameters, lr=knobs.rate, betas=(0.9, 0.99), weight_decay=knobs.weight_decay

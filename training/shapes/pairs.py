@@ -60,7 +60,6 @@ def draw_pair(seed: int, index: int) -> EditPair:
 def pair_pictures(pairs: list[EditPair], path: Path) -> Pictures:
     """The pictures of all pairs, (N, 2, 64, 64, 3) uint8, drawn on first use and then mapped."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         rows = [
             np.stack([picture(pair.source), picture(pair.edited)])
             for pair in tqdm(pairs, desc="drawing pairs", mininterval=5)

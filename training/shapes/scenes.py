@@ -59,7 +59,6 @@ def scene_set(seed: int, count: int, cache: Path) -> SceneSet:
     scenes = draw_scenes(seed, count)
     path = cache / f"scenes-{seed}-{count}.npy"
     if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
         pictures = np.stack([picture(scene) for scene in tqdm(scenes, desc="drawing scenes")])
         with written_atomically(path) as temporary, temporary.open("wb") as file:
             np.save(file, pictures)

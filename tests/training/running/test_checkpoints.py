@@ -118,9 +118,9 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
     run = tmp_path / "run"
     main(command)
     said = capsys.readouterr().err
-    assert "warning: the checkpoint of step 2 cannot be written: " in said
-    assert "step-00000002.ckpt cannot be written: File too large; those before stay" in said
-    assert said.count("warning: the checkpoint of step 2 cannot be written") == 1
+    reason = f"{path_of(run, 2)} cannot be written: File too large"
+    assert f"warning: step 2 is not saved, {reason}; those before stay\n" in said
+    assert said.count("cannot be written") == said.count("is not saved") == 1
     assert found(run) == [path_of(run, 4), path_of(run, 3)]
     assert not list(run.rglob("*.tmp"))
 
@@ -134,7 +134,8 @@ def test_a_run_does_not_end_without_a_checkpoint(
         main(command)
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert ending.value.code == 1
-    assert "error: the checkpoint of step 4 cannot be written" in capsys.readouterr().err
+    reason = f"{path_of(tmp_path / 'run', 4)} cannot be written: File too large"
+    assert f"error: step 4 is not saved, {reason}\n" in capsys.readouterr().err
     assert saved_step(tmp_path / "run") == 3
 
 
