@@ -10,15 +10,12 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Final
 
 from data_gen.commands import COMMANDS
+from data_gen.recipe import RECIPES
 from inference import command_line
 from inference.recipe_names import with_recipe_paths
 from inference.recipe_parser import USAGE_ERROR
-
-RECIPES: Final = Path(__file__).with_name("recipes")
 
 
 def main(args: Sequence[str] | None = None, prog: str = "python -m data_gen") -> int:

@@ -29,13 +29,13 @@ def run(**recipe: Any) -> None:
     Questions that the language model left unanswered do not hold up the pairs of the others; the
     command fails for them in the end, and the next one asks them again.
     """
-    made = Recipe(**recipe).located()  # once: the stages are to see the same models
+    wanted = Recipe(**recipe)
     from data_gen.instructions.stage import Unanswered
     from data_gen.preflight import require_ready
     from data_gen.stages import make_pairs
     from data_gen.text_stages import make_captions, make_instructions
 
-    require_ready(made)
+    made = require_ready(wanted)  # models are located once: all stages are to see the same
     make_captions(made)
     unanswered: Unanswered | None = None
     try:
@@ -203,7 +203,7 @@ def push(
             where there is a folder OWNER.
         license: The license you publish under, as the hub writes it, such as cc-by-4.0.
         name: The data set's name on its card; by default that of the folder or repository.
-        recipe: The recipe that made it, a YAML file that the card shows.
+        recipe: The recipe that made it, which the card shows: a YAML file, or a recipe's name.
         shard_mib: Size of a shard, in MiB; a unit is not cut.
         private: Whether a repository that is made new on the hub is private.
     """

@@ -10,12 +10,15 @@ from data_gen.recipe import Recipe
 from data_gen.runs.executors import Partition, executor_of
 from data_gen.runs.units import require_not_imported
 from inference.backbone import require_parts
-from inference.clip import read_thresholds, require_clip
+from inference.clip import fetch_clip, read_thresholds, require_clip
 from inference.files import require_writable_folder
 
 
-def require_ready(recipe: Recipe) -> None:
-    """Require what the pair stage of a recipe will need.
+def require_ready(recipe: Recipe) -> Recipe:
+    """Require what the pair stage of a recipe will need; what costs least to see comes first.
+
+    Returns:
+        The recipe, every model by its folder; those of the hub are fetched.
 
     Raises:
         FileNotFoundError: A model's folder, or a file of it, is not there and cannot be fetched.
@@ -23,13 +26,16 @@ def require_ready(recipe: Recipe) -> None:
         ValueError: The output holds an import, the partition is none, Ray is not installed, or the
             thresholds are missing.
     """
-    knobs = recipe.located().pairs
     require_writable_folder(recipe.output)
     require_not_imported(recipe.output)
     Partition.parse(recipe.partition)
     executor_of(recipe.executor)
+    recipe = recipe.located()
+    knobs = recipe.pairs
     require_parts(knobs.model, knobs.vae)
     require_clip(knobs.clip)
     if knobs.filter.thresholds is None:
         Thresholds.of_checkpoint(read_thresholds(knobs.clip))
+    fetch_clip(knobs.clip)
     require_files(knobs.scorers)
+    return recipe

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from data_gen.captions.config import CaptionKnobs
 from data_gen.instructions.knobs import InstructionKnobs
@@ -11,6 +11,9 @@ from data_gen.rendering.config import EarlyKnobs, RenderKnobs
 from data_gen.runs.config import ExecutorKnobs
 from inference.model_names import located, located_clip
 from inference.number_types import Count, PositiveCount, checks_numbers
+
+RECIPES: Final = Path(__file__).with_name("recipes")
+"""Where the recipes lie that have names."""
 
 
 @checks_numbers

@@ -25,7 +25,7 @@ from inference.loading import (
     loading,
     require_vocabulary,
 )
-from inference.model_names import located_clip
+from inference.model_names import located, located_clip
 from inference.outside import read_object
 
 CONFIG = "open_clip_config.json"
@@ -335,6 +335,29 @@ def require_clip(name: str | Path) -> None:
         FileNotFoundError, ValueError: As ``load_clip``.
     """
     _resolve(located_clip(name))
+
+
+def fetch_clip(name: str | Path) -> None:
+    """Fetch what open_clip would only fetch once it loads a model by architecture and tag.
+
+    Raises:
+        FileNotFoundError, ValueError: As ``model_names.located``.
+    """
+    if not Path(name).is_dir() and (repository := hub_repository(str(name))) is not None:
+        located(f"hf-hub:{repository}", "clip")
+
+
+def hub_repository(name: str) -> str | None:
+    """Where on the hub the weights of an architecture and tag lie; None where open_clip has none.
+
+    Args:
+        name: Such as ``ViT-L-14/openai``.
+    """
+    import open_clip
+
+    architecture, _, tag = name.partition("/")
+    place = open_clip.get_pretrained_cfg(architecture, tag).get("hf_hub", "")
+    return place.rpartition("/")[0] or None  # a file's name may follow
 
 
 def read_thresholds(name: str | Path) -> dict[str, float]:

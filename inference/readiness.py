@@ -18,7 +18,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from inference.backbone import require_parts
-from inference.clip import require_clip
+from inference.clip import hub_repository, require_clip
 from inference.endpoints.config import EndpointConfig
 from inference.endpoints.connection import place, sync_api
 from inference.endpoints.keys import NO_KEY, api_key
@@ -116,10 +116,7 @@ def check_clip(what: str, name: str) -> Check:
     """The same of a CLIP, which open_clip may know by architecture and tag."""
     if repository_of(name, "clip") is None:
         return check_model(what, name, "clip")
-    architecture, _, tag = name.partition("/")
-    import open_clip
-
-    hub = open_clip.get_pretrained_cfg(architecture, tag).get("hf_hub", "").strip("/")
+    hub = hub_repository(name)
     found = check_model(what, hub or name, "clip")
     return replace(found, said=f"{name} of open_clip: {found.said}") if hub else found
 

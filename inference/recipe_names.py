@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+_OPTIONS: Final = ("--config", "-c")
 _NAME: Final = re.compile(r"(?:(?P<group>data|train)/)?(?P<name>[A-Za-z0-9][\w-]*)")
 
 
@@ -28,11 +29,11 @@ def _with_recipe_paths(line: Sequence[str], folder: Path, group: str) -> Iterato
         option, equals, value = word.partition("=")
         if awaits_recipe:
             yield recipe_path(word, folder, group)
-        elif option == "--config" and equals:
+        elif option in _OPTIONS and equals:
             yield f"{option}={recipe_path(value, folder, group)}"
         else:
             yield word
-        awaits_recipe = word == "--config"
+        awaits_recipe = word in _OPTIONS
 
 
 def recipe_path(recipe: str, folder: Path, group: str) -> str:

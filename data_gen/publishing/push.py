@@ -17,6 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from tqdm import tqdm
 
 from data_gen.publishing.card import write_card
+from data_gen.recipe import RECIPES
 from data_gen.shards import (
     INDEX_FILE,
     INDEX_SCHEMA,
@@ -30,6 +31,7 @@ from data_gen.shards import (
 from data_gen.survey.verify import inspect
 from inference.files import file_digest, replaced_folder
 from inference.number_types import PositiveCount, checks_numbers
+from inference.recipe_names import recipe_path
 
 HUB: Final = "hf://datasets/"
 _REPOSITORY: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -82,7 +84,7 @@ def push(
 def _recipe(path: Path | None) -> str | None:
     if path is None:
         return None
-    text = path.read_text(encoding="utf-8")
+    text = Path(recipe_path(str(path), RECIPES, "data")).read_text(encoding="utf-8")
     if _SECRET.search(text):
         raise ValueError(f"{path} holds what looks like a key or a password: take it out first")
     return text

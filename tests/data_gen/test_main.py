@@ -44,6 +44,7 @@ class NoBar:
 
 
 ROOT = Path(__file__).parents[2]
+OPEN = "{image_image: -1, text_source: -1, text_edited: -1, directional: -1}"
 CLIP = str(ROOT / "inference/shapes/models/clip")
 RECIPES = sorted((ROOT / "data_gen" / "recipes").glob("*.yaml"))
 
@@ -92,8 +93,7 @@ def test_shipped_recipes_render(path: Path, data: Path, tiny_folder: Path) -> No
     line += ["--pairs.model", str(tiny_folder), "--pairs.vae", "null", "--pairs.clip", CLIP]
     line += ["--pairs.precision", "float32", "--pairs.filter.at_most", "{}"]
     line += ["--pairs.render.size", "32", "--pairs.render.steps", "3", "--pairs.render.seeds", "2"]
-    every = "{image_image: -1, text_source: -1, text_edited: -1, directional: -1}"
-    assert __main__.main([*line, "--pairs.filter.thresholds", every]) == 0
+    assert __main__.main([*line, "--pairs.filter.thresholds", OPEN]) == 0
     assert 10 <= len(ShardIndex(data)) <= 40
 
 
@@ -108,8 +108,7 @@ def test_pairs_are_made_of_an_sdxl(
     line = ["pairs", "--output", str(data), "--pairs.model", str(folder), "--pairs.clip", CLIP]
     line += ["--pairs.render.share", "both", "--pairs.render.steps", "3"]
     line += ["--pairs.render.seeds", "1"]
-    every = "{image_image: -1, text_source: -1, text_edited: -1, directional: -1}"
-    assert __main__.main([*line, "--pairs.filter.thresholds", every]) == 0
+    assert __main__.main([*line, "--pairs.filter.thresholds", OPEN]) == 0
     index = ShardIndex(data)
     assert len(index) == 10
     assert index.read(0).source.shape == (32, 32, 3)
@@ -236,6 +235,10 @@ def test_a_server_that_is_down_is_one_sentence(
         (["--pairs.vae", "./none"], "there is no autoencoder in none"),
         (["--pairs.clip", "./none"], "the CLIP model 'none' is neither a folder"),
         (["--pairs.clip", "ViT-B-32/openai"], "give pairs.filter.thresholds in the recipe"),
+        (
+            ["--pairs.clip", "ViT-B-32/openai", "--pairs.filter.thresholds", OPEN],
+            "fetch it: hf download timm/vit_base_patch32_clip_224.openai --include",
+        ),
         (["--pairs.scorers.dino", "./none"], "there is no model in none"),
         (["--pairs.scorers.safety", "./none"], "there is no model in none"),
         (["--pairs.scorers.aesthetic.head", "none"], "aesthetic.head: there is no file none"),

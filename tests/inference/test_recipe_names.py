@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["sd15-1gpu", "train/sd15-1gpu"])
-@pytest.mark.parametrize("form", [["--config", "{}"], ["--config={}"]])
+@pytest.mark.parametrize("form", [["--config", "{}"], ["--config={}"], ["-c", "{}"]])
 def test_a_name_becomes_the_path_of_its_recipe(folder: Path, name: str, form: list[str]) -> None:
     line = ["fit", *(word.format(name) for word in form), "--output", "small"]
     expected = ["fit", *(word.format(folder / "sd15-1gpu.yaml") for word in form), *line[-2:]]

@@ -111,6 +111,8 @@ def test_the_recipe_stands_in_a_fence_it_cannot_leave(published: Path, tmp_path:
     recipe.write_text("output: x\n# ```\n# <b>\n")
     push.push(published, str(tmp_path / "x"), "mit", recipe=recipe)
     assert "````yaml\noutput: x\n# ```\n# <b>\n````\n" in (tmp_path / "x" / "README.md").read_text()
+    push.push(published, str(tmp_path / "y"), "mit", recipe=Path("shapes-quickstart"))
+    assert "\noutput: out/quickstart/data\n" in (tmp_path / "y" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
