@@ -42,7 +42,10 @@ def named(name: str) -> str:
     if len(found) > 1:
         raise ValueError(f"the recipe {name!r} may be {' or '.join(found)}: say which")
     if not found:
-        raise ValueError(f"there is no recipe {name!r}; expected one of {', '.join(known)}")
+        raise ValueError(
+            f"there is no recipe {name!r}; expected one of {', '.join(known)}; of a file of your "
+            "own: emend data doctor --config FILE, or emend train doctor --config FILE"
+        )
     return found[0]
 
 

@@ -208,8 +208,9 @@ def bytes_to_fetch(repository: Repository) -> int:
         FileNotFoundError, ValueError: As `located`.
     """
     import huggingface_hub
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    with _told(repository):
+    with _told(repository), disable_progress_bars():
         files = huggingface_hub.snapshot_download(
             repository.name,
             revision=repository.revision,

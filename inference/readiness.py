@@ -134,7 +134,9 @@ def _to_fetch(what: str, repository: Repository) -> Check:
 
 def _fault(folder: Path, kind: ModelKind) -> str | None:
     """What a model's folder lacks; None where it is whole."""
-    wanted = {"pipeline": ("unet", "vae", "text_encoder"), "safety": ("safety_checker",)}
+    wanted = {"pipeline": ("unet", "vae", "text_encoder")}
+    if kind == "safety" and (folder / "safety_checker").is_dir():
+        folder /= "safety_checker"
     try:
         if kind == "pipeline":
             require_parts(folder)

@@ -80,18 +80,23 @@ def _recipe_that_writes(path: str) -> str | None:
 
 def _devices(trainer: Mapping[str, Any]) -> Iterator[Check]:
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    wanted = trainer["devices"] if isinstance(trainer["devices"], int) else 1
+    wanted = _count(trainer["devices"])
     if trainer["accelerator"] in ("gpu", "cuda"):
         nodes = trainer["num_nodes"]
-        said = f"{wanted} GPU{'s' * (wanted != 1)}" + (
-            f" on each of {nodes} nodes" if nodes > 1 else ""
-        )
-        said += f"; torch finds {there} here"
+        places = f" on each of {nodes} nodes" if nodes > 1 else ""
+        said = f"{wanted} GPU{'s' * (wanted != 1)}{places}; torch finds {there} here"
         ok = None if nodes > 1 and not there else there >= wanted
         yield Check(what="trainer.devices", said=said, ok=ok, remedy="--trainer.devices N")
     else:
         name = torch.cuda.get_device_name() if there else "CPU, as torch finds no GPU"
         yield Check(what="trainer.accelerator", said=f"{trainer['accelerator']}: {name}")
+
+
+def _count(devices: Any) -> int:
+    """How many devices a trainer asks for at least: a number, a list of them, or all there are."""
+    if isinstance(devices, list):
+        return len(devices)
+    return devices if isinstance(devices, int) and devices > 0 else 1
 
 
 def _libraries(options: Mapping[str, Any]) -> Iterator[Check]:
@@ -115,8 +120,8 @@ def _memory(options: Mapping[str, Any]) -> Check:
         needed, said = 4 * (unet + frozen), "frozen weights, beside adapters and activations"
     else:
         shared = unet * (4 + 4 + 4 + _MOMENTS[model["optimizer"]["kind"]])
-        if trainer["strategy"] == STRATEGY and isinstance(trainer["devices"], int):
-            shared /= trainer["devices"] * trainer["num_nodes"]
+        if trainer["strategy"] == STRATEGY:
+            shared /= _count(trainer["devices"]) * trainer["num_nodes"]
         needed = shared + 4 * frozen
         said = "weights, gradients, moments and average, beside activations"
     return check_memory(needed, said, on_gpu=on_gpu)

@@ -61,6 +61,11 @@ def test_a_folder_without_weights_is_not_whole(tmp_path: Path) -> None:
     assert check_model("base", str(folder)).ok is True
     (folder / "unet/diffusion_pytorch_model.safetensors").unlink()
     assert check_model("base", str(folder)).said == f"{folder / 'unet'} holds no safetensors"
+    assert check_model("safety", str(folder / "unet"), "safety").ok is False
+    (folder / "safety_checker").mkdir()
+    (folder / "safety_checker/model.safetensors").touch()
+    for safety in (folder, folder / "safety_checker"):
+        assert check_model("safety", str(safety), "safety").ok is True
     shutil.rmtree(folder / "vae")
     assert "vae/config.json is missing" in check_model("base", str(folder)).said
     assert check_model("base", str(tmp_path / "none")).ok is False

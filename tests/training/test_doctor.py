@@ -60,6 +60,25 @@ def test_data_sets_libraries_and_memory_are_looked_at(
 
 
 @pytest.mark.parametrize(
+    ("devices", "said", "ok"),
+    [
+        (2, "2 GPUs; torch finds 2 here", True),
+        ([0, 1, 2], "3 GPUs; torch finds 2 here", False),
+        ("auto", "1 GPU; torch finds 2 here", True),
+        (-1, "1 GPU; torch finds 2 here", True),
+    ],
+)
+def test_gpus_are_counted(
+    monkeypatch: pytest.MonkeyPatch, devices: object, said: str, ok: bool
+) -> None:
+    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(doctor.torch.cuda, "device_count", lambda: 2)
+    trainer = {"accelerator": "gpu", "devices": devices, "num_nodes": 1}
+    (check,) = doctor._devices(trainer)
+    assert (check.said, check.ok) == (said, ok)
+
+
+@pytest.mark.parametrize(
     ("lora", "strategy", "kind", "each"),
     [
         (None, "auto", "adamw", 20.0),
