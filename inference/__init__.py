@@ -5,5 +5,7 @@ Importing this package, as `data_gen` and `training` do, also repairs one freque
 """
 
 from inference import torchvision_guard
+from inference.interrupts import end_quietly
 
+end_quietly()
 torchvision_guard.install()

@@ -15,7 +15,9 @@ import docstring_parser
 import yaml
 from jsonargparse import auto_cli
 
+from inference.caches import unwritable_cache
 from inference.errors import ExpectedError
+from inference.interrupts import INTERRUPTED
 from inference.memory import memory_shortage
 from inference.outside import MAX_YAML_BYTES, parse_yaml, read_text
 from inference.recipe_parser import RecipeParser
@@ -56,16 +58,13 @@ def run(
             prog=prog,
         )
     except Exception as error:
-        if (shortage := memory_shortage(error)) is not None:
-            sys.stderr.write(f"error: {shortage}: try {less_memory}\n")
-        elif isinstance(error, ValueError | OSError | ExpectedError):
-            sys.stderr.write(f"error: {error}\n")
-        else:
+        if (said := sentence(error, less_memory)) is None:
             raise
+        sys.stderr.write(f"error: {said}\n")
         return ERROR
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
-        return 130
+        return INTERRUPTED
     return 0
 
 
@@ -89,6 +88,23 @@ def _listed(command: Callable[..., None]) -> Callable[[], None]:
 
     listed.__doc__ = docstring_parser.parse(inspect.getdoc(command) or "").short_description
     return listed
+
+
+def sentence(
+    error: Exception, less_memory: str, more: tuple[type[Exception], ...] = ()
+) -> str | None:
+    """What to tell the user of an error; None of one that is ours to mend.
+
+    Args:
+        error: The error.
+        less_memory: What to try where there is too little memory.
+        more: Further errors whose own words are for the user.
+    """
+    if (shortage := memory_shortage(error)) is not None:
+        return f"{shortage}: try {less_memory}"
+    if (cache := unwritable_cache(error)) is not None:
+        return cache
+    return str(error) if isinstance(error, (ValueError, OSError, ExpectedError, *more)) else None
 
 
 def flattened(

@@ -27,10 +27,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from inference import readiness
-from inference.command_line import ERROR, run
+from inference.command_line import ERROR, run, sentence
 from inference.files import require_writable_folder
 from inference.locks import owned
-from inference.memory import keep_memory, memory_shortage
+from inference.memory import keep_memory
 from inference.model_names import pinned
 from inference.recipe_names import with_recipe_paths
 from inference.recipe_parser import USAGE_ERROR, RecipeParser, one_sentence
@@ -262,15 +262,11 @@ def main(arguments: list[str] | None = None, prog: str = "python -m training") -
         sys.stderr.write("interrupted\n")
         raise SystemExit(INTERRUPTED) from ending
     except Exception as error:
-        if (shortage := memory_shortage(error)) is not None:
-            sys.stderr.write(f"error: {shortage}: try {_LESS_MEMORY}\n")
-        elif isinstance(error, _EXPECTED):
-            # Lightning's own run over several lines; ours may be a list.
-            is_lightnings = isinstance(error, MisconfigurationException)
-            said = one_sentence(str(error)) if is_lightnings else str(error)
-            sys.stderr.write(f"error: {said}\n")
-        else:
+        if (said := sentence(error, _LESS_MEMORY, _EXPECTED)) is None:
             raise
+        # Lightning's own run over several lines; ours may be a list.
+        is_lightnings = isinstance(error, MisconfigurationException)
+        sys.stderr.write(f"error: {one_sentence(said) if is_lightnings else said}\n")
         raise SystemExit(ERROR) from error
     finally:
         signal.signal(signal.SIGINT, on_interrupt)

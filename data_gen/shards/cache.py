@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_gen.shards.members import ShardError
-from inference.files import file_digest, make_folder, move_durably
+from inference.files import (
+    file_digest,
+    make_folder,
+    move_durably,
+    require_writable_folder,
+)
 from inference.locks import locked
 
 
@@ -50,16 +55,23 @@ class Cache:
         """
         target = self.folder / f"{hashlib.sha256(f'{name} {digest}'.encode()).hexdigest()[:32]}.tar"
         if not self._touched(target):
-            make_folder(self.folder)
+            self._require_writable()
             with locked(target.with_suffix(".lock")):
                 if not self._touched(target):
                     self._fetch(target, name, digest, remote)
         return target
 
+    def _require_writable(self) -> None:
+        try:
+            require_writable_folder(self.folder)
+            make_folder(self.folder)
+        except OSError as error:
+            raise OSError(f"data.cache, for copies of remote shards: {error}") from error
+
     def _touched(self, target: Path) -> bool:
         try:
             os.utime(target)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return True
 
