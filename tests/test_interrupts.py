@@ -9,9 +9,10 @@ import pytest
 
 import data_gen.__main__
 import data_gen.imports.pairs
+import data_gen.preflight
 import inference.__main__
-import inference.commands.edit
-import inference.commands.invert
+import inference.work.edit
+import inference.work.invert
 import training.__main__
 import training.data.sets
 
@@ -59,7 +60,7 @@ def interrupt(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("module", "line", "place"),
     [
-        (data_gen.__main__, "run --output out", (data_gen.__main__, "require_ready")),
+        (data_gen.__main__, "run --output out", (data_gen.preflight, "require_ready")),
         (
             data_gen.__main__,
             "import --layout jsonl --source a.jsonl --output out",
@@ -73,12 +74,12 @@ def interrupt(*_: object, **__: object) -> None:
         (
             inference.__main__,
             "invert --images a.png --source x --output o",
-            (inference.commands.invert, "load_model"),
+            (inference.work.invert, "load_model"),
         ),
         (
             inference.__main__,
             "edit --images a.png --instruction x --output o",
-            (inference.commands.edit, "_requests"),
+            (inference.work.edit, "_requests"),
         ),
     ],
 )

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from inference.commands.common import one_each
 from PIL import Image
 
 from inference.__main__ import main
-from inference.commands.edit import _requests
 from inference.images import load_image, save_image
+from inference.work.common import one_each
+from inference.work.edit import _requests
 
 
 @pytest.fixture
