@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn, Union, get_args, get_origin, get_type_h
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from inference.number_types import description, is_number, limits_of
+from inference.option_hints import meant
 from inference.outside import MAX_YAML_BYTES, parse_yaml, read_text
 
 USAGE_ERROR = 2
@@ -46,7 +47,8 @@ class RecipeParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one sentence and exit."""
-        sys.stderr.write(f"error: {one_sentence(message)}\n")
+        said = _unknown_options(self, message) or one_sentence(message)
+        sys.stderr.write(f"error: {said}\n")
         sys.exit(USAGE_ERROR)
 
     def parse_args(  # type: ignore[override]
@@ -94,6 +96,23 @@ def one_sentence(message: str) -> str:
         return f"{option[1]} is {given[1]!r}; expected {' or '.join(dict.fromkeys(names))}"
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     return " ".join(line for line in lines if line)
+
+
+def _unknown_options(parser: ArgumentParser, message: str) -> str | None:
+    """A sentence for the options of a line that there are not, with what they may have meant."""
+    words = message.removeprefix("Unrecognized arguments: ").split()
+    unknown = [word.partition("=")[0] for word in words if word.startswith("--")]
+    if len(words) == len(message.split()) or not unknown:
+        return None
+    called = (word for word in getattr(parser, "args", []) if word in _subcommands(parser))
+    within = _subcommands(parser).get(next(called, ""), parser)
+    known = [name for name in _hints(within) if name not in _sections(within)]
+    sentences = []
+    for option in dict.fromkeys(unknown):
+        near = meant(option.lstrip("-"), known)
+        hint = f"did you mean --{near}?" if near else "--help shows all options"
+        sentences.append(f"there is no option {option}; {hint}")
+    return "; ".join(sentences)
 
 
 def _guarded(parser: ArgumentParser, line: Sequence[str]) -> Iterator[str]:

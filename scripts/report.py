@@ -223,7 +223,11 @@ def _training_part(root: Path) -> dict[str, Any]:
     losses: dict[int, float] = {}
     for path in sorted((root / "logs").glob("version_*/metrics.csv")):
         with path.open(encoding="utf-8", newline="") as file:
-            losses |= {int(r["step"]): float(r["loss"]) for r in csv.DictReader(file) if r["loss"]}
+            losses |= {
+                int(r["step"]): float(r["train/loss"])
+                for r in csv.DictReader(file)
+                if r["train/loss"]
+            }
     if not losses:
         raise ValueError(f"{root / 'logs'} holds no losses: has the training run finished?")
     steps, values = zip(*sorted(losses.items()), strict=True)

@@ -283,8 +283,9 @@ class EditorTraining(pl.LightningModule):
                 "stands. With other data or a lower optimizer.learning_rate begin another output "
                 f"folder there: --ckpt_path {self.trainer.default_root_dir}/last.ckpt"
             )
-        self.log("loss", self._step.loss, batch_size=1, sync_dist=True)
-        self.log("gradient_norm", norm, batch_size=1)
+        self.log("train/loss", self._step.loss, batch_size=1, sync_dist=True)
+        self.log("train/gradient_norm", norm, batch_size=1)
+        self.log("train/lr", optimizer.param_groups[0]["lr"], batch_size=1)
         self._step.clear()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:

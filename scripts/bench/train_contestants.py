@@ -95,7 +95,7 @@ def fitted(job: Job, output: Path, number: int, data: Path) -> Turn:
     write_lines(path, [yaml.safe_dump(recipe)])
     line = [sys.executable, "-m", "training", "fit", "--config", str(path)]
     _, memory = finished(line)
-    return logged(output / "tensorboard", "loss", job.skip, memory)
+    return logged(output / "tensorboard", "train/loss", job.skip, memory)
 
 
 def network(job: Job, output: Path, number: int) -> Turn:

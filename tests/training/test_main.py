@@ -65,7 +65,8 @@ def test_a_run_leaves_its_curve_its_recipe_and_its_pictures(
     main(arguments)
     logs = tmp_path / "run" / "logs" / "version_0"
     curve = pd.read_csv(logs / "metrics.csv")
-    assert curve["loss"].notna().sum() == 2
+    assert curve["train/loss"].notna().sum() == 2
+    assert (curve["train/lr"].dropna() > 0).all()
     assert curve["held_out/l1"].notna().sum() == 1
     assert yaml.safe_load((logs / "config.yaml").read_text())["data"]["batch_size"] == 4
     with Image.open(tmp_path / "run" / "held-out" / "step-000002.png") as picture:
@@ -90,7 +91,7 @@ def test_the_loss_of_a_step_is_that_of_all_its_batches(
     main([*arguments, "--trainer.accumulate_grad_batches=3", "--data.held_out=0"])
     curve = pd.read_csv(tmp_path / "run" / "logs" / "version_0" / "metrics.csv")
     steps = np.array(losses).reshape(2, 3)
-    np.testing.assert_allclose(curve["loss"].dropna(), steps.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(curve["train/loss"].dropna(), steps.mean(axis=1), rtol=1e-5)
     # nothing is held out here, and that is said
     assert "note: data.held_out is 0, which holds out no pair" in capsys.readouterr().out
     assert not (tmp_path / "run" / "best.ckpt").exists()

@@ -106,7 +106,9 @@ def weights_of(run: Path) -> torch.Tensor:
 
 def losses_of(run: Path) -> np.ndarray:
     curves = sorted((run / "logs").glob("*/metrics.csv"))
-    return np.concatenate([pd.read_csv(curve)["loss"].dropna().to_numpy() for curve in curves])
+    return np.concatenate(
+        [pd.read_csv(curve)["train/loss"].dropna().to_numpy() for curve in curves]
+    )
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "changing"])

@@ -18,7 +18,7 @@ RECIPE = Path("training/recipes/slurm-2node.yaml")
 
 def losses(run: Path) -> np.ndarray:
     (curve,) = (run / "logs").glob("*/metrics.csv")
-    return pd.read_csv(curve)["loss"].dropna().to_numpy()
+    return pd.read_csv(curve)["train/loss"].dropna().to_numpy()
 
 
 def test_two_nodes_agree_with_one_process(tiny, base_of, shards: Path, tmp_path: Path) -> None:

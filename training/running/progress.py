@@ -64,7 +64,7 @@ class Progress(Callback):
             self._work += self._batch_size * self._flops_of(cast(EditorTraining, pl_module), batch)
         step, often = trainer.global_step, cast(Any, trainer).log_every_n_steps
         if ends_a_step(trainer, batch_idx) and (step % often == 0 or step == trainer.max_steps):
-            loss = trainer.callback_metrics["loss"].item()
+            loss = trainer.callback_metrics["train/loss"].item()
             said = {"step": step, "loss": f"{loss:.4f}"} | self._rates(trainer)
             self._bar.set_postfix(said, refresh=False)
         self._bar.update(self._batch_size)

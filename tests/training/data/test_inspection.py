@@ -204,7 +204,7 @@ def test_a_sample_that_is_corrupt_inside_is_named_and_passed_over_alike_every_ti
         assert f"{len(named)} damaged pairs were passed over" in said.out
         assert all(any(key in one for key in keys) for one in named)
         with (tmp_path / run / "logs/version_0/metrics.csv").open() as file:
-            curves.append([row["loss"] for row in csv.DictReader(file) if row["loss"]])
+            curves.append([row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]])
     assert curves[0] == curves[1]
     assert curves[0]
 
