@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="other inputs; 0 gives the tests' own")
     options = parser.parse_args()
     faults = 0
-    print("| kind | inputs | slowest, s | grown by, MiB |\n|---|---|---|---|")
+    print("| kind | inputs | slowest, CPU s | grown by, MiB |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         ground = Ground.make(Path(name) / "ground")
         for kind in kinds(ground):
