@@ -24,6 +24,7 @@ _HUB: Final = "hf-hub:"
 _REPOSITORY: Final = re.compile(
     rf"(?:{_HUB})?(?P<id>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>(?!.*\.\.)\w[\w./-]*))?", re.ASCII
 )
+_FILES: Final = (".ckpt", ".safetensors")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _SNAPSHOT: Final = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)/snapshots/(?P<commit>\w+)")
 
@@ -114,11 +115,12 @@ def located(name: str | Path, kind: ModelKind = "pipeline", *, weights: bool = T
     path = Path(name)
     if not str(name).startswith(_SHAPES) or path.exists():
         return path
-    shipped = SHIPPED / str(name).removeprefix(_SHAPES)
-    if not shipped.is_dir():
-        known = ", ".join(f"{_SHAPES}{one.name}" for one in sorted(SHIPPED.iterdir()))
-        raise FileNotFoundError(f"there is no model {name}; those that ship are {known}")
-    return shipped
+    shipped = {f"{_SHAPES}{one.name}": one for one in sorted(SHIPPED.iterdir())}
+    if str(name) not in shipped:
+        raise FileNotFoundError(
+            f"there is no model {name}; those that ship are {', '.join(shipped)}"
+        )
+    return shipped[str(name)]
 
 
 def located_clip(name: str | Path) -> str:
@@ -169,12 +171,12 @@ def shown(folder: str | Path) -> str:
 def repository_of(name: str | Path, kind: ModelKind) -> Repository | None:
     """The repository that a name stands for; None where it is a path, or a model that ships.
 
-    `models/x` is a path where there is a folder `models`; `hf-hub:` before a name says that it is
-    one of the hub.
+    `models/x` is a path where there is a folder `models`, and `x/y.ckpt` always; `hf-hub:` before a
+    name says that it is one of the hub.
     """
     text = str(name)
     match = _REPOSITORY.fullmatch(text)
-    if match is None:
+    if match is None or text.endswith(_FILES):
         return None
     is_path = Path(text).exists() or Path(text.partition("/")[0]).is_dir()
     if not text.startswith(_HUB) and (is_path or text.startswith(_SHAPES)):

@@ -165,7 +165,16 @@ def test_architectures_of_open_clip_are_no_repositories(offline: Hub) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["models/x", "out/editor/model", "model", "./owner/name", "/owner/name", "shapes/clip"]
+    "name",
+    [
+        "models/x",
+        "out/editor/model",
+        "model",
+        "./owner/name",
+        "/owner/name",
+        "shapes/clip",
+        "x/y.ckpt",
+    ],
 )
 def test_paths_are_not_asked_of_the_hub(offline: Hub, tmp_path: Path, name: str) -> None:
     (tmp_path / "models").mkdir()
@@ -180,8 +189,9 @@ def test_a_folder_comes_before_a_name(offline: Hub, tmp_path: Path) -> None:
 
 
 def test_models_that_ship_are_listed_where_one_is_not(offline: Hub) -> None:
-    with pytest.raises(FileNotFoundError, match=r"shapes/clp; those that ship are shapes/clip, "):
-        located("shapes/clp")
+    for name in ("shapes/clp", "shapes/", "shapes/..", "shapes/clip/.."):
+        with pytest.raises(FileNotFoundError, match="; those that ship are shapes/clip, shapes/i"):
+            located(name)
 
 
 def test_names_are_shown_and_places_are_not(tmp_path: Path) -> None:
