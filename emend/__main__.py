@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from emend.packages import require_own, version
-from emend.recipes import GROUPS, listing, named
+from emend.packages import ForeignPackage, require_own, version
+from emend.recipes import GROUPS, UsageError, listing, named
 
 ERROR: Final = 1
 USAGE_ERROR: Final = 2
@@ -67,12 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     line = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(line)
-    except ImportError as error:
-        if error.name is not None:  # not ours: a module that is missing
-            raise
+    except ForeignPackage as error:
         sys.stderr.write(f"error: {error}\n")
         return ERROR
-    except ValueError as error:
+    except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return USAGE_ERROR
     except KeyboardInterrupt:
@@ -84,8 +82,8 @@ def _run(line: Sequence[str]) -> int:
     """Run a command line.
 
     Raises:
-        ValueError: There is no such command, or no such recipe.
-        ImportError: Another distribution's package stands in the place of one of Emend's.
+        UsageError: There is no such command, or no such recipe.
+        ForeignPackage: Another distribution's package stands in the place of one of Emend's.
     """
     command, rest = (line[0], line[1:]) if line else ("--help", [])
     if command in ("-h", "--help", "help"):
@@ -105,7 +103,7 @@ def _run(line: Sequence[str]) -> int:
     if command in EDITING:
         return _start("inference", line, "emend")
     known = ", ".join([*EDITING, *GROUPS, *_OWN])
-    raise ValueError(f"there is no command {command!r}; expected one of {known}")
+    raise UsageError(f"there is no command {command!r}; expected one of {known}")
 
 
 def _doctor(rest: Sequence[str]) -> int:
@@ -128,7 +126,7 @@ def _start(package: str, line: Sequence[str], prog: str) -> int:
 
 def _require_nothing(rest: Sequence[str], command: str) -> None:
     if rest:
-        raise ValueError(f"emend {command} takes no options, got {' '.join(rest)}")
+        raise UsageError(f"emend {command} takes no options, got {' '.join(rest)}")
 
 
 def _help() -> list[str]:

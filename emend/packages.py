@@ -15,6 +15,10 @@ PACKAGES: Final = ("inference", "data_gen", "training")
 _ROOT: Final = Path(__file__).resolve().parents[1]
 
 
+class ForeignPackage(ImportError):
+    """Importing one of the three packages would import somebody else's."""
+
+
 def folder_of(package: str) -> Path:
     """The folder of one of the three packages, beside this one."""
     return _ROOT / package
@@ -24,7 +28,7 @@ def require_own() -> None:
     """Require that importing the three packages imports Emend's.
 
     Raises:
-        ImportError: Python finds another package of that name first, or another distribution
+        ForeignPackage: Python finds another package of that name first, or another distribution
             wrote over Emend's files.
     """
     for package in PACKAGES:
@@ -33,12 +37,12 @@ def require_own() -> None:
         found = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
         if found != expected:
             where = "nowhere" if found is None else f"at {found}"
-            raise ImportError(
+            raise ForeignPackage(
                 f"the package {package} of Emend is expected at {expected} and found {where}"
                 f"{_owners(package)}: remove the other, or give Emend an environment of its own"
             )
         if _was_replaced(expected):
-            raise ImportError(
+            raise ForeignPackage(
                 f"{expected} is not the file that Emend installed{_owners(package)}: remove the "
                 "other distribution and install Emend again, or give it an environment of its own"
             )

@@ -20,6 +20,10 @@ MODELS: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+class UsageError(ValueError):
+    """A command line asks for what there is not."""
+
+
 def recipes() -> dict[str, Path]:
     """The recipes, by group and name."""
     return {
@@ -33,16 +37,16 @@ def named(name: str) -> str:
     """The one recipe of a name, with or without its group.
 
     Raises:
-        ValueError: There is none, or one in each group.
+        UsageError: There is none, or one in each group.
     """
     known = recipes()
     if name in known:
         return name
     found = [full for full in known if full.partition("/")[2] == name]
     if len(found) > 1:
-        raise ValueError(f"the recipe {name!r} may be {' or '.join(found)}: say which")
+        raise UsageError(f"the recipe {name!r} may be {' or '.join(found)}: say which")
     if not found:
-        raise ValueError(
+        raise UsageError(
             f"there is no recipe {name!r}; expected one of {', '.join(known)}; of a file of your "
             "own: emend data doctor --config FILE, or emend train doctor --config FILE"
         )

@@ -118,5 +118,6 @@ def test_a_package_that_was_written_over_is_told(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         packages.metadata, "packages_distributions", lambda: {"training": ["emend", "coach"]}
     )
-    with pytest.raises(ImportError, match="is not the file that Emend installed, where coach"):
+    said = "is not the file that Emend installed, where coach"
+    with pytest.raises(packages.ForeignPackage, match=said):
         require_own()
