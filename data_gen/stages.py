@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from tqdm import tqdm
 
 from data_gen.instructions.stage import read_triplets
 from data_gen.judging.loading import load_scorers, model_folders
@@ -28,6 +27,7 @@ from inference.compilation import WITHOUT_ATTENTION, compile_blocks
 from inference.locks import owned
 from inference.memory import keep_memory
 from inference.model_names import shown
+from inference.progress import ProgressBar
 
 FORMAT = 7
 """Raised when the same recipe and models would give other bytes than before."""
@@ -96,7 +96,7 @@ def _make_units(units: Sequence[Unit], knobs: PairKnobs, root: Path, executor: E
     kept = 0
     prompts = sum(len(unit.triplets) for unit in units)
     with (
-        tqdm(total=prompts, desc="pairs", unit="prompt") as bar,
+        ProgressBar(total=prompts, desc="pairs", unit="prompt") as bar,
         closing(outcomes(executor, PairWork.of(knobs, root), units, root)) as told,
     ):
         for outcome in told:

@@ -15,8 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from data_gen.captions.config import CaptionFilterKnobs, CaptionKnobs
 from data_gen.captions.datasets import open_dataset
 from data_gen.captions.dropped import Dropped
@@ -29,6 +27,7 @@ from data_gen.records import Caption, caption_from_json, caption_to_json
 from inference.content_id import content_id
 from inference.files import file_digest, make_folder, write_lines
 from inference.locks import locked
+from inference.progress import ProgressBar
 from inference.shapes.captions import caption, describe
 from inference.shapes.scene import random_scene
 
@@ -164,7 +163,7 @@ def _screened(
 ) -> Generator[str, None, None]:
     """The captions of a source that can be read and pass the filter, cleaned."""
     in_wrong_language = language_fault(knobs)
-    bar = tqdm(
+    bar = ProgressBar(
         total=source.total, desc="captions", unit=source.unit, unit_scale=True, delay=_BAR_DELAY_S
     )
     with bar:
@@ -205,4 +204,6 @@ def _unlike(texts: Iterable[str], near: NearDuplicates | None, dropped: Dropped)
 def _compared(pool: CaptionPool, count: int | None) -> Iterable[str]:
     """A pool with a progress bar."""
     total = min(len(pool), count or len(pool))
-    return tqdm(pool, total=total, desc="near-duplicates", unit="caption", delay=_BAR_DELAY_S)
+    return ProgressBar(
+        pool, total=total, desc="near-duplicates", unit="caption", delay=_BAR_DELAY_S
+    )

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTokenizer
 
 from data_gen.captions.stage import read_captions
@@ -25,6 +24,7 @@ from data_gen.stages import plan_units
 from inference.loading import load_tokenizer, loading, require_vocabulary
 from inference.model_names import located
 from inference.outside import read_object
+from inference.progress import ProgressBar
 
 MOST_TREES = 300_000
 """Of larger sets as many are looked at, evenly, and the rest taken to be like them."""
@@ -84,7 +84,7 @@ def work_of_all(triplets: Sequence[EditTriplet], knobs: PairKnobs) -> Work:
     """Count what many triplets take; of very many, an even sample stands for all."""
     trees = sum(map(knobs.render.seeds_for, triplets))
     looked_at = triplets[:: -(-trees // MOST_TREES) or 1]
-    shown = tqdm(looked_at, desc="estimate", unit="triplet", leave=False, delay=2)
+    shown = ProgressBar(looked_at, desc="estimate", unit="triplet", leave=False, delay=2)
     total = sum((work_of(triplet, knobs) for triplet in shown), Work())
     return total * (len(triplets) / max(1, len(looked_at)))
 

@@ -19,7 +19,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from data_gen.files import staged
 from data_gen.hostile_text import text_fault
@@ -35,6 +34,7 @@ from inference.content_id import content_id
 from inference.files import file_digest, require_writable_folder, write_lines
 from inference.locks import owned
 from inference.number_types import PositiveCount, checks_numbers
+from inference.progress import ProgressBar
 
 FORMAT: Final = 2
 """Raised when the same import would give other bytes than before."""
@@ -128,7 +128,7 @@ def _read(layout: Layout, about: Mapping[str, Any]) -> _Plan:
     found, digest = _Plan(), hashlib.sha256(f"{FORMAT} {json.dumps(about)}".encode())
     seen: set[str] = set()
     keys: set[str] = set()
-    for position in tqdm(range(len(layout)), desc="reading", unit="pair"):
+    for position in ProgressBar(range(len(layout)), desc="reading", unit="pair"):
         where = layout.where(position)
         try:
             said = checked(layout.said(position))
@@ -206,7 +206,9 @@ def _make_units(
 ) -> list[Receipt]:
     """Make the units that are not done; the receipts of all."""
     receipts = []
-    with tqdm(total=sum(map(len, found.groups.values())), desc="importing", unit="pair") as bar:
+    with ProgressBar(
+        total=sum(map(len, found.groups.values())), desc="importing", unit="pair"
+    ) as bar:
         for unit in units:
             mine = [pair for triplet in unit.triplets for pair in found.groups[triplet.id]]
             receipts.append(done_receipt(root, unit) or _make(root, unit, mine, layout, provenance))

@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from data_gen.imports.config import Columns, ForeignLayout, LayoutName
 from data_gen.imports.layouts import Ends, Refused, Said
@@ -35,6 +34,7 @@ from data_gen.shards.members import (
     seems_whole,
 )
 from data_gen.shards.places import read_places
+from inference.progress import ProgressBar
 
 _NUMBERS: Final = ("p", "guidance", *(item.name for item in fields(Scores)))
 
@@ -294,7 +294,7 @@ class ForeignPairs:
         self._numbers = np.full((len(_NUMBERS), len(self._layout)), np.nan)
         self.groups = [
             self._group(row)
-            for row in tqdm(range(len(self)), desc=f"reading {source}", unit="pair")
+            for row in ProgressBar(range(len(self)), desc=f"reading {source}", unit="pair")
         ]
         self.shards = [f"{row // 1000:09d}" for row in range(len(self))]
 

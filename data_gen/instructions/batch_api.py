@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import openai
 from openai.types import Batch
-from tqdm import tqdm
 
 from data_gen.instructions.answers import NotTaken, answer_entry
 from data_gen.instructions.knobs import InstructionKnobs
@@ -28,6 +27,7 @@ from inference.endpoints.failures import BadRequest, ServerError, is_bad_request
 from inference.endpoints.history import History
 from inference.endpoints.replies import bill, read_reply, reported_error, required_text
 from inference.outside import parse_object
+from inference.progress import ProgressBar
 
 MAX_REQUESTS: Final = 50_000
 MAX_BYTES: Final = 190_000_000  # the endpoint takes 200 MB
@@ -71,7 +71,7 @@ class InBatches:
         template: PromptTemplate,
         knobs: InstructionKnobs,
         history: History,
-        bar: "tqdm[Any]",
+        bar: ProgressBar,
     ) -> None:
         self._client = client
         self._template = template

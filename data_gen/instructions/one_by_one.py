@@ -2,9 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
-
-from tqdm import tqdm
 
 from data_gen.instructions.answers import NotTaken, answer_entry
 from data_gen.instructions.prompts import Question
@@ -12,6 +9,7 @@ from data_gen.instructions.template import PromptTemplate
 from inference.endpoints.client import ChatClient
 from inference.endpoints.failures import BadRequest, Failed, Stopped
 from inference.endpoints.history import History
+from inference.progress import ProgressBar
 
 
 class OneByOne:
@@ -32,7 +30,7 @@ class OneByOne:
         history: History,
         *,
         concurrency: int,
-        bar: "tqdm[Any]",
+        bar: ProgressBar,
     ) -> None:
         self._client = client
         self._template = template

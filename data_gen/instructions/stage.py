@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tqdm import tqdm
-
 from data_gen.files import read_lines
 from data_gen.instructions.account import Account, account, dollars
 from data_gen.instructions.batch_api import InBatches
@@ -35,6 +33,7 @@ from inference.endpoints.journal import Journal, read_journal
 from inference.endpoints.moderation import Moderator
 from inference.endpoints.session import EndpointSession
 from inference.files import folder_digest, write_lines
+from inference.progress import ProgressBar
 
 
 class Unanswered(ServerError):
@@ -246,7 +245,7 @@ class _Stage:
     ) -> None:
         rounds = self._knobs.rounds
         said = f"instructions, round {number} of {rounds}" if rounds > 1 else "instructions"
-        with tqdm(total=len(missing), desc=said, unit="caption") as bar:
+        with ProgressBar(total=len(missing), desc=said, unit="caption") as bar:
             await self._way(session.client(), bar).ask(missing, self.failures)
 
     async def _screen_answers(
@@ -258,7 +257,7 @@ class _Stage:
         made = [self._made(entry) for entry in answers if entry is not None]
         await self._screen(session, [_texts(one) for one in made if isinstance(one, EditTriplet)])
 
-    def _way(self, client: ChatClient, bar: "tqdm[Any]") -> Way:
+    def _way(self, client: ChatClient, bar: ProgressBar) -> Way:
         if self._knobs.batch:
             return InBatches(client, self._template, self._knobs, self._history, bar)
         return OneByOne(

@@ -14,7 +14,6 @@ from typing import Final
 
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-from tqdm import tqdm
 
 from data_gen.publishing.card import write_card
 from data_gen.recipe import RECIPES
@@ -31,6 +30,7 @@ from data_gen.shards import (
 from data_gen.survey.verify import inspect
 from inference.files import file_digest, replaced_folder
 from inference.number_types import PositiveCount, checks_numbers
+from inference.progress import ProgressBar
 from inference.recipe_names import recipe_path
 
 HUB: Final = "hf://datasets/"
@@ -131,7 +131,7 @@ def _repack(data: Path, folder: Path, most: int) -> None:
     (folder / "shards").mkdir()
     rows: list[IndexRow] = []
     digests: dict[str, str] = {}
-    with tqdm(total=table.num_rows, desc="packing", unit="pair") as bar:
+    with ProgressBar(total=table.num_rows, desc="packing", unit="pair") as bar:
         for number, some in enumerate(slices):
             name = f"shards/train-{number:05d}-of-{len(slices):05d}.tar"
             with shard_writer(folder / name, {}) as writer:

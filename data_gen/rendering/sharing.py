@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from data_gen.records import EditTriplet, ImagePair
 from data_gen.rendering.config import RenderKnobs
 from data_gen.rendering.pairs import render_trees
 from data_gen.rendering.trees import Tree, draw_tree
 from inference.backbone import Backbone
+from inference.progress import ProgressBar
 
 Region = Callable[[ImagePair], NDArray[np.bool_] | None]
 """The part of a pair that its edit does not concern, (H, W); None where that is not known."""
@@ -91,7 +91,7 @@ def study_sharing(
     """
     at_once = max(1, knobs.batch_rows // 4)
     rows: list[list[float]] = []
-    for start in tqdm(range(0, len(triplets), at_once), desc=f"sharing: {knobs.share}"):
+    for start in ProgressBar(range(0, len(triplets), at_once), desc=f"sharing: {knobs.share}"):
         trees = [
             Tree(triplet=triplet, seed_index=0, guidance=drawn.guidance, ps=tuple(ps))
             for triplet in triplets[start : start + at_once]

@@ -17,10 +17,10 @@ from typing import Any
 import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
-from tqdm import tqdm
 
 from data_gen.runs.receipts import Outcome, Receipt, Unit
 from data_gen.runs.workers import Crew, Died, Made, Make, Message, Raised, Ready, Start, WorkerError
+from inference.progress import ProgressBar
 
 PATIENCE_S = 60.0
 """Seconds after which one is told, again and again, that no worker has started."""
@@ -91,7 +91,7 @@ class _Recruiter:
         by_stream = {worker.stream: worker for worker in workers if worker.stream is not None}
         spoke, _ = ray.wait(list(by_stream), timeout=PATIENCE_S)
         if not spoke and not any(worker.started for worker in workers):
-            tqdm.write(
+            ProgressBar.write(
                 f"none of {len(workers)} workers has started yet; `ray status` says whether the "
                 "cluster has room for them",
                 file=sys.stderr,

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 import torch
-from tqdm import tqdm
 
 from data_gen.runs.receipts import Outcome, Receipt, Unit, failure
 from inference.errors import ExpectedError
+from inference.progress import ProgressBar
 
 MAX_STARTS = 3
 """So many starts of one worker that fail in a row end the run."""
@@ -222,5 +222,5 @@ class Crew(Generic[W]):
                 f"worker {place.number} failed to start {MAX_STARTS} times in a row, "
                 f"at last of this: {reason}"
             )
-        tqdm.write(f"worker {place.number} is replaced: {reason}", file=sys.stderr)
+        ProgressBar.write(f"worker {place.number} is replaced: {reason}", file=sys.stderr)
         place.worker, place.ready = self.staff.hire(place.number), False

@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from markupsafe import Markup
 from PIL import Image
-from tqdm import tqdm
 
 from data_gen.records import ImageArray, ImagePair
 from data_gen.shards import (
@@ -35,6 +34,7 @@ from data_gen.shards import (
 from data_gen.shards.members import ShardError
 from inference.files import require_writable, written_atomically
 from inference.number_types import Count, PixelCount, Seed, checks_numbers
+from inference.progress import ProgressBar
 
 TEMPLATE: Final = Path(__file__).with_name("sheet.html.j2")
 SCRIPT: Final = Path(__file__).with_name("sheet.js")
@@ -111,7 +111,7 @@ def sheet(
     chosen = [IndexRow(**row) for row in some] + _sample(rejected_rows, rejected, rng)
     reasons = _reasons(data, [row.key for row in chosen])
     cards = []
-    for row in tqdm(chosen, desc="sheet", unit="pair"):
+    for row in ProgressBar(chosen, desc="sheet", unit="pair"):
         try:
             pair = read_pair(data, row)
         except (ShardError, FileNotFoundError) as error:
@@ -145,7 +145,7 @@ def _kept(root: Path, unreadable: Counter[str]) -> "pa.Table":
 def _rejected(root: Path, unreadable: Counter[str]) -> list[IndexRow]:
     rows: list[IndexRow] = []
     faults: list[ShardError] = []
-    for path in tqdm(sorted(root.glob("rejected/*.tar")), desc="rejected", unit="shard"):
+    for path in ProgressBar(sorted(root.glob("rejected/*.tar")), desc="rejected", unit="shard"):
         try:
             rows += scan_shard(path, path.relative_to(root).as_posix(), faults)
         except ShardError as error:

@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from data_gen.records import ImageArray
 from data_gen.runs.receipts import read_receipt
@@ -29,6 +28,7 @@ from data_gen.shards.members import (
 )
 from data_gen.survey.swaps import SwapSearch
 from inference.files import file_digest, write_lines
+from inference.progress import ProgressBar
 
 SHOWN: Final = 10
 """Faults of one kind that are printed; a report file holds all."""
@@ -124,7 +124,7 @@ def inspect(root: Path, *, clip: str | None = None, swaps: bool = True) -> Findi
     _check_receipts(root, findings)
     found = _Pairs(root, findings)
     search = SwapSearch(clip, lambda where, said: findings.add("swapped", where, said))
-    with tqdm(total=found.index.table.num_rows or None, desc="pairs", unit="pair") as bar:
+    with ProgressBar(total=found.index.table.num_rows or None, desc="pairs", unit="pair") as bar:
         for path in shards:
             for where, description, images in found.of(path):
                 if swaps:
@@ -145,7 +145,7 @@ def _check_receipts(root: Path, findings: Findings) -> None:
         findings.notes.append("there are no receipts, so no hash could be compared")
         return
     named: set[str] = set()
-    for path in tqdm(paths, desc="hashes", unit="receipt"):
+    for path in ProgressBar(paths, desc="hashes", unit="receipt"):
         try:
             receipt = read_receipt(path)
         except ValueError as error:

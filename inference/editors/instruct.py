@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from inference.backbone import Backbone
 from inference.editors.config import InstructConfig
@@ -14,6 +13,7 @@ from inference.editors.sizes import Sizes, in_batches
 from inference.guidance import dual_weights
 from inference.noise import keyed_noise
 from inference.number_types import checks_numbers
+from inference.progress import ProgressBar
 from inference.samplers import SAMPLERS
 from inference.sampling import Predict, Sampler, denoise
 from inference.text import Text
@@ -73,7 +73,9 @@ class Instruct(InstructConfig):
         texts: list[str] = [required(one, "instruction", "Instruct") for one in requests]
         self.backbone.check_lengths(texts)
         total = len(requests) * self.make_sampler().steps
-        with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
+        with ProgressBar(
+            total=total, desc="editing", unit="step", disable=not self.progress
+        ) as bar:
 
             def edited(rows: Sequence[int], resized: Tensor) -> Tensor:
                 instructions, seeds = [texts[r] for r in rows], [requests[r].seed for r in rows]

@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from inference.attention import QueriesKeys, QueryKeyRecorder, RowSharing, controlled
 from inference.backbone import Backbone
@@ -31,6 +30,7 @@ from inference.inversion.ddim import Ddim
 from inference.inversion.inverted import InversionRequest, Inverted
 from inference.inversion.saved import fingerprint, fingerprint_of_pixels
 from inference.number_types import checks_numbers
+from inference.progress import ProgressBar
 from inference.samplers import ddim
 from inference.sampling import denoise
 from inference.text import Text
@@ -75,7 +75,9 @@ class PlugAndPlay(PlugAndPlayConfig):
         prompts: list[str] = [required(one, "target", "PlugAndPlay") for one in requests]
         self.backbone.check_lengths([*prompts, self.negative_prompt])
         total = len(requests) * self.steps
-        with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
+        with ProgressBar(
+            total=total, desc="editing", unit="step", disable=not self.progress
+        ) as bar:
 
             def edited(rows: Sequence[int], resized: Tensor) -> Tensor:
                 targets = [prompts[row] for row in rows]

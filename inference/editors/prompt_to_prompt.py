@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from inference.alignment import Alignment, Prompt, align, read_prompt
 from inference.attention import RowSharing, controlled
@@ -27,6 +26,7 @@ from inference.inversion.inverted import Inversion, InversionRequest, Inverted
 from inference.inversion.proximal import put_back, threshold
 from inference.noise import keyed_noise
 from inference.number_types import checks_numbers
+from inference.progress import ProgressBar
 from inference.samplers import ddim
 from inference.sampling import denoise
 from inference.text import Text
@@ -78,7 +78,9 @@ class PromptToPrompt(PromptToPromptConfig):
         images = [self._image(request, sizes) for request in requests]
         sources: dict[int, Tensor] = {}
         total = len(requests) * self.steps
-        with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
+        with ProgressBar(
+            total=total, desc="editing", unit="step", disable=not self.progress
+        ) as bar:
 
             def edited(rows: Sequence[int], resized: Tensor) -> Tensor:
                 start = self._start([requests[row] for row in rows], resized)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from inference.backbone import Backbone
 from inference.editors.config import SdEditConfig
@@ -15,6 +14,7 @@ from inference.editors.sizes import Sizes, in_batches
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted, guided
 from inference.noise import keyed_noise
 from inference.number_types import checks_numbers
+from inference.progress import ProgressBar
 from inference.samplers import SAMPLERS
 from inference.sampling import Predict, Sampler, denoise
 from inference.text import Text
@@ -75,7 +75,9 @@ class SdEdit(SdEditConfig):
         self.backbone.check_lengths(prompts)
         self._check_mask(images)
         total = len(requests) * self.repeats * (self.steps - self.first_step)
-        with tqdm(total=total, desc="editing", unit="step", disable=not self.progress) as bar:
+        with ProgressBar(
+            total=total, desc="editing", unit="step", disable=not self.progress
+        ) as bar:
 
             def edited(rows: Sequence[int], resized: Tensor) -> Tensor:
                 batch = [requests[row] for row in rows]

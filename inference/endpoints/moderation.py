@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from typing import Final
 
 import openai
-from tqdm import tqdm
 
 from inference.content_id import content_id
 from inference.endpoints.client import ChatClient
 from inference.endpoints.failures import ServerError
 from inference.endpoints.history import History
 from inference.endpoints.replies import reported_error
+from inference.progress import ProgressBar
 
 TEXTS_A_REQUEST: Final = 32
 
@@ -60,7 +60,9 @@ class Moderator:
                 await self._ask(client, max_retries, some)
                 bar.update(len(some))
 
-        with tqdm(total=len(unknown), desc="moderation", unit="text", disable=not unknown) as bar:
+        with ProgressBar(
+            total=len(unknown), desc="moderation", unit="text", disable=not unknown
+        ) as bar:
             ends = await asyncio.gather(
                 *(work() for _ in range(concurrency)), return_exceptions=True
             )

@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from inference.guidance import cfg
 from inference.inversion.config import NullTextConfig
@@ -15,6 +14,7 @@ from inference.inversion.ddim import Ddim
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted
 from inference.noise import keyed_noise
 from inference.number_types import checks_numbers
+from inference.progress import ProgressBar
 from inference.text import Text
 
 
@@ -37,7 +37,7 @@ class NullText(NullTextConfig, Inversion):
 
     def _per_step(self, way: "_Way") -> Text:
         states, x, found = way.moving.states, way.inverted.trajectory[0], []
-        for i in tqdm(range(way.steps), desc="null-text", disable=not way.progress):
+        for i in ProgressBar(range(way.steps), desc="null-text", disable=not way.progress):
             pivot = None if self.pivot == "none" else way.step(i, x, way.inverted.trajectory[i + 1])
             states, arrived = self._optimised(
                 partial(way.random_step, i) if pivot is None else partial(_always, pivot),

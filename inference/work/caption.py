@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from inference.captioning import NoCaption, captioner_of
 from inference.choices import Dtype
@@ -14,6 +13,7 @@ from inference.devices import device_of
 from inference.endpoints.keys import AUTO_KEY_ENV
 from inference.files import require_writable, write_lines
 from inference.images import load_image
+from inference.progress import ProgressBar
 
 
 def caption(
@@ -40,7 +40,7 @@ def caption(
     )
     lines = []
     with closing(one):
-        for path in tqdm(images, desc="captions", unit="image", disable=len(images) < 2):
+        for path in ProgressBar(images, desc="captions", unit="image", disable=len(images) < 2):
             try:
                 said = one.caption(load_image(Path(path)))
             except NoCaption as reason:

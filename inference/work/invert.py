@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from inference.choices import Dtype
 from inference.editors.sizes import Sizes, in_batches
@@ -13,6 +12,7 @@ from inference.images import load_image, save_image
 from inference.inversion.config import InversionConfig
 from inference.inversion.inverted import Inversion, InversionRequest, reconstruct
 from inference.inversion.saved import save_inversion
+from inference.progress import ProgressBar
 from inference.work.common import load_model, one_each, output_paths, require_fitting
 
 
@@ -38,7 +38,7 @@ def invert_files(
     method: Inversion = config.build()
     pictures, decibels = [load_image(path) for path in paths], dict[int, float]()
     require_fitting(backbone, model, dict(zip(images, pictures, strict=True)), force=force)
-    with tqdm(total=len(paths), desc="inverting", unit="image") as bar:
+    with ProgressBar(total=len(paths), desc="inverting", unit="image") as bar:
 
         def drawn_again(rows: Sequence[int], resized: Tensor) -> Tensor:
             inverted = method.invert(

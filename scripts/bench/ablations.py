@@ -32,12 +32,12 @@ import torch
 import yaml
 from jsonargparse import auto_cli
 from tables import header, row, share
-from tqdm import tqdm
 
 from data_gen.shards import INDEX_FILE
 from inference.backbone import Backbone, load_backbone
 from inference.editors.instruct import Instruct
 from inference.files import replaced_folder, write_lines, written_atomically
+from inference.progress import ProgressBar
 from inference.shapes.evaluation import Trial, carried_out, draw_trials, measure
 from inference.shapes.render import Field, render
 
@@ -129,7 +129,7 @@ def main(
             pool.submit(train, choice, sets[choice.data], run, steps, seed, threads)
             for run, (choice, seed) in runs.items()
         ]
-        for each in tqdm(todo, desc="training", unit="run"):
+        for each in ProgressBar(todo, desc="training", unit="run"):
             each.result()
     trials = one_figure_trials(per_kind)
     found: dict[str, list[Measured]] = defaultdict(list)

@@ -22,9 +22,9 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from tables import header, row
 from torch import nn
 from torch.optim import AdamW
-from tqdm import tqdm
 
 from inference.loading import load_model
+from inference.progress import ProgressBar
 from inference.shapes import MODELS
 from training import ema
 from training.optimizer import OptimizerKnobs, adamw
@@ -102,7 +102,7 @@ def main(rounds: int = 20, model: Path = MODELS / "stable-diffusion") -> None:
         sizes = [parameter.numel() for parameter in unet.parameters()]
         theirs, own = lightnings(given_gradients(unet)), ours(given_gradients(build()))
         theirs(), own()  # moments are made in the first step
-        pairs = [(seconds(theirs), seconds(own)) for _ in tqdm(range(rounds), leave=False)]
+        pairs = [(seconds(theirs), seconds(own)) for _ in ProgressBar(range(rounds), leave=False)]
         left, right = (1000 * median(side) for side in zip(*pairs, strict=True))
         ratio = median(b / a for a, b in pairs)
         row(name, f"{sum(sizes):,}", len(sizes), f"{left:.1f}", f"{right:.1f}", f"{ratio:.2f}")

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from jsonargparse import auto_cli
 from PIL import Image
-from tqdm import tqdm
 
 from inference.backbone import Backbone, load_backbone
+from inference.progress import ProgressBar
 from inference.shapes import MODELS
 from inference.shapes.near_misses import NEAR_MISSES, NearMiss, any_scene
 from inference.shapes.reading import read
@@ -70,7 +70,7 @@ def report(name: str, count: int, samples: Iterator[Sample]) -> None:
     """Read `count` pictures and print a row."""
     outcomes: Counter[str] = Counter()
     seconds = 0.0
-    for scene, picture in tqdm(islice(samples, count), desc=name, total=count, leave=False):
+    for scene, picture in ProgressBar(islice(samples, count), desc=name, total=count, leave=False):
         begin = time.process_time()
         found = read(picture).scene
         seconds += time.process_time() - begin

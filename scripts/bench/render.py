@@ -28,7 +28,6 @@ import torch
 from jsonargparse import auto_cli
 from tables import header, row
 from torch import Tensor
-from tqdm import tqdm
 from written_maps import Rewrite, written_maps
 
 from data_gen.judging.config import FilterKnobs, Thresholds
@@ -43,6 +42,7 @@ from inference.clip import ClipScorer, load_clip
 from inference.guidance import cfg
 from inference.images import to_numpy
 from inference.noise import keyed_noise
+from inference.progress import ProgressBar
 from inference.samplers import SAMPLERS
 from inference.shapes import MODELS
 
@@ -162,7 +162,7 @@ def main(
     compared = [known[name] for name in only.split(";")] if only else list(known.values())
     triplets = draw_triplets(count, seed=SEED)
     starts = range(0, count, chunk)
-    for turn, start in enumerate(tqdm(starts, desc=setting)):
+    for turn, start in enumerate(ProgressBar(starts, desc=setting)):
         for offset in range(len(compared)):  # every way is sometimes the first
             way = compared[(turn + offset) % len(compared)]
             measure(way, backbone, scorer, triplets[start : start + chunk], knobs, thresholds)

@@ -14,12 +14,12 @@ import torch
 from matplotlib import pyplot as plt
 from shapes_captions import SEED, kinds_of
 from tables import header, row, share
-from tqdm import tqdm
 
 from data_gen.shards import ShardIndex
 from inference.backbone import Backbone, load_backbone
 from inference.editors.instruct import Instruct
 from inference.files import written_atomically
+from inference.progress import ProgressBar
 from inference.shapes import MODELS
 from inference.shapes.edits import EDIT_TYPES
 from inference.shapes.evaluation import (
@@ -122,7 +122,7 @@ def right_pairs(data: Path) -> dict[str, list[bool]]:
     """Edit type -> whether each pair of a data set is right, by reading it."""
     found: dict[str, list[bool]] = defaultdict(list)
     index = ShardIndex(data)
-    for position in tqdm(range(len(index)), desc="reading pairs"):
+    for position in ProgressBar(range(len(index)), desc="reading pairs"):
         pair = index.read(position)
         wrong = judge_pair(pair.source, pair.triplet.instruction, pair.edited)
         found[pair.triplet.edit_type].append(not wrong)

@@ -12,7 +12,6 @@ import torch
 import yaml
 from shapes_captions import asked, kinds_of, unseen_captions
 from tables import header, row, share
-from tqdm import tqdm
 
 from data_gen.judging.config import FilterKnobs, Thresholds
 from data_gen.judging.filter import judge, select
@@ -21,6 +20,7 @@ from data_gen.rendering.config import RenderKnobs, Share
 from data_gen.rendering.painting import Painter
 from inference.backbone import load_backbone
 from inference.clip import load_clip
+from inference.progress import ProgressBar
 from inference.shapes import MODELS
 from inference.shapes.edits import EDIT_TYPES, EditType
 from inference.shapes.judging import judge_pair
@@ -67,7 +67,7 @@ def pairs(
         painter = Painter(
             backbone=backbone, scorer=scorer, render=knobs, filter=chosen_by["recipe"]
         )
-        for _, verdicts in tqdm(
+        for _, verdicts in ProgressBar(
             painter(triplets), total=len(triplets), desc=sharing, mininterval=10
         ):
             pairs = [verdict.pair for verdict in verdicts]

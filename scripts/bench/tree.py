@@ -19,7 +19,6 @@ from statistics import median
 import numpy as np
 import torch
 from jsonargparse import auto_cli
-from tqdm import tqdm
 
 from data_gen.records import ImagePair
 from data_gen.rendering.config import RenderKnobs, Share
@@ -27,6 +26,7 @@ from data_gen.rendering.pairs import render_trees
 from data_gen.rendering.trees import Tree, draw_tree
 from data_gen.shapes import draw_triplets
 from inference.backbone import Backbone, load_backbone
+from inference.progress import ProgressBar
 from inference.shapes import MODELS
 
 SEED = 4_000_000
@@ -79,7 +79,7 @@ def main(
     render_trees(backbone, trees[:1], knobs)  # warm-up
     grown: list[Measured] = []
     independent: list[Measured] = []
-    for repeat in tqdm(range(repeats), desc="measure"):
+    for repeat in ProgressBar(range(repeats), desc="measure"):
         ways = [(grown, trees), (independent, alone)]
         for results, planted in ways if repeat % 2 == 0 else ways[::-1]:
             results.append(render(backbone, planted, knobs))

@@ -29,7 +29,7 @@ from tests.conftest import BuildBackbone
 
 
 class NoBar:
-    """Stands in for tqdm, which writes to the stream that is looked at."""
+    """Stands in for the progress bar, which writes to the stream that is looked at."""
 
     def __init__(self, **kwargs: object) -> None: ...
 
@@ -184,7 +184,7 @@ def test_failed_units_are_an_error_that_says_run_again(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(stages, "painter", lambda *_: broken)
-    monkeypatch.setattr(stages, "tqdm", NoBar)
+    monkeypatch.setattr(stages, "ProgressBar", NoBar)
     said = error_of(capsys, "pairs", "--output", str(data))
     assert "1 units failed" in said
     assert "run again" in said
@@ -197,7 +197,7 @@ def test_a_full_disk_is_one_sentence(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(stages, "painter", lambda *_: paint)
-    monkeypatch.setattr(stages, "tqdm", NoBar)
+    monkeypatch.setattr(stages, "ProgressBar", NoBar)
     monkeypatch.setattr(os, "fsync", full)
     assert "No space left on device" in error_of(capsys, "pairs", "--output", str(data))
 
@@ -216,7 +216,7 @@ def test_a_truncated_index_is_one_sentence(
 def test_a_server_that_is_down_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(instructions, "tqdm", NoBar)
+    monkeypatch.setattr(instructions, "ProgressBar", NoBar)
     __main__.main(["captions", "--output", str(tmp_path), "--captions.count", "1"])
     said = error_of(
         capsys,
@@ -274,7 +274,7 @@ def test_a_run_into_an_imported_folder_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stages, "painter", lambda *_: paint)
-    monkeypatch.setattr(stages, "tqdm", NoBar)
+    monkeypatch.setattr(stages, "ProgressBar", NoBar)
     (published / "import.json").write_text("{}\n")
     write_lines(published / "triplets.jsonl", map(triplet_to_json, triplets[:4]))
     before = {path: path.read_bytes() for path in published.rglob("*") if path.is_file()}

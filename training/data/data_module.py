@@ -15,7 +15,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from data_gen.records import ImagePair
 from data_gen.shards.cache import Cache
@@ -32,6 +31,7 @@ from inference.number_types import (
     checks_numbers,
 )
 from inference.outside import read_text, split_lines
+from inference.progress import ProgressBar
 from training.data import order
 from training.data.assembly import Faulty, Plan, assemble
 from training.data.framing import Framing
@@ -257,7 +257,7 @@ class PairData(pl.LightningDataModule):
             for said in passed_over:
                 file.write(json.dumps({"pair": said}) + "\n")
                 if said not in self._said:
-                    tqdm.write(f"passed over: {said}", file=sys.stderr)
+                    ProgressBar.write(f"passed over: {said}", file=sys.stderr)
         self._said.update(passed_over)
 
     def teardown(self, stage: str) -> None:

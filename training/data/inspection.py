@@ -13,10 +13,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from data_gen.imports.reading import BadPair, Listing, Look, Size, require_like
 from inference.files import write_lines
+from inference.progress import ProgressBar
 from training.data.framing import Framing
 
 SHOWN: Final = 3
@@ -89,7 +89,7 @@ def inspect(
         invertible=0 if reader.looks_within else None,
     )
     first_with: dict[str, int] = {}
-    bar = tqdm(rows.tolist(), desc=f"looking at {reader.name}", unit="pair", disable=quiet)
+    bar = ProgressBar(rows.tolist(), desc=f"looking at {reader.name}", unit="pair", disable=quiet)
     for number, row in enumerate(bar):
         try:
             _require_new(reader, row, first_with)

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from data_gen.imports.reading import BadPair, Listing, Reader
 from data_gen.records import ImagePair, Scores
 from inference.noise import keyed_noise, keyed_seed
+from inference.progress import ProgressBar
 from training.data import order
 from training.data.framing import Framing, Pixels, Sizes, plan_cut, survives_a_mirror
 
@@ -327,7 +327,7 @@ class Pairs(Dataset[Sample]):
             for line, _ in self.line.leaves()
             for row in line.groups.rows.tolist()
         ]
-        with tqdm(total=len(keys), desc="encoding", unit="pair") as bar:
+        with ProgressBar(total=len(keys), desc="encoding", unit="pair") as bar:
             for start in range(0, len(keys), batch_size):
                 some = self._readable(keys[start : start + batch_size])
                 if some:

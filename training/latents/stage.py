@@ -23,7 +23,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from diffusers import AutoencoderKL
-from tqdm import tqdm
 
 from data_gen.imports.config import Columns, LayoutName
 from data_gen.imports.reading import Reader
@@ -43,6 +42,7 @@ from inference.loading import model_config
 from inference.locks import locked, owned
 from inference.model_names import located
 from inference.number_types import PositiveCount, PositiveSmallCount, Seed, checks_numbers
+from inference.progress import ProgressBar
 from training.data import latent_shards
 from training.data.framing import Framing
 from training.data.inspection import (
@@ -231,7 +231,7 @@ def _make(units: Sequence[PairsUnit], output: Path, start: Start, executor: Exec
         return
     count, left = (sum(len(unit.rows) for unit in some) for some in (units, todo))
     with (
-        tqdm(total=count, initial=count - left, desc="encoding", unit="pair") as bar,
+        ProgressBar(total=count, initial=count - left, desc="encoding", unit="pair") as bar,
         closing(outcomes(executor, start, todo, output)) as told,
     ):
         for _ in told:

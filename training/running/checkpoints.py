@@ -17,10 +17,10 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback
-from tqdm import tqdm
 
 from inference.files import written_atomically
 from inference.number_types import PositiveCount, checks_numbers
+from inference.progress import ProgressBar
 from training.data.data_module import PairData
 from training.running.held_out import HeldOutEdits, HeldOutLoss
 from training.running.stopping import Request, StopRequests, exit_code, requeue_job
@@ -66,7 +66,7 @@ def damage(path: Path) -> str | None:
     try:
         with (
             zipfile.ZipFile(path) as archive,
-            tqdm(
+            ProgressBar(
                 desc=f"checking {path.name}",
                 total=sum(member.file_size for member in archive.infolist()),
                 unit="B",
@@ -202,7 +202,7 @@ class Checkpoints(Callback):
             step = (
                 f"step {trainer.global_step:,} is saved" if self._saved else "no step is done yet"
             )
-            tqdm.write(f"{step}; run the same command to go on", file=sys.stderr)
+            ProgressBar.write(f"{step}; run the same command to go on", file=sys.stderr)
         raise SystemExit(exit_code(trainer, request))
 
     def _better(self, trainer: pl.Trainer) -> HeldOutLoss | None:
@@ -226,7 +226,7 @@ class Checkpoints(Callback):
             if must:
                 raise OSError(said)
             if trainer.is_global_zero:
-                tqdm.write(f"warning: {said}; those before stay", file=sys.stderr)
+                ProgressBar.write(f"warning: {said}; those before stay", file=sys.stderr)
             return
         self._saved = trainer.global_step
         if trainer.is_global_zero:

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
-from tqdm import tqdm
 
 from inference.clip import load_clip
 from inference.editors.editor import EditRequest
@@ -21,6 +20,7 @@ from inference.editors.instruct import Instruct
 from inference.files import written_atomically
 from inference.images import from_numpy, to_pil
 from inference.number_types import Count, PositiveCount, checks_numbers
+from inference.progress import ProgressBar
 from training.data.data_module import PairData
 from training.module import EditorTraining
 from training.running.measures import (
@@ -153,7 +153,7 @@ class HeldOutEdits(Callback):
         """Say once of how many pairs the directional similarity is."""
         known, count = sum(held.captioned), len(held.captioned)
         if known < count and not self._said:
-            tqdm.write(
+            ProgressBar.write(
                 f"note: {count - known} of {count} held-out pairs have no captions: "
                 f"held_out/directional_similarity is {'of the others' if known else 'left out'}",
                 file=sys.stderr,

@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from tqdm import tqdm
 
 from inference.number_types import Positive, checks_numbers
+from inference.progress import ProgressBar
 from training.data.data_module import PairData
 from training.data.samples import Batch
 from training.module import EditorTraining
@@ -41,7 +41,7 @@ class Progress(Callback):
         self.peak = self.peak or peak_of(pl_module.device)
         self._batch_size = cast(PairData, cast(Any, trainer).datamodule).batch_size
         a_step = self._batch_size * trainer.accumulate_grad_batches
-        self._bar = tqdm(
+        self._bar = ProgressBar(
             total=trainer.max_steps * a_step,
             initial=trainer.global_step * a_step,
             desc="training",

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from inference.attention import RowSharing
 from inference.files import written_atomically
+from inference.progress import ProgressBar
 from inference.shapes.captions import caption, describe
 from inference.shapes.scene import Scene
 from training.shapes.layout import LayoutPairs, draw_sharing
@@ -180,7 +180,7 @@ def cached_latents(vae: AutoencoderKL, pictures: Pictures, path: Path) -> Latent
     """Scaled latents of N pictures, (N, 4, 16, 16) float16, encoded on first use."""
     if not path.exists():
         rows = []
-        for start in tqdm(range(0, len(pictures), 64), desc="encoding", mininterval=5):
+        for start in ProgressBar(range(0, len(pictures), 64), desc="encoding", mininterval=5):
             images = to_model(pictures[start : start + 64]).to(vae.device)
             scaled = vae.encode(images).latent_dist.mean * vae.config.scaling_factor
             rows.append(scaled.cpu().numpy().astype(np.float16))

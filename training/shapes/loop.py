@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from inference.files import make_folder, written_atomically
+from inference.progress import ProgressBar
 from inference.tensors import read_tensors
 from training import ema
 
@@ -85,7 +85,7 @@ def optimise(
     checkpoint = work / "checkpoint.safetensors"
     first = load_checkpoint(checkpoint, module, optimiser, average) if checkpoint.exists() else 0
     saved = time.monotonic()
-    bar = tqdm(
+    bar = ProgressBar(
         range(first, knobs.steps), initial=first, total=knobs.steps, desc=work.name, mininterval=5
     )
     with (work / "log.jsonl").open("a", encoding="utf-8") as log:

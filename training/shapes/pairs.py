@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from inference.files import written_atomically
+from inference.progress import ProgressBar
 from inference.shapes.captions import Description, describe
 from inference.shapes.edits import (
     EDIT_TYPES,
@@ -62,7 +62,7 @@ def pair_pictures(pairs: list[EditPair], path: Path) -> Pictures:
     if not path.exists():
         rows = [
             np.stack([picture(pair.source), picture(pair.edited)])
-            for pair in tqdm(pairs, desc="drawing pairs", mininterval=5)
+            for pair in ProgressBar(pairs, desc="drawing pairs", mininterval=5)
         ]
         with written_atomically(path) as temporary, temporary.open("wb") as file:
             np.save(file, np.stack(rows))

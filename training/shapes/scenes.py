@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from inference.files import written_atomically
+from inference.progress import ProgressBar
 from inference.shapes.render import render
 from inference.shapes.scene import Scene, random_scene
 
@@ -59,7 +59,9 @@ def scene_set(seed: int, count: int, cache: Path) -> SceneSet:
     scenes = draw_scenes(seed, count)
     path = cache / f"scenes-{seed}-{count}.npy"
     if not path.exists():
-        pictures = np.stack([picture(scene) for scene in tqdm(scenes, desc="drawing scenes")])
+        pictures = np.stack(
+            [picture(scene) for scene in ProgressBar(scenes, desc="drawing scenes")]
+        )
         with written_atomically(path) as temporary, temporary.open("wb") as file:
             np.save(file, pictures)
     return SceneSet(scenes=scenes, pictures=np.load(path, mmap_mode="r"))

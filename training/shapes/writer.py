@@ -15,7 +15,6 @@ from typing import Final
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from tqdm import tqdm
 from transformers import (
     GenerationConfig,
     LlamaConfig,
@@ -26,6 +25,7 @@ from transformers import (
 from data_gen.instructions.prompts import Question, Rejected, answer, parse_answer, question
 from inference.files import replaced_folder
 from inference.loading import load_model, load_tokenizer
+from inference.progress import ProgressBar
 from inference.shapes.captions import Description, caption, describe, parse
 from inference.shapes.edits import (
     EDIT_TYPES,
@@ -218,7 +218,7 @@ def measure_writer(
     torch.manual_seed(TEST_SEED)
     outcomes: Counter[str] = Counter()
     asked = [draw_question(rng("writer test", TEST_SEED, index)) for index in range(count)]
-    for start in tqdm(range(0, count, 50), desc="sampling answers"):
+    for start in ProgressBar(range(0, count, 50), desc="sampling answers"):
         batch = asked[start : start + 50]
         prompts = [f"{USER}{question(one)}{END}{ASSISTANT}" for one in batch]
         inputs = tokenizer(prompts, return_tensors="pt", padding=True).to(model.device)
