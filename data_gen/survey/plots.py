@@ -1,10 +1,14 @@
-"""The pictures of `stats`: survival by stage, reasons, scores by edit type, and what p does."""
+"""The pictures of `stats`: survival by stage, reasons, scores by edit type, and what p does.
+
+`draw` writes them as PNG; `panels` gives them one by one, for a page that wraps on a small screen.
+"""
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import matplotlib
 import numpy as np
@@ -13,9 +17,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from data_gen.shards.members import SCORES
+from data_gen.survey.fates import Fate, fate, recipe_key
 from inference.files import written_atomically
 
-_KEPT, _NOT, _SOFT = "#3451d1", "#d97706", "#98a2b3"
+_KEPT, _SOFT = "#3451d1", "#98a2b3"
+_COLOURS: Final[Mapping[Fate, str]] = {
+    "kept": _KEPT,
+    "outranked": "#9aa7e8",
+    "turned down": "#d97706",
+}
 _STAGES: Final = {
     "asked": ("answers asked for", "#e4e7ec"),
     "triplets": ("triplets", "#c3cbdb"),
@@ -25,9 +35,55 @@ _STAGES: Final = {
 _TYPES_SHOWN: Final = 12
 _REASONS_SHOWN: Final = 15
 _BINS: Final = 12
+SHARE_KEPT: Final = "share kept"
 _FEWEST: Final = 5
 """Candidates that a bin of p needs to have a mean worth drawing."""
 _THRESHOLD: Final = re.compile(r"(\w+) [<>] (-?[\d.]+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Candidates as columns of N values each.
+
+    Attributes:
+        columns: ``p`` and each score that was computed -> values, nan where it is missing.
+        kinds: Edit types.
+        fates: What became of each.
+        cuts: Score -> the threshold that turned some down.
+    """
+
+    columns: Mapping[str, Any]
+    kinds: Any
+    fates: Any
+    cuts: Mapping[str, float]
+
+    @classmethod
+    def of(cls, candidates: "pa.Table", reasons: Counter[str]) -> Self:
+        """Read the columns of `units.CANDIDATE_SCHEMA`."""
+        columns = {name: _values(candidates, name) for name in ("p", *SCORES)}
+        return cls(
+            columns={
+                name: values
+                for name, values in columns.items()
+                if name == "p" or np.isfinite(values).any()
+            },
+            kinds=np.array(
+                [kind or "unknown" for kind in candidates["edit_type"].to_pylist()], object
+            ),
+            fates=np.array([fate(reason) for reason in candidates["reason"].to_pylist()], object),
+            cuts={m[1]: float(m[2]) for r in reasons if (m := _THRESHOLD.fullmatch(r))},
+        )
+
+    @property
+    def scores(self) -> list[str]:
+        """The scores that there are."""
+        return [name for name in self.columns if name != "p"]
+
+    @property
+    def varies_p(self) -> bool:
+        """Whether there is more than one p."""
+        p = self.columns["p"]
+        return np.unique(p[np.isfinite(p)]).size > 1
 
 
 # Edit types and reasons are shown as they are: dollars are no mathematics.
@@ -52,22 +108,38 @@ def draw(
         The files written.
     """
     kinds = list(edit_types[:_TYPES_SHOWN])
-    columns = {name: _values(candidates, name) for name in ("p", *SCORES)}
-    kept = candidates["reason"].is_null().to_numpy().astype(bool)
-    of_kind = np.array([kind or "unknown" for kind in candidates["edit_type"].to_pylist()], object)
-    scores = [name for name in SCORES if np.isfinite(columns[name]).any()]
+    scored = Scored.of(candidates, reasons)
     figures = {"survival.png": _survival(stages, kinds)}
     if reasons:
         figures["reasons.png"] = _reasons(reasons)
-    if scores:
-        cuts = {match[1]: float(match[2]) for r in reasons if (match := _THRESHOLD.fullmatch(r))}
-        figures["scores.png"] = _scores(columns, scores, of_kind, kinds, kept, cuts)
-    if scores and np.unique(columns["p"][np.isfinite(columns["p"])]).size > 1:
-        figures["p.png"] = _of_p(columns, scores, of_kind, kinds, kept)
+    if scored.scores:
+        figures["scores.png"] = _scores(scored, scored.scores, kinds)
+    if scored.scores and scored.varies_p:
+        figures["p.png"] = _of_p(scored, [*scored.scores, SHARE_KEPT], kinds)
     for name, figure in figures.items():
         with written_atomically(output / name) as temporary:
             figure.savefig(temporary, format="png", dpi=144)
     return [output / name for name in figures]
+
+
+@matplotlib.rc_context({"text.parse_math": False})
+def panels(
+    candidates: "pa.Table", reasons: Counter[str], edit_types: Sequence[str]
+) -> Iterator[tuple[str, Figure]]:
+    """The histogram of each score, and each score against p, with what it shows in words."""
+    kinds = list(edit_types[:_TYPES_SHOWN])
+    scored = Scored.of(candidates, reasons)
+    for score in scored.scores:
+        said = f"{score}: histograms by edit type of kept, outranked and turned down candidates"
+        if score in scored.cuts:
+            said += f"; the threshold is {scored.cuts[score]:g}"
+        yield said, _scores(scored, [score], kinds)
+    if scored.scores and scored.varies_p:
+        for name in (*scored.scores, SHARE_KEPT):
+            yield (
+                f"{name} against p, mean and 95 % interval, by edit type",
+                _of_p(scored, [name], kinds),
+            )
 
 
 def _values(candidates: "pa.Table", name: str) -> Any:
@@ -98,10 +170,11 @@ def _survival(stages: Mapping[str, Counter[str]], kinds: Sequence[str]) -> Figur
 
 def _reasons(reasons: Counter[str]) -> Figure:
     shown = reasons.most_common(_REASONS_SHOWN)
-    figure = Figure(figsize=(8, 1 + 0.34 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(8, 1 + 0.44 * len(shown)), layout="constrained")
     axes = figure.subplots()
-    labels = [_short(why) for why, _ in shown]
-    bars = axes.barh(range(len(shown)), [count for _, count in shown], color=_NOT)
+    labels = [_labelled(why) for why, _ in shown]
+    colours = [_COLOURS[fate(why)] for why, _ in shown]
+    bars = axes.barh(range(len(shown)), [count for _, count in shown], color=colours)
     axes.set_yticks(range(len(shown)), labels)
     axes.bar_label(bars, fmt="{:,.0f}", padding=4)
     axes.invert_yaxis()
@@ -109,57 +182,61 @@ def _reasons(reasons: Counter[str]) -> Figure:
     return figure
 
 
+def _labelled(reason: str) -> str:
+    """A reason, and the recipe's key that decides so."""
+    key = recipe_key(reason)
+    return _short(reason) + (f"\n{key}" if key else "")
+
+
 def _short(text: str) -> str:
     return text if len(text) < 60 else text[:57] + "..."
 
 
-def _scores(
-    columns: Mapping[str, Any],
-    scores: Sequence[str],
-    of_kind: Any,
-    kinds: Sequence[str],
-    kept: Any,
-    cuts: Mapping[str, float],
-) -> Figure:
-    """A histogram a score (columns) and edit type (rows): kept against not kept."""
-    figure = Figure(figsize=(2.6 * len(scores), 0.8 + 1.15 * len(kinds)), layout="constrained")
+def _scores(scored: Scored, scores: Sequence[str], kinds: Sequence[str]) -> Figure:
+    """A histogram a score (columns) and edit type (rows), by what became of the candidates."""
+    size = (max(3.6, 2.6 * len(scores)), 1.1 + 1.15 * len(kinds))
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(kinds), len(scores), sharex="col", squeeze=False)
     for column, score in enumerate(scores):
-        values = columns[score]
+        values = scored.columns[score]
         finite = values[np.isfinite(values)]
         low, high = np.quantile(finite, [0.002, 0.998])
         bins = np.linspace(low, max(high, low + 1e-6), 33)
         for row, kind in enumerate(kinds):
-            axes, mine = grid[row][column], of_kind == kind
+            axes, mine = grid[row][column], scored.kinds == kind
             inside = values.clip(bins[0], bins[-1])
-            parts = [inside[mine & kept], inside[mine & ~kept]]
-            axes.hist(parts, bins, stacked=True, color=[_KEPT, _NOT], label=["kept", "not kept"])
-            if score in cuts:
-                axes.axvline(cuts[score], color=_SOFT, linestyle="--", label="threshold")
+            parts = [inside[mine & (scored.fates == name)] for name in _COLOURS]
+            axes.hist(
+                parts, bins, stacked=True, color=list(_COLOURS.values()), label=list(_COLOURS)
+            )
+            if score in scored.cuts:
+                axes.axvline(scored.cuts[score], color=_SOFT, linestyle="--", label="threshold")
             _plain(axes, score if row == len(kinds) - 1 else "", kind if column == 0 else "")
             axes.set_yticks([])
     handles = dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
     for axes in grid.flat:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles, loc="outside upper center", ncols=3, frameon=False)
+    columns = 4 if len(scores) > 1 else 2
+    figure.legend(
+        handles.values(), handles, loc="outside upper center", ncols=columns, frameon=False
+    )
     return figure
 
 
-def _of_p(
-    columns: Mapping[str, Any], scores: Sequence[str], of_kind: Any, kinds: Sequence[str], kept: Any
-) -> Figure:
+def _of_p(scored: Scored, names: Sequence[str], kinds: Sequence[str]) -> Figure:
     """Means over bins of p with 95 % intervals, of each score and of what was kept, by type.
 
     There is no line for all types: recipes give types different ranges of p.
     """
-    p = columns["p"]
+    p = scored.columns["p"]
     edges = np.linspace(np.nanmin(p), np.nanmax(p), _BINS + 1)
     bins = np.digitize(p, edges[1:-1])
-    panels = {name: columns[name] for name in scores} | {"share kept": kept.astype(float)}
-    figure = Figure(figsize=(3.2 * len(panels), 3.4), layout="constrained")
-    for axes, (name, values) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+    values_of = {**scored.columns, SHARE_KEPT: (scored.fates == "kept").astype(float)}
+    figure = Figure(figsize=(max(3.6, 3.2 * len(names)), 3.4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names, strict=True):
+        values = values_of[name]
         for kind in kinds:
-            mine = np.isfinite(p) & np.isfinite(values) & (of_kind == kind)
+            mine = np.isfinite(p) & np.isfinite(values) & (scored.kinds == kind)
             means, errors = _means([values[mine & (bins == place)] for place in range(_BINS)])
             centres = (edges[1:] + edges[:-1]) / 2
             axes.plot(centres, means, label=kind, marker=".")
@@ -167,7 +244,8 @@ def _of_p(
         _plain(axes, "p", "")
         axes.set_title(name, fontsize=10)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    where = "outside right upper" if len(names) > 1 else "outside lower center"
+    figure.legend(handles, labels, loc=where, ncols=1 if len(names) > 1 else 3, frameon=False)
     return figure
 
 

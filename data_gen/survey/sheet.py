@@ -6,7 +6,6 @@ script run but its own. It holds a sample, drawn with a seed, so that a browser 
 
 import base64
 import difflib
-import hashlib
 import io
 import random
 from collections import Counter
@@ -15,11 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
-import jinja2
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from markupsafe import Markup
 from PIL import Image
 
 from data_gen.records import ImageArray, ImagePair
@@ -32,11 +29,12 @@ from data_gen.shards import (
     scan_shard,
 )
 from data_gen.shards.members import ShardError
+from data_gen.survey.fates import recipe_key
+from data_gen.survey.pages import made_here, render_page
 from inference.files import require_writable, written_atomically
 from inference.number_types import Count, PixelCount, Seed, checks_numbers
 from inference.progress import ProgressBar
 
-TEMPLATE: Final = Path(__file__).with_name("sheet.html.j2")
 SCRIPT: Final = Path(__file__).with_name("sheet.js")
 STYLE: Final = Path(__file__).with_name("sheet.css")
 TYPES_SHOWN: Final = 24
@@ -76,6 +74,16 @@ class Card:
     source: str
     edited: str
 
+    @property
+    def verdict(self) -> str:
+        """What became of the pair, in words."""
+        return "kept" if self.reason is None else f"turned down: {self.reason}"
+
+    @property
+    def recipe_key(self) -> str | None:
+        """The key of the recipe that turned it down, where that is known."""
+        return None if self.reason is None else recipe_key(self.reason)
+
 
 @checks_numbers
 def sheet(
@@ -85,6 +93,7 @@ def sheet(
     rejected: Count = 120,
     seed: Seed = 0,
     size: PixelCount = 256,
+    links: dict[str, str] | None = None,
 ) -> None:
     """Write a contact sheet of a data set: one HTML file, to be opened in a browser.
 
@@ -118,7 +127,12 @@ def sheet(
             unreadable[str(error)] += 1
             continue
         cards.append(_card(pair, _reason(row, reasons), size))
-    page = _page(data, cards, kept_table.num_rows, len(rejected_rows), unreadable.total())
+    totals = {
+        "kept": kept_table.num_rows,
+        "rejected": len(rejected_rows),
+        "unreadable": unreadable.total(),
+    }
+    page = _page(data, cards, totals, links or {})
     with written_atomically(output) as path:
         path.write_text(page, encoding="utf-8")
     for problem, count in unreadable.most_common(5):
@@ -226,29 +240,24 @@ def _data_uri(pixels: ImageArray, size: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _page(data: Path, cards: Sequence[Card], kept: int, rejected: int, unreadable: int) -> str:
+def _page(
+    data: Path, cards: Sequence[Card], totals: Mapping[str, int], links: Mapping[str, str]
+) -> str:
     kinds = Counter(card.kind for card in cards)
     shown = [kind for kind, _ in kinds.most_common(TYPES_SHOWN)]
     counts = {kind: kinds[kind] for kind in shown}
     if more := kinds.total() - sum(counts.values()):
         counts[OTHER] = more
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    script, style = SCRIPT.read_text(encoding="utf-8"), STYLE.read_text(encoding="utf-8")
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return render_page(
+        "sheet.html.j2",
+        script=SCRIPT.read_text(encoding="utf-8"),
+        style=STYLE.read_text(encoding="utf-8"),
         name="/".join(data.resolve().parts[-2:]),  # not the whole path: pages are passed on
+        made=made_here(),
+        links=links,
         cards=cards,
         kinds=counts,
         other=OTHER,
         turned_down=sum(card.reason is not None for card in cards),
-        totals={"kept": kept, "rejected": rejected, "unreadable": unreadable},
-        script=Markup(script),  # noqa: S704 (a file of this package)
-        style=Markup(style),  # noqa: S704
-        script_hash=_policy_hash(script),
-        style_hash=_policy_hash(style),
+        totals=totals,
     )
-
-
-def _policy_hash(text: str) -> str:
-    """What a content security policy calls an inline script or style that may be used."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"

@@ -1,7 +1,7 @@
 """What became of a data set's prompts and candidates: a short table, and pictures.
 
 Works on what is there: a set whose run is not finished, one that was imported, one whose texts are
-not at hand. `survey` counts; `survey_plots` draws.
+not at hand. `survey` counts, `plots` draws, `pages` makes the page.
 """
 
 import csv
@@ -12,18 +12,30 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_gen.runs.receipts import Receipt, read_receipt
 from data_gen.runs.units import CANDIDATE_SCHEMA
-from data_gen.survey.plots import draw
+from data_gen.survey.fates import fate, recipe_key
+from data_gen.survey.pages import FOLDER, inline_svg, made_here, render_page
+from data_gen.survey.plots import draw, panels
 from inference.files import require_writable_folder, written_atomically
 from inference.outside import parse_object
+from inference.proportions import wilson_interval
 
 UNKNOWN: Final = "unknown"
 """The type of edits that do not say theirs."""
-STAGES: Final = ("asked", "triplets", "prompts", "survived", "candidates", "kept")
+REASONS_SHOWN: Final = 20
+STAGES: Final = (
+    "asked",
+    "triplets",
+    "prompts",
+    "survived",
+    "candidates",
+    "kept",
+    "outranked",
+    "turned down",
+)
 
 
 @dataclass(kw_only=True)
@@ -33,10 +45,13 @@ class Survey:
     Attributes:
         captions: Captions collected; None where they are not at hand.
         stages: Name of `STAGES` -> edit type -> how many. Asked are answers of the language model,
-            prompts those that were rendered or imported, survived those with a pair kept.
+            prompts those that were rendered or imported, survived those with a pair kept. Of the
+            candidates, outranked are those that failed nothing and were not needed: not the best p
+            of a seed, or never finished as a larger p passed.
         refusals: Why answers were turned down -> how many.
         reasons: Why candidates were not kept -> how many.
         failed: Prompts that failed and will be made again.
+        seconds: What the pairs' units took, by their receipts.
         candidates: Every candidate, the columns of `units.CANDIDATE_SCHEMA`.
     """
 
@@ -47,6 +62,7 @@ class Survey:
     refusals: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     failed: int = 0
+    seconds: float = 0.0
     candidates: "pa.Table" = field(default_factory=CANDIDATE_SCHEMA.empty_table)
 
     @property
@@ -58,7 +74,7 @@ class Survey:
         return [name for name, _ in total.most_common()]
 
 
-def stats(data: Path, output: Path) -> None:
+def stats(data: Path, output: Path, links: dict[str, str] | None = None) -> None:
     """Count and draw what became of prompts and candidates, by stage and edit type.
 
     The arguments are those of the command, `commands.stats`.
@@ -84,7 +100,43 @@ def stats(data: Path, output: Path) -> None:
     if found.failed:
         print(f"{found.failed} prompts failed: run again to make them")
     pictures = draw(found.candidates, found.stages, found.reasons, found.edit_types, output)
+    page = _page(data, found, links or {})
+    with written_atomically(output / "stats.html") as path:
+        path.write_text(page, encoding="utf-8")
     print(f"pictures: {', '.join(map(str, pictures)) or 'none, as there are no candidates yet'}")
+    print(f"page: {output / 'stats.html'}")
+
+
+def _page(data: Path, found: Survey, links: Mapping[str, str]) -> str:
+    header, *rows = table(found)
+    every = found.reasons.total()
+    return render_page(
+        "stats.html.j2",
+        style=(FOLDER / "stats.css").read_text(encoding="utf-8"),
+        name="/".join(data.resolve().parts[-2:]),  # not the whole path: pages are passed on
+        links=links,
+        made=made_here(),
+        minutes=found.seconds / 60,
+        header=header,
+        rows=rows,
+        reasons=[
+            {
+                "reason": reason,
+                "key": recipe_key(reason) or "",
+                "fate": fate(reason),
+                "count": count,
+                "share": share_in_words(count, every),
+                "part": count / every,
+            }
+            for reason, count in found.reasons.most_common(REASONS_SHOWN)
+        ],
+        refusals=found.refusals.most_common(REASONS_SHOWN),
+        failed=found.failed,
+        panels=[
+            inline_svg(figure, said)
+            for said, figure in panels(found.candidates, found.reasons, found.edit_types)
+        ],
+    )
 
 
 def survey(root: Path) -> Survey:
@@ -114,11 +166,11 @@ def _count_candidates(found: Survey, root: Path, receipts: list[Receipt]) -> Non
         if name.startswith("candidates/") and (root / name).is_file()
     ]
     found.candidates = pa.concat_tables([CANDIDATE_SCHEMA.empty_table(), *parts])
+    found.seconds = sum(receipt.seconds.get("total", 0.0) for receipt in receipts)
     outcomes = {name: one for receipt in receipts for name, one in receipt.prompts.items()}
-    kept = found.candidates.filter(pc.is_null(found.candidates["reason"]))
-    for stage, rows in (("candidates", found.candidates), ("kept", kept)):
-        for row in rows.group_by("edit_type").aggregate([([], "count_all")]).to_pylist():
-            found.stages[stage][_kind(row)] += row["count_all"]
+    for row in found.candidates.select(["edit_type", "reason"]).to_pylist():
+        found.stages["candidates"][_kind(row)] += 1
+        found.stages[fate(row["reason"])][_kind(row)] += 1
     prompts = found.candidates.group_by(["group", "edit_type"]).aggregate([])
     types = {row["group"]: _kind(row) for row in prompts.to_pylist()}
     for group, outcome in outcomes.items():
@@ -142,15 +194,19 @@ def table(found: Survey) -> list[list[str]]:
             [
                 kind or "all",
                 *(str(counts[stage]) for stage in stages),
-                _share(counts["kept"], counts["candidates"]),
-                _share(counts["survived"], counts["prompts"]),
+                share_in_words(counts["kept"], counts["candidates"]),
+                share_in_words(counts["survived"], counts["prompts"]),
             ]
         )
     return rows
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else ""
+def share_in_words(part: int, whole: int) -> str:
+    """A share with its 95 % interval (Wilson); empty of nothing."""
+    if not whole:
+        return ""
+    low, high = wilson_interval(part, whole)
+    return f"{100 * part / whole:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def _aligned(rows: list[list[str]]) -> str:

@@ -4,9 +4,8 @@ Whether an output is right is read off the picture (see `judging`); how far it i
 distance to the picture that a perfect editor would have made.
 """
 
-import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from inference.editors.editor import Editor, EditRequest
 from inference.images import from_numpy
+from inference.proportions import wilson_interval
 from inference.shapes.captions import describe
 from inference.shapes.edits import EditType, Inapplicable, edit_scene, propose
 from inference.shapes.judging import judge_edit
@@ -24,6 +24,8 @@ from inference.shapes.scene import Scene, random_scene
 
 EVALUATION_SEED: Final = 2_000_000
 """Scenes drawn from this seed on are for measuring editors; nothing is trained or tuned on them."""
+DRAWS: Final = 10_000
+"""Trials that are drawn in search of one that is wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,18 +72,35 @@ def draw_trials(
     *,
     seed: int = EVALUATION_SEED,
     held_out_phrasings: bool = False,
+    wanted: Callable[[Trial], bool] | None = None,
 ) -> tuple[Trial, ...]:
-    """Draw edits that no model has seen; trial i of a kind is a function of (seed, kind, i)."""
+    """Draw edits that no model has seen; trial i of a kind is a function of (seed, kind, i).
+
+    Args:
+        kinds: Edit types.
+        per_kind: How many of each.
+        seed: Of the scenes.
+        held_out_phrasings: Ask in words that no model was trained on.
+        wanted: Which trials to take; the others are drawn again.
+
+    Raises:
+        ValueError: Not one of many trials of a kind is wanted.
+    """
     return tuple(
-        _draw_trial(kind, random.Random(f"trial/{seed}/{kind}/{index}"), held_out_phrasings)
+        _draw_trial(kind, random.Random(f"trial/{seed}/{kind}/{index}"), held_out_phrasings, wanted)
         for kind in kinds
         for index in range(per_kind)
     )
 
 
-def _draw_trial(kind: EditType, rng: random.Random, held_out_phrasings: bool) -> Trial:
+def _draw_trial(
+    kind: EditType,
+    rng: random.Random,
+    held_out_phrasings: bool,
+    wanted: Callable[[Trial], bool] | None,
+) -> Trial:
     figures = 1 if kind == "add" else 2 if kind == "remove" else None
-    while True:
+    for _ in range(DRAWS):
         before = random_scene(rng, figures=figures)
         description = describe(before, rng, detail=1.0)
         edit = propose(description, kind, rng)
@@ -92,7 +111,10 @@ def _draw_trial(kind: EditType, rng: random.Random, held_out_phrasings: bool) ->
         except Inapplicable:
             continue
         text = instruction(edit, description, rng, held_out=held_out_phrasings)
-        return Trial(before=before, instruction=text, edit_type=kind, expected=expected)
+        trial = Trial(before=before, instruction=text, edit_type=kind, expected=expected)
+        if wanted is None or wanted(trial):
+            return trial
+    raise ValueError(f"none of {DRAWS:,} {kind} edits is as wanted")
 
 
 def measure(trial: Trial, output: NDArray[np.float32]) -> Outcome:
@@ -143,12 +165,3 @@ def summarise(outcomes: Iterable[Outcome]) -> Summary:
         error=sum(row.error for row in rows) / len(rows),
         error_elsewhere=sum(row.error_elsewhere for row in rows) / len(rows),
     )
-
-
-def wilson_interval(successes: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Interval of a share (Wilson 1927), 95 % for the default `z`, within [0, 1]."""
-    share = successes / count
-    middle = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.shapes.evaluation import wilson_interval
+from inference.proportions import wilson_interval
 
 
 def header(*names: object) -> None:
