@@ -11,6 +11,7 @@
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 stamp=$venv/emend-stamp
+cpu_index=https://download.pytorch.org/whl/cpu
 
 fail() {
   printf 'error: %s\n' "$1" >&2
@@ -103,6 +104,31 @@ install() {
   "$venv/bin/python" -m compileall -qq -j 0 "$venv"/lib/python*/site-packages || true
 }
 
+# Prints the requirements of pyproject.toml whose names begin with "torch" (torch, torchvision), a line each.
+torch_requirements() {
+  "$venv/bin/python" - "$root/pyproject.toml" <<'PYTHON'
+import sys, tomllib
+with open(sys.argv[1], "rb") as file:
+    needed = tomllib.load(file)["project"]["dependencies"]
+print("\n".join(one for one in needed if one.startswith("torch")))
+PYTHON
+}
+
+# True on a Linux without a GPU: there PyPI's torch brings gigabytes of CUDA that nothing would use.
+wants_cpu_torch() {
+  [[ $OSTYPE == linux* && ! -e /dev/nvidia0 && ! -e /dev/nvidiactl && ! -e /dev/kfd ]]
+}
+
+# Takes torch from PyTorch's own index of CPU builds; where that cannot be, the next step takes PyPI's.
+install_cpu_torch() {
+  local needed
+  mapfile -t needed < <(torch_requirements)
+  [[ -n ${needed[*]} ]] || return 0
+  "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off --quiet \
+    --no-compile --retries 1 --timeout 10 --index-url "$cpu_index" "${needed[@]}" 2>/dev/null ||
+    echo "  $cpu_index does not answer: torch comes from the default index"
+}
+
 ensure_venv() {
   local extra=${1-} python
   venv_is_ready "$extra" && return
@@ -114,6 +140,7 @@ ensure_venv() {
     make_venv "$python"
     rm -f "$stamp"
     drop_half_installed
+    if wants_cpu_torch; then install_cpu_torch; fi
     install "$extra"
     printf '%s\n' "$(fingerprint)" "$extra" >"$stamp.new"
     mv "$stamp.new" "$stamp"

@@ -3,39 +3,52 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from data_gen.rendering.config import Share
-from data_gen.rendering.sharing import SharingStudy
+from data_gen.survey.fates import fate
+from data_gen.survey.pages import inline_svg
+
+_LOOKS: Final = {
+    "kept": ("o", "#4f6be8"),
+    "outranked": ("s", "#9aa7e8"),
+    "turned down": ("x", "#d97706"),
+}
 
 
-def sharing_plot(studies: Mapping[Share, SharingStudy]) -> str:
-    """Draw the change elsewhere against p, with its interval."""
-    figure, axes = plt.subplots(figsize=(5, 2.8), layout="constrained")
-    for (share, study), colour in zip(studies.items(), ("#3451d1", "#d97706"), strict=True):
-        low, high = study.interval()
-        axes.plot(study.ps, study.mean(), marker="o", color=colour, label=share)
-        axes.fill_between(study.ps, low, high, alpha=0.2, color=colour)
-    axes.set(xlabel="p", ylabel="change elsewhere")
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, labelcolor="#808896")
-    return _svg(figure)
+def p_plot(candidates: Sequence[Mapping[str, Any]]) -> str:
+    """Draw how alike the pictures of each candidate are, against its p."""
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    axes = figure.subplots()
+    seen = [row for row in candidates if row["image_image"] is not None]
+    for became, (marker, colour) in _LOOKS.items():
+        some = [row for row in seen if fate(row["reason"]) == became]
+        if some:
+            ps, similarities = zip(*((row["p"], row["image_image"]) for row in some), strict=True)
+            axes.scatter(ps, similarities, s=18, marker=marker, color=colour, label=became)
+    if seen:
+        axes.legend(frameon=False, fontsize=9)
+    axes.set(xlabel="p", ylabel="CLIP similarity of the two pictures")
+    _plain(figure)
+    return inline_svg(figure, "CLIP similarity of the pictures of each candidate against its p")
 
 
 def loss_plot(steps: Sequence[int], values: Sequence[float]) -> str:
     """Draw the loss against steps, with its running mean."""
-    figure, axes = plt.subplots(figsize=(10, 2.6), layout="constrained")
-    axes.plot(steps, values, color="#3451d1", alpha=0.3, linewidth=0.8)
-    window = max(1, len(values) // 25)
+    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(steps, values, color="#4f6be8", alpha=0.35, linewidth=0.8, label="each step")
+    window = max(1, len(values) // 10)
     smooth = np.convolve(values, np.ones(window) / window, mode="valid")
-    axes.plot(steps[window - 1 :], smooth, color="#3451d1", linewidth=1.8)
-    axes.set(xlabel="step", ylabel="loss", yscale="log")
-    return _svg(figure)
+    axes.plot(steps[window - 1 :], smooth, color="#4f6be8", linewidth=1.8, label="running mean")
+    axes.set(xlabel="step", ylabel="loss")
+    axes.legend(frameon=False, fontsize=9)
+    _plain(figure)
+    said = f"the loss against steps: its running mean goes from {smooth[0]:.3f} to {smooth[-1]:.3f}"
+    return inline_svg(figure, said)
 
 
 def data_uri(picture: Any) -> str:
@@ -48,16 +61,7 @@ def data_uri(picture: Any) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _svg(figure: Figure) -> str:
-    figure.patch.set_alpha(0)
+def _plain(figure: Figure) -> None:
     for axes in figure.axes:
-        axes.patch.set_alpha(0)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(colors="#808896")
-        axes.xaxis.label.set_color("#808896")
-        axes.yaxis.label.set_color("#808896")
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    plt.close(figure)
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]

@@ -38,7 +38,7 @@ def fate(reason: str | None) -> Fate:
 
 def recipe_key(reason: str) -> str | None:
     """The key of the recipe that decided so; None where there is none, or it is not known."""
-    for beginning, key in (_OUTRANKED | _FAILED).items():
+    for beginning, key in {**_OUTRANKED, **_FAILED}.items():
         if reason.startswith(beginning):
             return key
     bound = _BOUND.fullmatch(reason)

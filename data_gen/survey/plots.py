@@ -244,8 +244,10 @@ def _of_p(scored: Scored, names: Sequence[str], kinds: Sequence[str]) -> Figure:
         _plain(axes, "p", "")
         axes.set_title(name, fontsize=10)
     handles, labels = axes.get_legend_handles_labels()
-    where = "outside right upper" if len(names) > 1 else "outside lower center"
-    figure.legend(handles, labels, loc=where, ncols=1 if len(names) > 1 else 3, frameon=False)
+    if len(names) > 1:
+        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    else:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

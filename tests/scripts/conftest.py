@@ -48,6 +48,11 @@ dependencies = []
 ENSURE_VENV = ("bash", "-c", 'set -euo pipefail; source scripts/_venv.sh; ensure_venv "$0"')
 
 
+def _outer_environment() -> dict[str, str]:
+    """Ours, without a PYTHONPATH that would lead to the packages of this checkout."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 class Tree:
     """A checkout that holds the scripts and the small project."""
 
@@ -70,7 +75,7 @@ class Tree:
         return subprocess.Popen(
             command,
             cwd=self.folder,
-            env={**os.environ, "PIP_NO_INDEX": "1", **environment},
+            env=_outer_environment() | {"PIP_NO_INDEX": "1", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,11 +1,9 @@
 """What became of a candidate, and which key of the recipe decided so."""
 
-
 import pytest
 
 from data_gen.rendering.grown import ENOUGH, NOT_FINITE
 from data_gen.survey.fates import fate, recipe_key
-from inference.clip import ClipScorer  # noqa: F401  (registers nothing; keeps the import order)
 
 
 @pytest.mark.parametrize(
