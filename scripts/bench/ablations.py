@@ -1,14 +1,13 @@
-"""What each choice of training is worth, on the quickstart's world: one change a row, two seeds.
+"""What each choice of training is worth, on a small part of the world: one change a row, two seeds.
 
     python scripts/bench/ablations.py            # two hours on 2 cores; again after an interruption
 
-Two data sets are made of the same triplets: that of `data_gen/recipes/shapes-quickstart.yaml` with
-more captions, and one with the first candidate of each triplet, whatever it came to. Every run
-begins at the base and trains by `training/recipes/shapes-quickstart.yaml`, several runs side by
-side. "Right" is the share of held-out edits of one figure or its background that read back as
-asked; "size" how far the pixels to be edited went on their way (1: all of it), "elsewhere" the mean
-absolute error on [-1, 1] where nothing was to change, both as medians. Prints a Markdown table for
-`RESULTS.md`.
+Two data sets are made of the same triplets: that of `ablations_data.yaml` with more captions, and
+one with the first candidate of each triplet, whatever it came to. Every run begins at the base and
+trains by `ablations_training.yaml`, several runs side by side. "Right" is the share of held-out
+edits of one figure or its background that read back as asked; "size" how far the pixels to be
+edited went on their way (1: all of it), "elsewhere" the mean absolute error on [-1, 1] where
+nothing was to change, both as medians. Prints a Markdown table for `RESULTS.md`.
 """
 
 import inference  # noqa: F401  # isort: skip  the torchvision guard, before diffusers
@@ -42,8 +41,8 @@ from inference.shapes.evaluation import Trial, carried_out, draw_trials, measure
 from inference.shapes.render import Field, render
 
 SEED: Final = 26_000_000
-DATA_RECIPE: Final = Path("data_gen/recipes/shapes-quickstart.yaml")
-RECIPE: Final = Path("training/recipes/shapes-quickstart.yaml")
+DATA_RECIPE: Final = Path(__file__).with_name("ablations_data.yaml")
+RECIPE: Final = Path(__file__).with_name("ablations_training.yaml")
 UNFILTERED: Final = {
     "pairs.render.branches": "1",
     "pairs.filter.thresholds": (
@@ -246,7 +245,7 @@ def raw_weights(run: Path) -> Backbone:
 
 
 def one_figure_trials(per_kind: int) -> list[Trial]:
-    """Held-out edits of the quickstart's two types, of scenes with one figure."""
+    """Held-out edits of the recipe's two types, of scenes with one figure."""
     return [
         trial
         for kind in ("background", "recolour")
