@@ -203,7 +203,7 @@ def _scores(scored: Scored, scores: Sequence[str], kinds: Sequence[str]) -> Figu
         low, high = np.quantile(finite, [0.002, 0.998])
         bins = np.linspace(low, max(high, low + 1e-6), 33)
         for row, kind in enumerate(kinds):
-            axes, mine = grid[row][column], scored.kinds == kind
+            axes, mine = grid[row][column], (scored.kinds == kind) & np.isfinite(values)
             inside = values.clip(bins[0], bins[-1])
             parts = [inside[mine & (scored.fates == name)] for name in _COLOURS]
             axes.hist(
