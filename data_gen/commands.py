@@ -110,19 +110,21 @@ def verify(
     work(data, clip, swaps, report)
 
 
-def stats(data: Path, output: Path) -> None:
+def stats(data: Path, output: Path, links: dict[str, str] | None = None) -> None:
     """Count and draw what became of prompts and candidates, by stage and edit type.
 
     Works while a run is still going. The table is printed and written as `survival.csv`; beside it
-    lie `survival.png`, `reasons.png`, `scores.png` and `p.png`, as far as there is what they show.
+    lie `survival.png`, `reasons.png`, `scores.png` and `p.png`, as far as there is what they show,
+    and `stats.html`, one page with all of it that needs nothing but itself.
 
     Args:
         data: The data set's folder.
-        output: Folder for the table and the pictures.
+        output: Folder for the table, the pictures and the page.
+        links: Pages that the page links to, name -> address.
     """
     from data_gen.survey.stats import stats as work
 
-    work(data, output)
+    work(data, output, links)
 
 
 @checks_numbers
@@ -133,6 +135,7 @@ def sheet(
     rejected: Count = 120,
     seed: Seed = 0,
     size: PixelCount = 256,
+    links: dict[str, str] | None = None,
 ) -> None:
     """Write a contact sheet of a data set: one HTML file, to be opened in a browser.
 
@@ -143,10 +146,11 @@ def sheet(
         rejected: How many rejected pairs to show, at most; a data set keeps a few of each unit.
         seed: Chooses them.
         size: Longer side of a picture on the page, at most, in pixels.
+        links: Pages that the page links to, name -> address.
     """
     from data_gen.survey.sheet import sheet as work
 
-    work(data, output, pairs, rejected, seed, size)
+    work(data, output, pairs, rejected, seed, size, links)
 
 
 @checks_numbers

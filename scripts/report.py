@@ -37,6 +37,7 @@ from data_gen.survey.stats import share_in_words, stats
 from inference.backbone import Backbone, load_backbone
 from inference.endpoints.journal import Journal
 from inference.files import written_atomically
+from inference.memory import keep_memory
 from inference.settings import Settings, load_settings
 from inference.shapes import MODELS
 from inference.shapes.domain import Domain
@@ -80,6 +81,7 @@ def main(
     if output.is_file() and key in output.read_text(encoding="utf-8"):
         print(f"{output}: already done")
         return
+    keep_memory("cpu")
     beside = {
         "report": output,
         "contact sheet": output.with_name(f"{output.stem}-sheet.html"),
