@@ -58,8 +58,8 @@ def test_jobs_that_share_a_folder_collect_one_after_the_other(tmp_path: Path) ->
     [
         (
             "shapes-quickstart",
-            140,
-            "9f15de4d22f9f0a5f07eb255b3add3228b2e338441640aeb0ac5a6c5eacafdc2",
+            160,
+            "922583fabb0ab2008ff6edb3c1941335634859455b2d892685365ac3d54e7bc1",
         ),
         ("shapes", 3000, "486a318c6e636061ba55bae569f2ec1a8bc1e42e3f7b08ad6678090ce63b17dc"),
     ],
