@@ -20,7 +20,7 @@ from inference.errors import ExpectedError
 from inference.interrupts import INTERRUPTED
 from inference.memory import memory_shortage
 from inference.outside import MAX_YAML_BYTES, parse_yaml, read_text
-from inference.recipe_parser import RecipeParser
+from inference.recipe_parser import USAGE_ERROR, RecipeParser, require_text
 
 ERROR = 1
 
@@ -49,6 +49,12 @@ def run(
         Exit code: 0, 1 after an expected error, 130 after Ctrl-C. A wrong option exits with 2.
     """
     line = list(sys.argv[1:] if args is None else args)
+    try:
+        for word in line:
+            require_text(word)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(USAGE_ERROR)
     try:
         auto_cli(
             _wanted(commands, line),

@@ -98,6 +98,16 @@ def one_sentence(message: str) -> str:
     return " ".join(line for line in lines if line)
 
 
+def require_text(word: str) -> None:
+    """Require a word of a command line that is text.
+
+    Raises:
+        ValueError: It is not UTF-8, which Python then hands over as surrogates.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in word):
+        raise ValueError(f"the argument {word!r} is not UTF-8 text")
+
+
 def _unknown_options(parser: ArgumentParser, message: str) -> str | None:
     """A sentence for the options of a line that there are not, with what they may have meant."""
     words = message.removeprefix("Unrecognized arguments: ").split()
@@ -123,8 +133,7 @@ def _guarded(parser: ArgumentParser, line: Sequence[str]) -> Iterator[str]:
     """
     option = subcommand = ""
     for word in line:
-        if any("\ud800" <= character <= "\udfff" for character in word):
-            raise ValueError(f"the argument {word!r} is not UTF-8 text")
+        require_text(word)
         key, equals, value = word.partition("=")
         if subcommand or not key.startswith("--"):
             subcommand = subcommand or (word if word in _subcommands(parser) else "")
@@ -139,7 +148,7 @@ def _guarded_value(parser: ArgumentParser, option: str, value: str) -> str:
     path = Path(value)
     if _is(path.is_fifo):
         raise ValueError(f"{option}: {value} is not a regular file")
-    hint = _hints(parser).get(option)
+    hint = _hint_of(parser, option)
     if _is_only_numbers(hint):
         _require_right_fields(hint, parse_yaml(value, option), COMMAND_LINE, option)
     if option not in _sections(parser) and not _is_structured(hint):
@@ -242,6 +251,18 @@ def _hints(parser: ArgumentParser) -> dict[str, Any]:
         for action in parser._actions
         if action.default != SUPPRESS
     }
+
+
+def _hint_of(parser: ArgumentParser, option: str) -> Any:
+    """The annotation of an option, also of a field of one that is a dataclass; None if unknown."""
+    hints, path = _hints(parser), option.split(".")
+    for count in range(len(path), 0, -1):
+        if (hint := hints.get(".".join(path[:count]))) is not None:
+            for name in path[count:]:
+                arms = [arm for arm in (hint, *get_args(hint)) if is_dataclass(arm)]
+                hint = get_type_hints(arms[0], include_extras=True).get(name) if arms else None
+            return hint
+    return None
 
 
 def _sections(parser: ArgumentParser) -> set[str]:

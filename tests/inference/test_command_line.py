@@ -60,7 +60,7 @@ def test_a_recipe_is_read_and_overridden(tmp_path: Path) -> None:
             ["--images", "a", "--colour", "pink"],
             "colour is 'pink'; expected Literal['red', 'tan']",
         ),
-        (["--images", "a", "--color", "red"], "Unrecognized arguments: --color red"),
+        (["--images", "a", "--color", "red"], "there is no option --color; did you mean --colour?"),
         (["--images"], "argument --images/--images+: expected one argument"),
         ([], "Option 'paint.images' is required but not provided or its value is None."),
     ],

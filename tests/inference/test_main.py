@@ -265,6 +265,7 @@ def test_bad_choices_are_named(
             "inversion is 'magic'; expected one of ddim, null_text",
         ),
         (["--editor", "sdedit", "--cross", "[0, 1]"], 2, "cross"),
+        (["--images", "caf\udce9.png"], 2, r"the argument 'caf\udce9.png' is not UTF-8 text"),
         (
             ["--editor", "sdedit", "--strength", 2],
             2,
