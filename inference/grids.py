@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from inference.files import written_atomically
-from inference.images import image_format, to_numpy
+from inference.images import to_numpy
+from inference.pictures import image_format
 
 
 def save_grid(

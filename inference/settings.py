@@ -9,13 +9,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from inference.choices import SamplerName
 from inference.files import write_lines
 from inference.number_types import Finite, Positive, PositiveSmallCount, checks_numbers
 from inference.outside import read_object
-from inference.samplers import SAMPLERS
 
 SETTINGS_FILE: Final = "emend.json"
 
@@ -60,8 +59,10 @@ def settings_of(found: Mapping[str, Any], name: str) -> Settings:
         if key not in known:
             raise ValueError(f"{name}: unknown key {key!r}; expected some of {known}")
         if key == "sampler":
-            if value not in list(SAMPLERS):  # a list or an object has no hash
-                raise ValueError(f"{name}: sampler is {value!r}; expected one of {list(SAMPLERS)}")
+            if value not in get_args(SamplerName):  # a list or an object has no hash
+                raise ValueError(
+                    f"{name}: sampler is {value!r}; expected one of {list(get_args(SamplerName))}"
+                )
         elif type(value) is not int and (type(value) is not float or key == "steps"):
             expected = "a whole number" if key == "steps" else "a number"
             raise ValueError(f"{name}: {key} is {value!r}; expected {expected}")

@@ -14,7 +14,7 @@ import inference.__main__
 import inference.work.edit
 import inference.work.invert
 import training.__main__
-import training.data.sets
+import training.latents.stage
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,7 +69,7 @@ def interrupt(*_: object, **__: object) -> None:
         (
             training.__main__,
             "latents --base b --output o --path p",
-            (training.data.sets.PairSet, "open"),
+            (training.latents.stage, "open_set"),
         ),
         (
             inference.__main__,

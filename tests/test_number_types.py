@@ -20,8 +20,8 @@ from inference.editors.config import EDITORS
 from inference.inversion.config import INVERSIONS
 from inference.number_types import is_number, limits_of
 from inference.settings import Settings
+from training.commands import latents
 from training.data.data_module import PairData
-from training.latents import latents
 from training.module import EditorTraining
 from training.running.checkpoints import Checkpoints
 from training.running.held_out import HeldOutEdits

@@ -6,7 +6,6 @@ the adapters as any LoRA, the convolution as a file of two tensors.
 """
 
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +22,8 @@ from safetensors.torch import save_file
 from inference.backbone import Backbone
 from inference.files import replaced_folder
 from inference.input_layer import INPUT_LAYER
-from inference.number_types import PositiveCount, PositiveSmallCount, checks_numbers
 from inference.saving import CARD
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class Lora:
-    """Knobs of the adapters.
-
-    Attributes:
-        rank: Of each adapter.
-        alpha: What they are multiplied by is alpha / rank; None takes the rank.
-        targets: Names of the layers that get one; by default the projections of all attention, as
-            in diffusers' scripts.
-    """
-
-    rank: PositiveSmallCount = 16
-    alpha: PositiveCount | None = None
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+from training.config import Lora
 
 
 def add_adapters(unet: UNet2DConditionModel, knobs: Lora) -> None:

@@ -23,28 +23,22 @@ from inference.number_types import FractionBelowOne, Seed, checks_numbers
 from inference.settings import Settings
 from inference.text import Text
 from training import ema, sharding
+from training.config import Lora, Objective, OptimizerKnobs, Speed
 from training.data.data_module import PairData
 from training.data.samples import Batch, posterior_noise
-from training.lora import Lora, add_adapters, merged
+from training.lora import add_adapters, merged
 from training.noise_schedule import cumulative_alphas, trained_scheduler
 from training.objective import (
     Draws,
-    Objective,
     draw,
     edit_loss,
     latent_weights,
     log_mean_weight,
     score_weights,
 )
-from training.optimizer import (
-    OptimizerKnobs,
-    adamw,
-    clip,
-    learning_rate_factor,
-    use_own_rates,
-)
+from training.optimizer import adamw, clip, learning_rate_factor, use_own_rates
 from training.precision import bf16_with_float32_attention
-from training.speed import Speed, lay_out, speed_up
+from training.speed import lay_out, speed_up
 from training.steps import StepRecord, ends_a_step
 from training.unet import widen
 
@@ -72,19 +66,7 @@ class EditorTraining(pl.LightningModule):
     ) -> None:
         """Load the base model and widen its UNet.
 
-        Args:
-            base: A Stable Diffusion 1.x, 2.x or XL: a text-to-image model, or an editor to be
-                trained further. A diffusers folder, a model that ships, or OWNER/NAME of the hub;
-                `emend convert` makes a folder of a single file.
-            objective: What is predicted and what an error costs.
-            optimizer: AdamW and its learning rate.
-            lora: Train low-rank adapters and the input layer; None trains all of the UNet.
-            ema_decay: Highest decay of the moving average, which ramps up to it.
-            settings: What the exported editor records beyond diffusers' configuration, such as its
-                default scales and the factor on the latents of its image condition; None keeps
-                the base's.
-            speed: What makes a step faster or smaller.
-            seed: Seed of the run, of which every draw is a function.
+        The arguments are those of `training.signatures.editor_training`.
 
         Raises:
             ValueError: A knob is out of its range, or the base takes more channels than an editor

@@ -11,7 +11,7 @@ from typing import Any
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from training.objective import Objective
+from training.config import Objective
 
 
 def trained_scheduler(parent: Any, knobs: Objective) -> Any:

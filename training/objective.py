@@ -7,29 +7,18 @@ signal-to-noise ratio is a / (1 - a).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Final, Literal, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from pydantic import BeforeValidator
 from torch import Tensor
 
 from inference.choices import PredictionType
 from inference.noise import keyed_seed
-from inference.number_types import (
-    Fraction,
-    Limits,
-    NonNegative,
-    OpenFraction,
-    Positive,
-    checks_numbers,
-)
 from inference.text import Text
-
-Weighting = Literal["none", "min_snr", "clamped_inverse_alpha"]
+from training.config import Objective
 
 CHANGED: Final = 0.25
 """Mean difference over the channels from which on a latent counts as changed, in deviations."""
@@ -39,60 +28,6 @@ LEAST_PART: Final = 0.05
 """Changed, unchanged and detailed latents are each weighted as this part of all at least."""
 FOCUS_DEVIATION: Final = 0.9
 """Of the logit-normal, in logits: two thirds of 0.4 lie between 0.21 and 0.62."""
-
-
-Dropout = Annotated[float, BeforeValidator(Limits(float, 0, 1 / 3).read)]
-"""Three of it are at most all samples."""
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class Objective:
-    """Knobs of the objective.
-
-    Attributes:
-        prediction_type: What the UNet predicts; None keeps what the base model predicts.
-        change_prediction_type: Whether that may be another than the base model's.
-        zero_terminal_snr: Whether the noise ends in pure noise (see `noise_schedule`), for which
-            `weighting` must be `none`; None keeps the base model's.
-        offset_noise: Deviation of a constant that is added to each channel of the noise, so that
-            the mean of a picture is learned as well (Guttenberg 2023); 0 adds none, 0.1 is usual.
-        weighting: How much an error counts at each noise level, see `loss_weights`.
-        min_snr_gamma: The gamma of `min_snr`.
-        ceiling: The highest weight of `clamped_inverse_alpha`.
-        focus: Share of the samples whose timestep is logit-normal (Esser et al. 2024, section 3.1)
-            instead of uniform; in [0, 1].
-        focus_at: Median of those timesteps, as a part of the noise schedule, in (0, 1): shapes are
-            settled at 0.4, and what is to be copied or changed at all before that, at 0.7.
-        changed_share: Share of each sample's error that latents make up which the edit changes, in
-            (0, 1), however few or many they are; None counts all latents alike.
-        detail_share: Share of that, and of what latents make up which the edit leaves alone, of
-            those that differ from the latents around them, in (0, 1): outlines and patterns, not
-            bare surfaces. None counts all alike.
-        dropout: Share of the samples that lose their instruction, as many lose their image, and as
-            many lose both, so that guidance has its unconditional branches; in [0, 1/3].
-        drop_image: Whether images are among what is lost. Without, image guidance has no branch of
-            its own, the paper's ablation of it.
-        score: Which of a pair's scores, any that the index of the shards has, weights its loss, see
-            `score_weights`; None weights all pairs alike.
-        score_beta: Temperature of those weights: the score that is worth a factor of e.
-    """
-
-    prediction_type: PredictionType | None = None
-    change_prediction_type: bool = False
-    zero_terminal_snr: bool | None = None
-    offset_noise: NonNegative = 0.0
-    weighting: Weighting = "none"
-    min_snr_gamma: Positive = 5.0
-    ceiling: Positive = 20.0
-    focus: Fraction = 0.0
-    focus_at: OpenFraction = 0.4
-    changed_share: OpenFraction | None = None
-    detail_share: OpenFraction | None = None
-    dropout: Dropout = 0.05
-    drop_image: bool = True
-    score: str | None = None
-    score_beta: Positive = 0.1
 
 
 class Draws(NamedTuple):

@@ -2,44 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW, Optimizer
 
-from inference.number_types import Count, FractionBelowOne, NonNegative, Positive, checks_numbers
 from training import sharding
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class OptimizerKnobs:
-    """Knobs of AdamW and of the learning rate.
-
-    Attributes:
-        learning_rate: Of every layer but the first.
-        first_layer_factor: Learning rate of the widened first convolution, as a multiple; its new
-            channels start at zero and have the furthest to go.
-        weight_decay: Decoupled weight decay.
-        betas: Decay of the first and the second moment.
-        warmup_steps: Steps over which the rate climbs linearly to its full value.
-        schedule: What follows: the same rate, or a cosine to zero at `trainer.max_steps`.
-        clip_norm: Largest norm of the gradient of the whole UNet; None does not clip.
-        kind: AdamW as it is, or with moments of 8 bits, a quarter of their memory (Dettmers et al.
-            2022); that needs bitsandbytes.
-    """
-
-    learning_rate: NonNegative = 1e-4
-    first_layer_factor: NonNegative = 1.0
-    weight_decay: NonNegative = 0.01
-    betas: tuple[FractionBelowOne, FractionBelowOne] = (0.9, 0.999)
-    warmup_steps: Count = 0
-    schedule: Literal["constant", "cosine"] = "constant"
-    clip_norm: Positive | None = 1.0
-    kind: Literal["adamw", "adamw_8bit"] = "adamw"
+from training.config import OptimizerKnobs
 
 
 def learning_rate_factor(step: int, knobs: OptimizerKnobs, steps: int) -> float:

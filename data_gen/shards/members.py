@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from inference.pictures import FORMATS, header_fault, on_white, profile_fault
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from data_gen.records import EditTriplet, ImageArray, ImagePair, Scores
-from inference.images import FORMATS, header_fault, on_white, profile_fault
 from inference.outside import parse_object
 
 MEMBERS = ("edited.jpg", "input.jpg", "json")

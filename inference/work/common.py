@@ -11,8 +11,8 @@ from inference.backbone import Backbone, load_backbone
 from inference.choices import Dtype
 from inference.devices import device_of
 from inference.files import require_writable
-from inference.images import image_format
 from inference.model_names import located
+from inference.pictures import image_format
 
 
 def load_model(name: str, device: str, dtype: Dtype) -> Backbone:

@@ -27,7 +27,8 @@ from inference.loading import load_model
 from inference.progress import ProgressBar
 from inference.shapes import MODELS
 from training import ema
-from training.optimizer import OptimizerKnobs, adamw
+from training.config import OptimizerKnobs
+from training.optimizer import adamw
 from training.unet import widen
 
 DECAY = 0.9999

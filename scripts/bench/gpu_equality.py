@@ -35,7 +35,7 @@ from inference.inversion.null_text import NullText
 from inference.shapes import MODELS
 from inference.shapes.evaluation import draw_trials
 from inference.shapes.render import render
-from training.speed import Speed
+from training.config import Speed
 
 SOURCE: Final = "a large red circle on the left and a small blue star on a white background"
 TARGET: Final = SOURCE.replace("blue star", "striped green star")

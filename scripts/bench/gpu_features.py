@@ -40,11 +40,10 @@ from inference.editors.instruct import Instruct
 from inference.files import file_digest, write_lines
 from inference.saving import save_backbone
 from inference.shapes import MODELS
+from training.config import Lora, Speed
 from training.data.latent_shards import LatentPairs
 from training.data.samples import Batch
-from training.latents import latents
-from training.lora import Lora
-from training.speed import Speed
+from training.latents.stage import latents
 
 STRATEGIES: Final = ("ddp", "fsdp2")
 BF16_GRADIENT: Final = 0.3

@@ -29,9 +29,9 @@ from inference.backbone import Backbone
 from inference.editors.editor import EditRequest
 from inference.editors.instruct import Instruct
 from inference.saving import save_backbone, stock_pipeline
+from training.config import Speed
 from training.data.data_module import PairData
 from training.running.flops import peak_of, training_flops
-from training.speed import Speed
 
 FAST = Speed(channels_last=True, tf32=True)
 
@@ -259,7 +259,7 @@ def jpegs(machine: Machine, sizes: Sizes, model: Backbone, folder: Path) -> Path
 
 def stored_latents(machine: Machine, sizes: Sizes, model: Backbone, folder: Path) -> Path:
     """The same as the latents stage makes them."""
-    from training.latents import latents
+    from training.latents.stage import latents
 
     save_backbone(model, folder / "base")
     latents(

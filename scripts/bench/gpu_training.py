@@ -26,12 +26,10 @@ from inference.shapes.evaluation import draw_trials
 from inference.shapes.render import render
 from inference.shapes.scene import Scene
 from training.__main__ import main
+from training.config import Lora, OptimizerKnobs, Speed
 from training.data.samples import Batch
-from training.lora import Lora
 from training.module import EditorTraining
-from training.optimizer import OptimizerKnobs
 from training.running.stopping import TERMINATED
-from training.speed import Speed
 
 
 class MemoryData(pl.LightningDataModule):

@@ -26,8 +26,8 @@ from tables import header, row
 
 from data_gen.records import EditTriplet, ImagePair, Scores
 from data_gen.shards import INDEX_FILE, scan_shard, shard_writer, write_index
+from training.data.config import Framing
 from training.data.data_module import PairData
-from training.data.framing import Framing
 from training.data.samples import Batch
 
 

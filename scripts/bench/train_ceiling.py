@@ -12,7 +12,8 @@ from jsonargparse import auto_cli
 
 from inference.backbone import load_backbone
 from inference.memory import keep_memory
-from training.optimizer import OptimizerKnobs, adamw
+from training.config import OptimizerKnobs
+from training.optimizer import adamw
 from training.unet import widen
 
 LEARNING_RATE: Final = 1e-4

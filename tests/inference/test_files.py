@@ -14,7 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from data_gen.captions.stage import CaptionKnobs, write_captions
+from data_gen.captions.config import CaptionKnobs
+from data_gen.captions.stage import write_captions
 from data_gen.files import staged
 from data_gen.shards.cache import Cache, Fetch
 from inference.backbone import Backbone

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-import training.__main__
+import training.fit
 import training.module
 from training.__main__ import main
 
@@ -122,7 +122,7 @@ def become(run: Run, rank: int, port: int) -> int:
     try:
         if run.ranks > 1:
             os.environ.update(torchrun_variables(rank, run.ranks, port))
-            training.__main__.rank_zero_only.rank = rank  # Lightning asked when it was imported
+            training.fit.rank_zero_only.rank = rank  # Lightning asked when it was imported
         spy_on_draws(run, rank)
         if run.kill_at_save is not None:
             kill_in_save(run.kill_at_save)

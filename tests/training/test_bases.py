@@ -16,12 +16,12 @@ from inference.backbone import Backbone, load_backbone
 from inference.noise import keyed_noise
 from inference.samplers import SAMPLERS
 from inference.settings import Settings
+from training.config import Lora, Objective
 from training.data.data_module import PairData
 from training.data.samples import SCORES, Batch, posterior_noise
-from training.lora import Lora
 from training.module import EditorTraining
 from training.noise_schedule import cumulative_alphas, trained_scheduler
-from training.objective import Objective, draw, loss_weights
+from training.objective import draw, loss_weights
 from training.unet import widen
 
 KINDS = ("1", "2", "xl")

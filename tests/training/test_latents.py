@@ -19,10 +19,10 @@ from data_gen.shards import ShardError, ShardIndex
 from inference.backbone import load_backbone
 from inference.images import from_numpy
 from training.__main__ import main
+from training.data.config import Framing
 from training.data.data_module import PairData
-from training.data.framing import Framing
 from training.data.samples import Batch, posterior_noise
-from training.latents import latents
+from training.latents.stage import latents
 
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
 

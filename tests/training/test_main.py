@@ -15,7 +15,7 @@ from diffusers import (
 )
 from PIL import Image
 
-import training.__main__
+import training.fit
 from inference.backbone import load_backbone
 from training.__main__ import main
 from training.data.samples import Batch
@@ -119,7 +119,7 @@ def test_a_run_on_a_cpu_keeps_its_memory(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str | torch.device] = []
-    monkeypatch.setattr(training.__main__, "keep_memory", calls.append)
+    monkeypatch.setattr(training.fit, "keep_memory", calls.append)
     main([*arguments, "--trainer.max_steps=1"])
     assert [str(device) for device in calls] == ["cpu"]
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from inference.text import Text
+from training.config import Objective
 from training.data.order import batches
 from training.objective import (
     Draws,
-    Objective,
     add_noise,
     conditions_kept,
     draw,

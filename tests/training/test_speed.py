@@ -11,9 +11,9 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from inference.noise import keyed_noise
+from training.config import OptimizerKnobs, Speed
 from training.module import EditorTraining
-from training.optimizer import OptimizerKnobs, adamw, clip
-from training.speed import Speed
+from training.optimizer import adamw, clip
 from training.steps import StepRecord
 
 

@@ -7,7 +7,6 @@ together.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,8 @@ from data_gen.shards.cache import Cache
 from data_gen.shards.stores import open_store
 from inference.noise import keyed_seed
 from training.data import order
-from training.data.framing import Framing, nearest
+from training.data.config import Faulty, Framing, PairSet
+from training.data.framing import nearest
 from training.data.inspection import (
     FAULTY_FILE,
     FaultyData,
@@ -31,9 +31,7 @@ from training.data.inspection import (
 )
 from training.data.latent_shards import LatentPairs, Latents, holds_latents
 from training.data.samples import Images, Source
-from training.data.sets import PairSet, chosen_rows, weights_of
-
-Faulty = Literal["refuse", "leave_out"]
+from training.data.sets import chosen_rows, open_set, weights_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +162,7 @@ def _open(knobs: PairSet, plan: Plan) -> Reader | LatentPairs:
         reader = LatentPairs(knobs.path, plan.cache)
         reader.require_framing(plan.framing)
         return reader
-    return knobs.open(plan.cache)
+    return open_set(knobs, plan.cache)
 
 
 def _source(reader: Reader | LatentPairs, framing: Framing) -> Source:

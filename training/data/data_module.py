@@ -33,12 +33,11 @@ from inference.number_types import (
 from inference.outside import read_text, split_lines
 from inference.progress import ProgressBar
 from training.data import order
-from training.data.assembly import Faulty, Plan, assemble
-from training.data.framing import Framing
+from training.data.assembly import Plan, assemble
+from training.data.config import Faulty, Framing, PairSet
 from training.data.inspection import SHOWN
 from training.data.latent_shards import Latents
 from training.data.samples import SCORES, Batch, Encode, Images, Pairs, Sample
-from training.data.sets import PairSet
 from training.data.workers import end_for_parent_alone
 
 PASSED_OVER_FILE: Final = "passed-over.jsonl"
@@ -74,25 +73,7 @@ class PairData(pl.LightningDataModule):
     ) -> None:
         """Take the knobs; nothing is read before `setup`.
 
-        Args:
-            shards: Folder or URL of the shards' `index.parquet`; the shards lie below it. They hold
-                images, or what `python -m training latents` made of them.
-            sets: In its place one data set or several, with layouts, weights and bounds of scores.
-            batch_size: Pairs in a batch over all ranks.
-            framing: How images are cut to size.
-            cache_latents: Encode the whole set once at the start and keep it in memory, targets by
-                the posterior's mean. Needs a framing without chance.
-            held_out: Share of the groups, chosen by hash, that is never trained on.
-            backwards: Share of the samples that lead from the edited image back to the source, by
-                the inverse instruction; a pair that has none always leads forwards.
-            window: Number of shards among which the order is mixed.
-            num_workers: Processes that read; the order does not depend on it.
-            faulty: Whether pairs that cannot be used are a reason to stop before the first step, or
-                are left out. All of them are listed either way.
-            cache: Folder in which shards behind a URL are kept; null reads them by byte ranges.
-            cache_gib: What that folder may hold, in GiB.
-            seed: Seed of the run, of which order and framing are functions.
-            base: The base model, to whose VAE latents of before training must belong.
+        The arguments are those of `training.signatures.pair_data`.
 
         Raises:
             ValueError: A knob is out of its range, or two exclude each other.

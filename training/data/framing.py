@@ -9,23 +9,17 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.number_types import PixelCount, checks_numbers
+from training.data.config import Framing, Sides
 
 Pixels = NDArray[np.uint8]
 """One image, (H, W, 3), RGB, 0..255."""
 
-Sides = tuple[int, int]
-"""Height and width, in pixels."""
-
-LONGEST_ASPECT: Final = 2.0
-"""Of a bucket: a longer picture is cut."""
 
 _MIRRORED_WRONGLY: Final = re.compile(
     r"""\b(?:
@@ -38,85 +32,6 @@ _MIRRORED_WRONGLY: Final = re.compile(
     )\b""",
     re.IGNORECASE | re.VERBOSE,
 )
-
-
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class Framing:
-    """Knobs of what is done to a pair's images before the VAE sees them.
-
-    Attributes:
-        resolution: Side of the square cut from the images, in pixels; None leaves them as stored,
-            which must all be of one size.
-        enlarge_to: The shorter side is resized to a length drawn from `resolution` to this one and
-            the square is cut at a random place (the paper: 256 and 288); None resizes to
-            `resolution` and cuts the centre.
-        bucket_multiple: Cut not squares but the shape, of about as many pixels, that suits a
-            picture's aspect ratio best, with sides that are multiples of this (64 for Stable
-            Diffusion) and at most 2 to 1. All pictures of a batch have one shape.
-        flip: Mirror half of the pairs. Those whose instruction a mirror would make wrong, as it
-            names a side or something written, are not mirrored, see `survives_a_mirror`.
-        flip_all: Mirror half of those as well.
-    """
-
-    resolution: PixelCount | None = None
-    enlarge_to: PixelCount | None = None
-    bucket_multiple: PixelCount | None = None
-    flip: bool = False
-    flip_all: bool = False
-
-    def __post_init__(self) -> None:
-        if self.enlarge_to is not None and self.enlarge_to < (self.resolution or np.inf):
-            raise ValueError(
-                f"framing.enlarge_to is {self.enlarge_to}, expected at least the resolution, "
-                f"which is {self.resolution}"
-            )
-        multiple = self.bucket_multiple
-        if multiple is not None and multiple > (self.resolution or 0):
-            raise ValueError(
-                f"framing.bucket_multiple is {multiple}, expected at most the resolution, which "
-                f"is {self.resolution}"
-            )
-        if self.flip_all and not self.flip:
-            raise ValueError("framing.flip_all is true, expected framing.flip to be so too")
-
-    def steady(self, source: Pixels, edited: Pixels) -> tuple[Pixels, Pixels]:
-        """Cut a pair to size without chance: the centre, not mirrored, a square."""
-        calm = replace(self, enlarge_to=None, bucket_multiple=None, flip=False, flip_all=False)
-        return frame((source, edited), calm, np.random.default_rng(0))
-
-    @property
-    def is_random(self) -> bool:
-        """Whether the same pair may be cut differently another time."""
-        return self.flip or self.enlarge_to is not None
-
-    @property
-    def buckets(self) -> tuple[Sides, ...]:
-        """The shapes that pictures are cut to, from high to wide; empty where there are none."""
-        if self.bucket_multiple is None or self.resolution is None:
-            return ()
-        return buckets(self.resolution, self.bucket_multiple)
-
-
-@cache
-def buckets(resolution: int, multiple: int) -> tuple[Sides, ...]:
-    """Heights and widths of at most `resolution`² pixels, from high to wide, up to 2 to 1.
-
-    For every width it is the largest height, both multiples of `multiple`, as NovelAI did it for
-    Stable Diffusion (2022, "Aspect Ratio Bucketing").
-    """
-    most = resolution * resolution
-    longest = int(resolution * math.sqrt(LONGEST_ASPECT))
-    found = {
-        (most // width // multiple * multiple, width)
-        for width in range(multiple, longest + 1, multiple)
-    }
-    fitting = {
-        (height, width)
-        for height, width in found | {(width, height) for height, width in found}
-        if 0 < max(height, width) <= LONGEST_ASPECT * min(height, width)
-    }
-    return tuple(sorted(fitting, key=lambda sides: (sides[1] / sides[0], sides)))
 
 
 def nearest(shapes: Sequence[Sides], height: int, width: int) -> int:
@@ -229,6 +144,12 @@ def plan_cut(
         target=target,
         mirrored=mirrored,
     )
+
+
+def steady(framing: Framing, source: Pixels, edited: Pixels) -> tuple[Pixels, Pixels]:
+    """Cut a pair to size without chance: the centre, not mirrored, a square."""
+    calm = replace(framing, enlarge_to=None, bucket_multiple=None, flip=False, flip_all=False)
+    return frame((source, edited), calm, np.random.default_rng(0))
 
 
 def frame(

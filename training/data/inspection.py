@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from data_gen.imports.reading import BadPair, Listing, Look, Size, require_like
 from inference.files import write_lines
 from inference.progress import ProgressBar
-from training.data.framing import Framing
+from training.data.config import Framing
 
 SHOWN: Final = 3
 """Examples of each reason in a report."""

@@ -35,7 +35,8 @@ from inference.images import to_numpy
 from inference.number_types import Finite, PositiveCount, checks_numbers, require
 from inference.outside import parse_object
 from inference.tensors import parse_tensors
-from training.data.framing import Framing, Sizes
+from training.data.config import Framing
+from training.data.framing import Sizes
 from training.data.samples import SCORES, Draw, Sample
 
 NUMBERS: Final = ("p", "guidance", *SCORES)

@@ -22,7 +22,8 @@ from data_gen.records import ImagePair, Scores
 from inference.noise import keyed_noise, keyed_seed
 from inference.progress import ProgressBar
 from training.data import order
-from training.data.framing import Framing, Pixels, Sizes, plan_cut, survives_a_mirror
+from training.data.config import Framing
+from training.data.framing import Pixels, Sizes, plan_cut, survives_a_mirror
 
 Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 

@@ -1,48 +1,20 @@
 """The data sets of a run: what a recipe says of each, and which of its pairs may be used."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.imports.config import Columns, LayoutName
 from data_gen.imports.reading import Listing, Reader, open_pairs
 from data_gen.shards.cache import Cache
-from inference.number_types import Finite, Positive, checks_numbers
+from training.data.config import PairSet
 
 
-@checks_numbers
-@dataclass(frozen=True, kw_only=True)
-class PairSet:
-    """One data set to train on.
-
-    Attributes:
-        path: Folder or URL of shards. In other layouts a jsonl beside its pictures, a folder, a
-            parquet file, or a name on the hub.
-        layout: How it comes: as shards, or as `data_gen import` knows it, without importing.
-        columns: Names of its columns or keys, where they are not the layout's usual ones.
-        split: Which split of what `datasets` loads.
-        weight: Its share of the samples, against the other sets' weights; null for all sets gives
-            each as many as it has groups, so that an epoch of one is an epoch of all.
-        at_least: Score -> the least that a pair must have, such as {directional: 0.2}. A pair
-            without the score is not used.
-        at_most: Score -> the most that it may have, such as {surprise: 0.1}.
-    """
-
-    path: str
-    layout: LayoutName = "shards"
-    columns: Columns | None = None
-    split: str = "train"
-    weight: Positive | None = None
-    at_least: Mapping[str, Finite] = field(default_factory=dict)
-    at_most: Mapping[str, Finite] = field(default_factory=dict)
-
-    def open(self, cache: Cache | None = None) -> Reader:
-        """See `open_pairs`."""
-        return open_pairs(
-            self.path, layout=self.layout, columns=self.columns, split=self.split, cache=cache
-        )
+def open_set(knobs: PairSet, cache: Cache | None = None) -> Reader:
+    """See `open_pairs`."""
+    return open_pairs(
+        knobs.path, layout=knobs.layout, columns=knobs.columns, split=knobs.split, cache=cache
+    )
 
 
 def chosen_rows(reader: Listing, knobs: PairSet) -> NDArray[np.int64]:

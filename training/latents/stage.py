@@ -44,7 +44,7 @@ from inference.model_names import located
 from inference.number_types import PositiveCount, PositiveSmallCount, Seed, checks_numbers
 from inference.progress import ProgressBar
 from training.data import latent_shards
-from training.data.framing import Framing
+from training.data.config import Framing, PairSet
 from training.data.inspection import (
     FAULTY_FILE,
     FaultyData,
@@ -55,9 +55,10 @@ from training.data.inspection import (
     write_faults,
 )
 from training.data.latent_shards import About
-from training.data.sets import PairSet
+from training.data.sets import open_set
 from training.identity import set_digest
-from training.latents.units import LatentWork, PairsUnit, Precision
+from training.latents.config import Precision
+from training.latents.units import LatentWork, PairsUnit
 
 FORMAT: Final = 2
 """Raised when the same call would give other bytes than before."""
@@ -84,32 +85,7 @@ def latents(
 ) -> None:
     """Encode a data set once; training reads its latents in place of images.
 
-    For example, four random cuts of each pair:
-
-        emend train latents --base stable-diffusion-v1-5/stable-diffusion-v1-5 --path out/data
-            --output out/latents --framing.resolution 256 --framing.enlarge_to 288 --variations 4
-
-    and then `emend train fit ... --data.shards out/latents`, with the same base.
-
-    Args:
-        base: The model whose VAE encodes: a diffusers folder, a model that ships, or OWNER/NAME of
-            the hub.
-        output: The folder of the latents.
-        path: The data set, as `data.sets` of a training recipe names it.
-        layout: How it comes.
-        columns: Names of its columns or keys, where they are not the layout's usual ones.
-        split: Which split of what `datasets` loads.
-        framing: How images are cut; that of training.
-        variations: Cuts of each pair, of which training draws one at every visit; more than one
-            needs a framing with chance.
-        faulty: Whether pairs that cannot be used are a reason to stop, or are left out.
-        batch_size: Images the VAE encodes together.
-        unit_size: Pairs a shard: what is lost, at most, when the stage is killed.
-        precision: What the VAE computes in. SDXL's needs float32, or bfloat16 with a loss.
-        device: Where: cpu, cuda, cuda:1 and so on, or mps; null takes the GPU, where there is one.
-        seed: Of the cuts.
-        partition: The share of the units that this process makes, i/n; for array jobs.
-        executor: Who makes them: this process, several, or a cluster.
+    The arguments are those of the command, `commands.latents`.
 
     Raises:
         ValueError: Pairs cannot be used, or a knob is out of its range.
@@ -132,7 +108,7 @@ def latents(
     device_of(device)
     require_writable_folder(output)
     data = PairSet(path=_located(path), layout=layout, columns=columns, split=split)
-    reader = data.open()
+    reader = open_set(data)
     base = located(base)
     vae = _vae_config(base)
     rows = _sound(reader, framing, faulty, 1 << (len(vae.block_out_channels) - 1), output)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +23,11 @@ from inference.files import file_digest, written_atomically
 from inference.loading import load_model
 from inference.memory import keep_memory
 from training.data import latent_shards
+from training.data.config import PairSet
 from training.data.latent_shards import NUMBERS, SCHEMA, About, packed
-from training.data.sets import PairSet
+from training.data.sets import open_set
+from training.latents.config import Precision
 from training.latents.encoding import Encoded, PairEncoder
-
-Precision = Literal["float32", "bfloat16"]
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -77,7 +77,7 @@ class LatentWork:
 
     def __call__(self) -> "UnitMaker":
         """Open the set and load the VAE."""
-        return self.maker(self.data.open())
+        return self.maker(open_set(self.data))
 
     def maker(self, reader: Reader) -> "UnitMaker":
         """Load the VAE, for the set opened before; on a CPU the process keeps its memory."""

@@ -129,9 +129,7 @@ class Checkpoints(Callback):
     def __init__(self, every: PositiveCount = 100, keep: PositiveCount = 2) -> None:
         """Take the knobs.
 
-        Args:
-            every: Optimiser steps from one checkpoint to the next.
-            keep: How many of the latest to keep, beside the one of the lowest held-out loss.
+        The arguments are those of `training.signatures.checkpoints`.
 
         Raises:
             ValueError: One is less than 1.

@@ -69,14 +69,7 @@ class HeldOutEdits(Callback):
     ) -> None:
         """Take the knobs.
 
-        Args:
-            every: Optimiser steps from one time to the next.
-            samples: Number of held-out pairs that are edited, the same ones every time; 0 looks at
-                none.
-            loss_samples: Number of those whose loss is measured, by which the best checkpoint is
-                told: many more, as a loss takes a fraction of an edit's time.
-            clip: An open_clip folder, or a name that open_clip knows, to measure similarities with.
-            shapes: Whether the pictures are of the shapes world, where an edit can be read off.
+        The arguments are those of `training.signatures.held_out_edits`.
 
         Raises:
             ValueError: A knob is out of its range.

@@ -13,7 +13,8 @@ from data_gen.records import ImagePair
 from inference.clip import ClipScorer
 from inference.images import from_numpy
 from inference.shapes.judging import judge_pair
-from training.data.framing import Framing, Pixels
+from training.data.config import Framing
+from training.data.framing import Pixels, steady
 from training.module import EditorTraining
 from training.objective import Draws, draw, edit_loss
 
@@ -53,7 +54,7 @@ class HeldOut:
     @classmethod
     def of(cls, pairs: Sequence[ImagePair], framing: Framing) -> Self:
         """Cut pairs to size without chance."""
-        cut = [framing.steady(pair.source, pair.edited) for pair in pairs]
+        cut = [steady(framing, pair.source, pair.edited) for pair in pairs]
         return cls(
             instructions=[pair.triplet.instruction for pair in pairs],
             captions=[pair.triplet.caption for pair in pairs],

@@ -27,8 +27,7 @@ class Progress(Callback):
     def __init__(self, peak_tflops: Positive | None = None) -> None:
         """Take the knob.
 
-        Args:
-            peak_tflops: Of one device, in TFLOP/s, for the MFU; None looks it up by its name.
+        The arguments are those of `training.signatures.progress`.
 
         Raises:
             ValueError: It is not above 0.

@@ -10,7 +10,7 @@ from PIL import Image
 from data_gen import __main__
 from data_gen.imports.reading import open_pairs
 from data_gen.shards import INDEX_FILE, ShardIndex, scan_shard, shard_writer, write_index
-from training.data.framing import Framing
+from training.data.config import Framing
 from training.data.inspection import inspect, notes
 
 NOTE = "whose colour profile cannot be read"

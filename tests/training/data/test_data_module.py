@@ -12,8 +12,8 @@ from PIL import Image
 
 from data_gen.imports.pairs import import_pairs
 from data_gen.shards import ShardError, ShardIndex
+from training.data.config import Framing
 from training.data.data_module import PairData
-from training.data.framing import Framing
 from training.data.samples import Batch, collate
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.framing import Framing, buckets, frame, nearest, plan_cut, survives_a_mirror
+from training.data.config import Framing, buckets
+from training.data.framing import frame, nearest, plan_cut, survives_a_mirror
 
 
 def picture(height: int, width: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 
 from data_gen.imports.reading import BadPair
 from data_gen.shards import INDEX_FILE, ShardError, shard_writer
-from training.data.framing import Framing
+from training.data.config import Framing
 from training.data.inspection import inspect
 from training.data.latent_shards import SCHEMA, TEXTS, About, LatentPairs, packed, scan, write_index
 

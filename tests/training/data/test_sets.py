@@ -13,10 +13,9 @@ import torch
 from PIL import Image
 
 from data_gen.imports.config import Columns
+from training.data.config import Framing, PairSet
 from training.data.data_module import PairData
-from training.data.framing import Framing
 from training.data.samples import Batch
-from training.data.sets import PairSet
 
 
 def reader(*sets: PairSet, root: Path | None = None, **knobs) -> PairData:
