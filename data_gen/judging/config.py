@@ -179,3 +179,10 @@ class ScorerKnobs:
                 clip=self.aesthetic.clip and locate(self.aesthetic.clip),
             ),
         )
+
+
+def safety_parts(folder: Path) -> tuple[Path, Path]:
+    """Where the safety checker and its image processor lie: in a folder, or in two of a larger one."""
+    if (folder / "safety_checker").is_dir():
+        return folder / "safety_checker", folder / "feature_extractor"
+    return folder, folder

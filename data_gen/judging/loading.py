@@ -2,19 +2,17 @@
 
 from pathlib import Path
 
-from data_gen.judging.aesthetic import Aesthetic
-from data_gen.judging.config import ScorerKnobs
-from data_gen.judging.dino import Dino
-from data_gen.judging.safety import Safety, parts
+from data_gen.judging.config import ScorerKnobs, safety_parts
 from data_gen.judging.scorers import Scorer
 from data_gen.judging.vision_folders import require_processor, require_vision_model
-from data_gen.judging.vision_judge import VisionJudge
 from inference.clip import ClipScorer, load_clip, require_clip
 
 
 def model_folders(knobs: ScorerKnobs) -> list[str]:
     """The folders, or names, of the models; of a larger folder what is read of it."""
-    checker = sorted({str(part) for part in parts(Path(knobs.safety))}) if knobs.safety else []
+    checker = (
+        sorted({str(part) for part in safety_parts(Path(knobs.safety))}) if knobs.safety else []
+    )
     clip = knobs.aesthetic.clip if knobs.aesthetic else None
     return checker + [name for name in (clip, knobs.dino) if name is not None]
 
@@ -27,7 +25,7 @@ def require_files(knobs: ScorerKnobs) -> None:
         ValueError: There is no CLIP of the name.
     """
     if knobs.safety is not None:
-        checker, processor = parts(Path(knobs.safety))
+        checker, processor = safety_parts(Path(knobs.safety))
         require_vision_model(checker)
         require_processor(processor)
     if knobs.aesthetic is not None:
@@ -42,6 +40,8 @@ def require_files(knobs: ScorerKnobs) -> None:
 def load_scorers(knobs: ScorerKnobs, clip: ClipScorer, root: Path) -> list[Scorer]:
     """Load what is asked for, onto the device where CLIP is; the cheap ones first.
 
+    Each is imported where it is asked for: they need other libraries, and seconds for them.
+
     Args:
         knobs: Which.
         clip: The CLIP that scores pairs.
@@ -53,13 +53,21 @@ def load_scorers(knobs: ScorerKnobs, clip: ClipScorer, root: Path) -> list[Score
     """
     found: list[Scorer] = []
     if knobs.safety is not None:
+        from data_gen.judging.safety import Safety
+
         found.append(Safety.load(Path(knobs.safety), clip.device))
     if knobs.aesthetic is not None:
+        from data_gen.judging.aesthetic import Aesthetic
+
         named = knobs.aesthetic.clip
         its_clip = clip if named is None else load_clip(named, device=clip.device)
         found.append(Aesthetic.load(knobs.aesthetic.found_head(), its_clip))
     if knobs.dino is not None:
+        from data_gen.judging.dino import Dino
+
         found.append(Dino.load(Path(knobs.dino), clip.device))
     if knobs.judge is not None:
+        from data_gen.judging.vision_judge import VisionJudge
+
         found.append(VisionJudge(knobs.judge, root))
     return found

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
+from data_gen.judging.config import safety_parts
 from data_gen.judging.scorers import of_each_image
 from data_gen.judging.vision_folders import inputs, load_processor, load_vision_model
 from data_gen.records import ImageArray, ImagePair
@@ -34,7 +35,7 @@ class Safety:
         Raises:
             FileNotFoundError, ValueError: As `load_vision_model` and `load_processor`.
         """
-        checker, processor = parts(folder)
+        checker, processor = safety_parts(folder)
         return cls(
             checker=load_vision_model(StableDiffusionSafetyChecker, checker, device),
             processor=load_processor(processor),
@@ -52,10 +53,3 @@ class Safety:
             _, unsafe = self.checker(clip_input=pixels, images=torch.zeros(len(pixels), 1))
             found += unsafe
         return found
-
-
-def parts(folder: Path) -> tuple[Path, Path]:
-    """Where the checker and its image processor lie: in one folder, or in two of a larger one."""
-    if (folder / "safety_checker").is_dir():
-        return folder / "safety_checker", folder / "feature_extractor"
-    return folder, folder
