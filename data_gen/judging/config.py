@@ -182,7 +182,7 @@ class ScorerKnobs:
 
 
 def safety_parts(folder: Path) -> tuple[Path, Path]:
-    """Where the safety checker and its image processor lie: in a folder, or in two of a larger one."""
+    """Where the safety checker and its image processor lie: in one folder, or in two."""
     if (folder / "safety_checker").is_dir():
         return folder / "safety_checker", folder / "feature_extractor"
     return folder, folder
