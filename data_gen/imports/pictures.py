@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 import numpy as np
-from inference.pictures import FORMATS, header_fault, is_in_srgb, on_white, profile_fault
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from data_gen.records import ImageArray
@@ -22,6 +21,7 @@ from data_gen.shards.members import (
     encode_jpeg,
     without_profile,
 )
+from inference.pictures import FORMATS, header_fault, is_in_srgb, on_white, profile_fault
 
 _UPRIGHT: Final = 1
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from inference.pictures import FORMATS, header_fault, on_white, profile_fault
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from data_gen.records import EditTriplet, ImageArray, ImagePair, Scores
 from inference.outside import parse_object
+from inference.pictures import FORMATS, header_fault, on_white, profile_fault
 
 MEMBERS = ("edited.jpg", "input.jpg", "json")
 MAX_MEMBER_BYTES = 64 * 2**20
