@@ -11,6 +11,7 @@ without.
 import io
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -53,19 +54,24 @@ print(time.process_time() - begun)
 """
 
 
-def main(before: str | None = None, repeats: int = 1) -> None:
+def main(before: str | None = None, repeats: int = 1, only: str = "") -> None:
     """Print the table.
 
     Args:
         before: A commit to compare with.
         repeats: How often each line is run; the median counts.
+        only: A regular expression of the lines to run, beside those of imports alone; all if empty.
     """
     with ExitStack() as held:
         out = held.enter_context(tempfile.TemporaryDirectory())
         trees = {"now": ROOT}
         if before is not None:
             trees["before"] = _unpacked(before, Path(out, "before"))
-        lines = _lines(out)
+        lines = {
+            name: line
+            for name, line in _lines(out).items()
+            if line[0] == "-c" or re.search(only, name)
+        }
         found: dict[tuple[str, str], list[float]] = {}
         for _ in range(repeats):
             for name, line in tqdm(lines.items()):

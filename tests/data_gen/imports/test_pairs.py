@@ -341,7 +341,7 @@ def test_units_hold_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as ended:
         __main__.main([*line, "--unit_size", "0"])
     assert ended.value.code == 2
-    assert "unit_size is '0'; expected a whole number from 1 to" in capsys.readouterr().err
+    assert "--unit_size is 0; expected a whole number from 1 to" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

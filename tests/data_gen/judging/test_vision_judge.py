@@ -199,11 +199,11 @@ def test_workers_share_one_budget_and_a_kill_repays_nothing(
 def test_wrong_knobs_are_named(eyes: Eyes) -> None:
     with pytest.raises(ValueError, match="pairs.scorers.judge.budget needs prices"):
         knobs_for(eyes, budget=1.0)
-    with pytest.raises(ValueError, match="pairs.scorers.judge.concurrency must be at least 1"):
+    with pytest.raises(ValueError, match="JudgeKnobs.concurrency is 0; expected a whole number"):
         knobs_for(eyes, concurrency=0)
     with pytest.raises(ValueError, match=r"pairs.scorers.judge.extra must not hold \['seed'\]"):
         knobs_for(eyes, extra={"seed": 1})
-    with pytest.raises(ValueError, match="pairs.scorers.judge.timeout_s must be above 0"):
+    with pytest.raises(ValueError, match=r"JudgeKnobs.timeout_s is 0.0; expected a number above 0"):
         knobs_for(eyes, timeout_s=0.0)
 
 
