@@ -5,6 +5,7 @@ and its own help needs no library at all.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -73,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return USAGE_ERROR
+    except BrokenPipeError:  # of `emend recipes | head`, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ERROR
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
@@ -94,7 +98,7 @@ def _run(line: Sequence[str]) -> int:
         return 0
     if command == "recipes":
         _require_nothing(rest, "recipes")
-        print("\n".join(listing()))
+        print("\n".join(listing()), flush=True)
         return 0
     if command == "doctor":
         return _doctor(rest)

@@ -95,6 +95,12 @@ def test_recipes_are_listed_with_a_whole_sentence_each(capsys: pytest.CaptureFix
     assert {*MODELS} == {f"shapes/{folder.name}" for folder in SHIPPED.iterdir()}
 
 
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    line = f"{sys.executable} -m emend recipes | true"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert not done.stderr
+
+
 def test_a_package_of_another_distribution_is_told(tmp_path: Path) -> None:
     (tmp_path / "inference").mkdir()
     (tmp_path / "inference/__init__.py").write_text("raise RuntimeError\n")
