@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,41 @@ def test_what_pip_lacks_is_named_and_the_next_run_recovers(installed):
     pyproject.write_text(text)
     assert installed.ensure_venv("dev").returncode == 0
     assert marker(installed) == "first"
+
+
+CPU_TORCH = """
+set -euo pipefail
+source scripts/_venv.sh
+cpu_index=$0
+wants_cpu_torch() { true; }
+ensure_venv
+"""
+
+
+def test_without_a_gpu_torch_comes_from_the_index_of_cpu_builds(tree, tmp_path):
+    """Where that has none, from the default one, which here has none either."""
+    pyproject = (tree.folder / "pyproject.toml").read_text()
+    needs = pyproject.replace("dependencies = []", 'dependencies = ["torch-of-a-test>=1"]')
+    tree.write("pyproject.toml", needs)
+    index = tmp_path / "index" / "torch-of-a-test"
+    index.mkdir(parents=True)
+    command = ("bash", "-c", CPU_TORCH, index.parent.as_uri())
+    without = tree.run(*command)
+    assert without.returncode == 1
+    assert "torch comes from the default index" in without.stdout
+    assert "pip could not install" in without.stderr
+
+    name = "torch_of_a_test-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(index / name, "w") as wheel:
+        metadata = "torch_of_a_test-1.0.dist-info"
+        wheel.writestr("torch_of_a_test.py", "build = 'cpu'")
+        wheel.writestr(
+            f"{metadata}/METADATA", "Metadata-Version: 2.1\nName: torch-of-a-test\nVersion: 1.0\n"
+        )
+        wheel.writestr(f"{metadata}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
+        wheel.writestr(f"{metadata}/RECORD", "torch_of_a_test.py,,\n")
+    (index / "index.html").write_text(f'<a href="{name}">{name}</a>')
+    found = tree.run(*command, PIP_NO_INDEX="0")
+    assert found.returncode == 0, found.stderr
+    said = tree.run(".venv/bin/python", "-c", "import torch_of_a_test as t; print(t.build)")
+    assert said.stdout == "cpu\n"
