@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Final
 
 from jsonargparse import auto_cli
-from tqdm import tqdm
 
+from inference.progress import ProgressBar
 from inference.recipe_parser import USAGE_ERROR
 from scripts.bench.tables import header, row
 
@@ -74,7 +74,7 @@ def main(before: str | None = None, repeats: int = 1, only: str = "") -> None:
         }
         found: dict[tuple[str, str], list[float]] = {}
         for _ in range(repeats):
-            for name, line in tqdm(lines.items()):
+            for name, line in ProgressBar(lines.items()):
                 for when, tree in trees.items():
                     found.setdefault((name, when), []).append(_cpu_seconds(line, tree))
         alone = _edit_alone(out)
