@@ -7,9 +7,10 @@ from inference.command_line import Commands, chosen, flattened, run, spelled_out
 from inference.commands.caption import caption
 from inference.commands.convert import convert
 from inference.commands.edit import edit
-from inference.commands.grid import grid
+from inference.commands.grid import grid, grid_of_scales
 from inference.commands.invert import invert
-from inference.editors.config import EDITORS, PromptToPromptConfig
+from inference.commands.positionals import with_options
+from inference.editors.config import EDITORS, InstructConfig, PromptToPromptConfig
 from inference.inversion.config import INVERSIONS
 from inference.recipe_parser import USAGE_ERROR
 
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m inferenc
     """Run a command line, of the program `prog`; the exit code (see `run`)."""
     line = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        line = with_options(line)
         commands = commands_of(line)
         if line[:1] in (["edit"], ["grid"]):
             line = spelled_out(line, "inversion", INVERSIONS)
@@ -41,6 +43,7 @@ def commands_of(line: Sequence[str]) -> Commands:
     editor = inversion = None
     if line[:1] == ["edit"]:
         editor = chosen(line, "editor", EDITORS)
+    scales = line[:1] == ["grid"] and chosen(line, "editor", {"instruct": InstructConfig})
     if line[:1] == ["invert"]:
         inversion = chosen(line, "inversion", INVERSIONS)
     return {
@@ -48,7 +51,11 @@ def commands_of(line: Sequence[str]) -> Commands:
         "invert": flattened(invert, INVERSIONS[inversion or "null_text"]),
         "caption": caption,
         "convert": convert,
-        "grid": flattened(grid, PromptToPromptConfig),
+        "grid": (
+            flattened(grid_of_scales, InstructConfig)
+            if scales
+            else flattened(grid, PromptToPromptConfig)
+        ),
     }
 
 

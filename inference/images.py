@@ -36,7 +36,7 @@ def load_image(path: str | Path) -> Tensor:
         with Image.open(path, formats=FORMATS) as image:
             _check_header(path, image)
             image.load()
-            return from_numpy(np.asarray(on_white(ImageOps.exif_transpose(image))))
+            return from_pil(image)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not an image; expected PNG, JPEG or WebP") from error
     except Image.DecompressionBombError as error:
@@ -63,6 +63,15 @@ def from_numpy(pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:
         raise ValueError(f"pixels have shape {pixels.shape}; expected (H, W, 3)")
     scale = 127.5 if pixels.dtype == np.uint8 else 0.5
     return torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1) / scale - 1
+
+
+def from_pil(image: Image.Image) -> Tensor:
+    """An image as `load_image` reads one from a file.
+
+    Returns:
+        `(3, H, W)` in [-1, 1], float32.
+    """
+    return from_numpy(np.asarray(on_white(ImageOps.exif_transpose(image))))
 
 
 def to_numpy(image: Tensor) -> NDArray[np.uint8]:

@@ -20,6 +20,7 @@ MAX_PIXELS = 50_000_000
 
 
 _FORMAT_OF_SUFFIX = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+PICTURE_SUFFIXES: Final = tuple(_FORMAT_OF_SUFFIX)
 
 
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")

@@ -14,7 +14,7 @@ from inference import __main__ as inference
 from inference.commands.caption import caption
 from inference.commands.convert import convert
 from inference.commands.edit import edit
-from inference.commands.grid import grid
+from inference.commands.grid import grid, grid_of_scales
 from inference.commands.invert import invert
 from inference.editors.config import EDITORS
 from inference.inversion.config import INVERSIONS
@@ -35,6 +35,7 @@ ROOTS: list[Callable[..., Any]] = [
     convert,
     edit,
     grid,
+    grid_of_scales,
     invert,
     *EDITORS.values(),
     *INVERSIONS.values(),

@@ -2,9 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+from PIL import Image
 from torch import Tensor
+
+from inference.images import from_pil
+
+
+class _Pixels:
+    """A field that takes a PIL image or its pixels, and holds the pixels."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> Tensor | None:
+        return None if instance is None else cast(Tensor | None, vars(instance)[self._name])
+
+    def __set__(self, instance: object, value: Tensor | Image.Image | None) -> None:
+        vars(instance)[self._name] = from_pil(value) if isinstance(value, Image.Image) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +28,8 @@ class EditRequest:
     """One edit, asked for by an instruction or by two prompts.
 
     Attributes:
-        image: `(3, H, W)` in [-1, 1]; None to edit what the model draws for the source prompt.
+        image: A PIL image, or `(3, H, W)` in [-1, 1], which it becomes; None to edit what the model
+            draws for the source prompt.
         instruction: What to do, as one says it to a person.
         source: What the image shows.
         target: What the edited image is to show.
@@ -22,7 +39,7 @@ class EditRequest:
         ValueError: The image has another shape, a text is empty, or there is nothing to do.
     """
 
-    image: Tensor | None = None
+    image: _Pixels = _Pixels()
     instruction: str | None = None
     source: str | None = None
     target: str | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from inference.captioning import NoCaption, captioner_of
-from inference.choices import Dtype
+from inference.choices import Dtype, full_name
 from inference.devices import device_of
 from inference.endpoints.keys import AUTO_KEY_ENV
 from inference.files import require_writable, write_lines
@@ -36,7 +36,7 @@ def caption(
     if output is not None:
         require_writable(Path(output))
     one = captioner_of(
-        captioner, base_url, device_of(device), getattr(torch, dtype), key_env=key_env
+        captioner, base_url, device_of(device), getattr(torch, full_name(dtype)), key_env=key_env
     )
     lines = []
     with closing(one):

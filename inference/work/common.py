@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inference.backbone import Backbone, load_backbone
-from inference.choices import Dtype
+from inference.choices import Dtype, full_name
 from inference.devices import device_of
 from inference.files import require_writable
 from inference.model_names import located
@@ -18,7 +18,7 @@ from inference.pictures import image_format
 def load_model(name: str, device: str, dtype: Dtype) -> Backbone:
     """Load a diffusers folder, by a name as `located` takes it, where the user wants it."""
     place = device_of(device)
-    return load_backbone(located(name), device=place, dtype=getattr(torch, dtype))
+    return load_backbone(located(name), device=place, dtype=getattr(torch, full_name(dtype)))
 
 
 def require_fitting(
@@ -45,13 +45,20 @@ def require_fitting(
             )
 
 
-def output_paths(paths: Sequence[Path], output: Path, suffix: str = ".png") -> list[Path]:
+def output_paths(
+    paths: Sequence[Path],
+    output: Path,
+    suffix: str = ".png",
+    *,
+    names: Sequence[str] | None = None,
+) -> list[Path]:
     """Where each result goes; nothing may overwrite an input or another result.
 
     Args:
         paths: The inputs.
         output: A file for the one result, or a folder for `<name><suffix>` of each.
         suffix: Of results in a folder, and of the file where that is no picture's.
+        names: Those of the results in a folder; None takes those of the inputs.
 
     Raises:
         ValueError: Two would go to one place, or one onto an input, or the file is of a kind that
@@ -66,10 +73,11 @@ def output_paths(paths: Sequence[Path], output: Path, suffix: str = ".png") -> l
         elif output.suffix != suffix:
             raise ValueError(f"output is {output}; expected a folder or a {suffix} file")
         if len(paths) > 1:
-            raise ValueError(f"output is the file {output}; expected a folder for several images")
+            raise ValueError(f"output is the file {output}; expected a folder for several edits")
         outputs = [output]
     else:
-        outputs = [output / f"{path.stem}{suffix}" for path in paths]
+        names = [path.stem for path in paths] if names is None else names
+        outputs = [output / f"{name}{suffix}" for name in names]
     name, count = Counter(outputs).most_common(1)[0]
     if count > 1:
         raise ValueError(f"{count} images would be written to {name}; give them different names")

@@ -1,4 +1,4 @@
-"""`python -m inference grid`: how an edit moves with a window of attention control."""
+"""`python -m inference grid`: how an edit moves with attention control or with guidance."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,12 +8,13 @@ from typing import Final, Literal
 from torch import Tensor
 
 from inference.choices import Dtype
-from inference.editors.config import PromptToPromptConfig
+from inference.editors.config import InstructConfig, PromptToPromptConfig
 from inference.editors.editor import EditRequest
 from inference.editors.prompt_to_prompt import PromptToPrompt
 from inference.grids import save_grid
 from inference.images import load_image
 from inference.inversion.inverted import Inversion, InversionRequest, Inverted
+from inference.progress import ProgressBar
 from inference.work.common import load_model, output_paths, require_fitting
 
 _SEEDS: Final = (0, 1, 2, 3)
@@ -69,4 +70,40 @@ def draw_grid(
     titles = ["source", *(f"{vary} {fraction:g}" for fraction in fractions)]
     labels = [f"seed {request.seed}" if image is None else "" for request in requests]
     save_grid(path, rows, titles, labels)
+    print(path)
+
+
+def draw_scales(
+    config: InstructConfig,
+    *,
+    image: str,
+    instruction: str,
+    text_scales: Sequence[float],
+    image_scales: Sequence[float],
+    model: str,
+    seed: int,
+    output: str,
+    device: str,
+    dtype: Dtype,
+    force: bool,
+) -> None:
+    """Draw a grid of what dual guidance makes of an edit; see `commands.grid.grid_of_scales`."""
+    [path] = output_paths([Path(image)], Path(output))
+    pixels = load_image(image)
+    request = EditRequest(image=pixels, instruction=instruction, seed=seed)
+    backbone = load_model(model, device, dtype)
+    require_fitting(backbone, model, {image: pixels}, force=force)
+    rows: list[list[Tensor]] = []
+    with ProgressBar(
+        total=len(text_scales) * len(image_scales), desc="editing", unit="edit"
+    ) as bar:
+        for image_scale in image_scales:
+            row = [pixels]
+            for text_scale in text_scales:
+                scales = replace(config, text_scale=text_scale, image_scale=image_scale)
+                row += scales.build(backbone=backbone).edit([request])
+                bar.update()
+            rows.append(row)
+    titles = ["picture", *(f"text {scale:g}" for scale in text_scales)]
+    save_grid(path, rows, titles, [f"image {scale:g}" for scale in image_scales])
     print(path)

@@ -111,7 +111,7 @@ def test_results_do_not_overwrite_each_other(
     assert call("--images", photos[0], namesake, "--output", tmp_path / "out", *options) == 1
     assert "2 images would be written to" in capsys.readouterr().err
     assert call("--images", *photos, "--output", tmp_path / "out.png", *options) == 1
-    assert "expected a folder for several images" in capsys.readouterr().err
+    assert "expected a folder for several edits" in capsys.readouterr().err
 
 
 def test_the_command_itself(photos: list[Path]) -> None:
