@@ -13,7 +13,7 @@ from typing import Self
 
 import torch
 
-from data_gen.instructions.stage import read_triplets
+from data_gen.instructions.triplets import read_triplets
 from data_gen.judging.loading import load_scorers, model_folders
 from data_gen.recipe import PairKnobs, Recipe
 from data_gen.records import EditTriplet

@@ -26,7 +26,7 @@ from jsonargparse import auto_cli
 from report_editors import BEFORE, OURS, copying, draw_parts, edited_by
 from report_pictures import data_uri, loss_plot, p_plot
 
-from data_gen.instructions.stage import read_triplets
+from data_gen.instructions.triplets import read_triplets
 from data_gen.records import EditTriplet, ImagePair
 from data_gen.shards import INDEX_FILE, ShardIndex, read_pair, scan_shard
 from data_gen.survey import pages

@@ -12,7 +12,8 @@ from typing import Self
 from transformers import CLIPTextConfig, CLIPTokenizer
 
 from data_gen.captions.stage import read_captions
-from data_gen.instructions.stage import plan_questions, read_triplets
+from data_gen.instructions.stage import plan_questions
+from data_gen.instructions.triplets import read_triplets
 from data_gen.judging.surprise import LOOKED_AT
 from data_gen.recipe import PairKnobs, Recipe
 from data_gen.records import Caption, EditTriplet

@@ -22,7 +22,8 @@ from data_gen.estimate.forecast import (
     stand_ins,
 )
 from data_gen.instructions.cost import estimate_asking
-from data_gen.instructions.stage import count_answers, read_triplets
+from data_gen.instructions.stage import count_answers
+from data_gen.instructions.triplets import read_triplets
 from data_gen.judging.filter import score
 from data_gen.judging.vision_judge import dearest
 from data_gen.recipe import PairKnobs, Recipe

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from data_gen.files import read_lines
 from data_gen.instructions.account import Account, account, dollars
 from data_gen.instructions.batch_api import InBatches
 from data_gen.instructions.examples import ExampleBook, read_examples
@@ -22,7 +21,7 @@ from data_gen.instructions.prompts import Question, Rejected, caption_flaw, edit
 from data_gen.instructions.rounds import Plan
 from data_gen.instructions.structured import find_form
 from data_gen.instructions.template import PromptTemplate
-from data_gen.records import Caption, EditTriplet, triplet_from_json, triplet_to_json
+from data_gen.records import Caption, EditTriplet, triplet_to_json
 from inference.content_id import content_id
 from inference.endpoints.budget import BudgetMet, Ledger
 from inference.endpoints.client import ChatClient
@@ -96,16 +95,6 @@ def _budget_met(found: Account, knobs: InstructionKnobs) -> str:
         f"{len(found.triplets)} triplets are written, {open_ones} of {len(found.captions)} "
         f"captions have no answer yet: raise the budget and run again to go on"
     )
-
-
-def read_triplets(path: Path) -> list[EditTriplet]:
-    """Read what `write_triplets` wrote.
-
-    Raises:
-        FileNotFoundError: The stage has not run yet.
-        ValueError: The file is empty, or a line is no triplet.
-    """
-    return read_lines(path, triplet_from_json, stage="instructions")
 
 
 def plan_questions(captions: Sequence[Caption], knobs: InstructionKnobs) -> dict[str, Question]:

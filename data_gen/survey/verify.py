@@ -26,7 +26,6 @@ from data_gen.shards.members import (
     described,
     require_end,
 )
-from data_gen.survey.swaps import SwapSearch
 from inference.files import file_digest, write_lines
 from inference.progress import ProgressBar
 
@@ -123,14 +122,19 @@ def inspect(root: Path, *, clip: str | None = None, swaps: bool = True) -> Findi
     findings = Findings()
     _check_receipts(root, findings)
     found = _Pairs(root, findings)
-    search = SwapSearch(clip, lambda where, said: findings.add("swapped", where, said))
+    search = None
+    if swaps:
+        from data_gen.survey.swaps import SwapSearch  # CLIP takes seconds to import
+
+        search = SwapSearch(clip, lambda where, said: findings.add("swapped", where, said))
     with ProgressBar(total=found.index.table.num_rows or None, desc="pairs", unit="pair") as bar:
         for path in shards:
             for where, description, images in found.of(path):
-                if swaps:
+                if search is not None:
                     search.add(where, description, images)
                 bar.update()
-    findings.notes += search.finish()
+    if search is not None:
+        findings.notes += search.finish()
     found.index.finish()
     return findings
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from data_gen import __main__, stages
-from data_gen.instructions.stage import read_triplets, write_triplets
+from data_gen.instructions.stage import write_triplets
+from data_gen.instructions.triplets import read_triplets
 from data_gen.recipe import Recipe
 from data_gen.records import Caption
 from tests.provider import CHILDREN

@@ -12,12 +12,8 @@ from typing import Any
 import pytest
 
 from data_gen.instructions.prompts import answer
-from data_gen.instructions.stage import (
-    InstructionKnobs,
-    plan_questions,
-    read_triplets,
-    write_triplets,
-)
+from data_gen.instructions.stage import InstructionKnobs, plan_questions, write_triplets
+from data_gen.instructions.triplets import read_triplets
 from data_gen.records import Caption, EditTriplet
 from inference.endpoints.failures import ServerError
 

@@ -141,7 +141,7 @@ def test_shards_hold_something(
     with pytest.raises(SystemExit) as ended:
         __main__.main([*line, "--shard_mib", "0"])
     assert ended.value.code == 2
-    assert "shard_mib is '0'; expected a whole number from 1 to" in capsys.readouterr().err
+    assert "--shard_mib is 0; expected a whole number from 1 to" in capsys.readouterr().err
 
 
 def test_keys_in_a_recipe_are_not_published(published: Path, tmp_path: Path) -> None:
