@@ -197,9 +197,9 @@ def test_a_changed_writer_is_asked_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"edit_types": {"move": 0.0}}, "must be above 0"),
-        ({"edits_per_caption": 10}, "between 1 and the number of edit_types"),
-        ({"concurrency": 0}, "at least 1"),
+        ({"edit_types": {"move": 0.0}}, "move is 0.0; expected a number above 0"),
+        ({"edits_per_caption": 10}, "at most the number of edit_types, 9"),
+        ({"concurrency": 0}, "concurrency is 0; expected a whole number from 1"),
     ],
 )
 def test_wrong_knobs_are_named(wrong: dict[str, Any], said: str) -> None:
