@@ -331,10 +331,16 @@ def _preprocessing(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 def require_clip(name: str | Path) -> None:
     """Require, without loading it, that there is a folder of that name or a model known by it.
 
+    Of a folder the configuration is looked at too.
+
     Raises:
         FileNotFoundError, ValueError: As ``load_clip``.
     """
-    _resolve(located_clip(name))
+    name = located_clip(name)
+    _resolve(name)
+    if Path(name).is_dir():
+        check_folder(Path(name))
+        _checked_text_config(Path(name) / CONFIG)
 
 
 def fetch_clip(name: str | Path) -> None:

@@ -13,7 +13,15 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from inference.clip import CaptionTooLong, compare, load_clip, read_thresholds, save_thresholds
+from inference.clip import (
+    CaptionTooLong,
+    compare,
+    load_clip,
+    read_thresholds,
+    require_clip,
+    save_thresholds,
+)
+from inference.shapes import MODELS
 
 WORDS = ("a", "small", "large", "red", "green", "blue", "circle", "square", "on", "white", "black")
 CONTEXT = 8
@@ -172,3 +180,14 @@ def test_images_as_trained_are_preprocessed_as_open_clip_does(
     torch.testing.assert_close(scorer.image_as_trained(images), expected, rtol=0.02, atol=0.01)
     if size != scorer.size:
         assert (scorer.image(images) - expected).abs().max() > 0.05
+
+
+def test_what_a_folder_says_is_looked_at_without_loading_it(tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    shutil.copytree(MODELS / "clip", folder)
+    require_clip(folder)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"trust_remote_code": True}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="tokenizer_kwargs is {'trust_remote_code': True}"):
+        require_clip(folder)
