@@ -32,7 +32,7 @@ def memory_shortage(error: BaseException) -> str | None:
     """
     cause: BaseException | None = error
     while cause is not None:
-        told = isinstance(cause, RuntimeError | OSError) and _SIGNS.search(str(cause))
+        told = isinstance(cause, RuntimeError | OSError | ImportError) and _SIGNS.search(str(cause))
         if told or isinstance(cause, MemoryError):
             where = "GPU memory" if "CUDA" in str(cause) else "memory"
             wanted = _WANTED.search(str(cause))

@@ -54,6 +54,10 @@ def raised(error: Exception, cause: Exception | None = None) -> Exception:
             "there is too little memory for 8 bytes more",
         ),
         (OSError("Cannot allocate memory"), "there is too little memory"),
+        (
+            ImportError("a.so: failed to map segment from shared object"),
+            "there is too little memory",
+        ),
         (raised(ValueError("cannot be loaded"), MemoryError()), "there is too little memory"),
         (ValueError("the caption 'out of memory' is no edit"), None),
         (RuntimeError("shapes do not match"), None),
