@@ -58,6 +58,21 @@ ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """Option of diffusers' pipelines and scripts or of other editors -> ours, by command."""
 
+_SECTIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **dict.fromkeys(("captions", "instructions", "pairs", "executor"), "a recipe of data run"),
+        **dict.fromkeys(
+            ("seed_everything", "trainer", "model", "data", "checkpoints", "progress"),
+            "a recipe of train fit",
+        ),
+    }
+)
+
+
+def command_with(section: str) -> str | None:
+    """The kind of recipe that has a section, for who gives it to another command."""
+    return _SECTIONS.get(section)
+
 
 def meant(option: str, known: Collection[str]) -> str | None:
     """The option that somebody meant, if one can tell.

@@ -19,12 +19,17 @@ from typing import Any, Final, NoReturn, Union, get_args, get_origin, get_type_h
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from inference.number_types import description, is_number, limits_of
-from inference.option_hints import meant
+from inference.option_hints import command_with, meant
 from inference.outside import MAX_YAML_BYTES, parse_yaml, read_text
 
 USAGE_ERROR = 2
 COMMAND_LINE: Final = "the command line"
 
+_MISSING: Final = re.compile(
+    r"Option '(?:\w+\.)?(?P<long>[\w.]+)' is required but not provided"
+    r"|Parser key \"(?P<short>[\w.]+)\":\s+Not of type .* not NoneType"
+)
+_REFUSED: Final = re.compile(r"Problem with given class_path '(?P<name>.+?)':\s+(?P<why>.+)")
 _EXPECTED: Final = re.compile(
     r"Value error, expected (?P<number>.+?) \[type="
     r"|Expected an? (?:<class '(?P<type>.+?)'>|(?:typing\.)?(?P<other>.+?)\. Got)"
@@ -86,6 +91,10 @@ class RecipeParser(ArgumentParser):
 
 def one_sentence(message: str) -> str:
     """One sentence for jsonargparse's messages, which run over several lines."""
+    if missing := _MISSING.search(message):
+        return f"--{missing['long'] or missing['short']} is missing; --help says what it is"
+    if refused := _REFUSED.search(message):
+        return f"{refused['name']}: {refused['why']}"
     option = re.search(r'Parser key "(.+?)"', message)
     given = re.search(r"(?:Given|Got) value: (.*)", message)
     kinds = [
@@ -241,7 +250,8 @@ def _require_number(hints: Sequence[Any], value: Any, recipe: str, name: str) ->
 
 
 def _unknown(recipe: str, name: str, known: Sequence[str]) -> ValueError:
-    return ValueError(f"{recipe}: there is no {name}; expected one of {', '.join(known)}")
+    said = f"{recipe}: there is no {name}; expected one of {', '.join(known)}"
+    return ValueError(said + (f" ({of} has it)" if (of := command_with(name)) else ""))
 
 
 def _hints(parser: ArgumentParser) -> dict[str, Any]:

@@ -241,9 +241,9 @@ def fit(line: Sequence[str], prog: str) -> None:
     except Exception as error:
         if (said := sentence(error, _LESS_MEMORY, _EXPECTED)) is None:
             raise
-        # Lightning's own run over several lines; ours may be a list.
-        is_lightnings = isinstance(error, MisconfigurationException)
-        sys.stderr.write(f"error: {one_sentence(said) if is_lightnings else said}\n")
+        # Lightning's own and jsonargparse's run over several lines; ours may be a list.
+        is_foreign = isinstance(error, MisconfigurationException) or "class_path" in said
+        sys.stderr.write(f"error: {one_sentence(said) if is_foreign else said}\n")
         raise SystemExit(ERROR) from error
     finally:
         signal.signal(signal.SIGINT, on_interrupt)

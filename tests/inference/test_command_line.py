@@ -62,7 +62,7 @@ def test_a_recipe_is_read_and_overridden(tmp_path: Path) -> None:
         ),
         (["--images", "a", "--color", "red"], "there is no option --color; did you mean --colour?"),
         (["--images"], "argument --images/--images+: expected one argument"),
-        ([], "Option 'paint.images' is required but not provided or its value is None."),
+        ([], "--images is missing; --help says what it is"),
     ],
 )
 def test_a_wrong_option_is_one_sentence(
