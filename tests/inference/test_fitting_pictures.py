@@ -9,7 +9,7 @@ from PIL import Image
 from inference.__main__ import main
 from inference.images import load_image, save_image
 from inference.work.common import one_each
-from inference.work.edit import _requests
+from inference.work.planned import plan
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def photos(tmp_path: Path) -> list[str]:
 
 def test_instructions_are_one_for_all_or_one_each(photos: list[str]) -> None:
     for given, expected in ((["a"], ["a", "a"]), (["a", "b"], ["a", "b"])):
-        found = _requests(photos, given, [], [], 0)
-        assert [request.instruction for request in found] == expected
+        found = plan(photos, instruction=given, source=[], target=[], seeds=[0])
+        assert [edit.instruction for edit in found] == expected
     assert one_each("source", ["a", "b", "c"], 3) == ["a", "b", "c"]
 
 
