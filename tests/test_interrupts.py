@@ -19,31 +19,28 @@ import training.latents.stage
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("program", ["inference", "data_gen", "training"])
-def test_while_libraries_are_imported(tmp_path: Path, program: str) -> None:
-    (tmp_path / "jsonargparse").mkdir()
-    (tmp_path / "jsonargparse" / "__init__.py").write_text("raise KeyboardInterrupt")
-    ended = subprocess.run(
+def imported_as(program: str, folder: Path, library: str) -> subprocess.CompletedProcess[str]:
+    """Start a program where jsonargparse is this code in a folder."""
+    (folder / "jsonargparse").mkdir()
+    (folder / "jsonargparse" / "__init__.py").write_text(library)
+    return subprocess.run(
         [sys.executable, "-m", program],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
     )
+
+
+@pytest.mark.parametrize("program", ["inference", "data_gen", "training"])
+def test_while_libraries_are_imported(tmp_path: Path, program: str) -> None:
+    ended = imported_as(program, tmp_path, "raise KeyboardInterrupt")
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted\n")
 
 
 @pytest.mark.parametrize("program", ["inference", "data_gen", "training"])
 def test_other_errors_of_imports_are_shown(tmp_path: Path, program: str) -> None:
-    (tmp_path / "jsonargparse").mkdir()
-    (tmp_path / "jsonargparse" / "__init__.py").write_text("raise ImportError('no such library')")
-    ended = subprocess.run(
-        [sys.executable, "-m", program],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+    ended = imported_as(program, tmp_path, "raise ImportError('no such library')")
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
     assert "no such library" in ended.stderr

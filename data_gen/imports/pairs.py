@@ -87,8 +87,6 @@ def import_pairs(
         FileNotFoundError: The source is not there.
         OSError: The output cannot be written, or another process is at work there.
     """
-    if unit_size < 1:
-        raise ValueError(f"unit_size must be at least 1, got {unit_size}")
     source, columns = completed(layout, source, columns)
     about = {"layout": layout, "source": source, "split": split, "columns": asdict(columns)}
     _require_free(output, about)

@@ -67,8 +67,6 @@ def push(
     """
     if not _LICENSE.fullmatch(license):
         raise ValueError(f"license is {license!r}; expected the hub's name of one, as cc-by-4.0")
-    if shard_mib < 1:
-        raise ValueError(f"shard_mib must be at least 1, got {shard_mib}")
     text = _recipe(recipe)
     with _target(to, beside=data) as folder:
         _require_sound(data)

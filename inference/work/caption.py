@@ -10,7 +10,6 @@ import torch
 from inference.captioning import NoCaption, captioner_of
 from inference.choices import Dtype, full_name
 from inference.devices import device_of
-from inference.endpoints.keys import AUTO_KEY_ENV
 from inference.files import require_writable, write_lines
 from inference.images import load_image
 from inference.progress import ProgressBar
@@ -18,12 +17,12 @@ from inference.progress import ProgressBar
 
 def caption(
     images: list[str],
-    captioner: str = "shapes",
-    base_url: str | None = None,
-    key_env: str | None = AUTO_KEY_ENV,
-    output: str | None = None,
-    device: str = "auto",
-    dtype: Dtype = "float32",
+    captioner: str,
+    base_url: str | None,
+    key_env: str | None,
+    output: str | None,
+    device: str,
+    dtype: Dtype,
 ) -> None:
     """Say what images show: a JSON object a line, `{"image": …, "caption": …}`.
 

@@ -9,7 +9,6 @@ from inference.backbone import Backbone, load_backbone
 from inference.choices import PredictionType
 from inference.files import replaced_folder, require_writable, require_writable_folder
 from inference.model_names import located
-from inference.number_types import PixelCount, checks_numbers
 from inference.saving import save_backbone
 from inference.single_file.reading import backbone_of, read_original
 from inference.single_file.writing import original_tensors, write_original
@@ -19,14 +18,13 @@ LEFT_OVER = "original-left-over.safetensors"
 """Tensors of the original file that no part of a diffusers folder holds, kept for the way back."""
 
 
-@checks_numbers
 def convert(
     source: Path,
     output: Path,
-    ema: bool = True,
-    prediction_type: PredictionType | None = None,
-    native_size: PixelCount | None = None,
-    tokenizer: Path | None = None,
+    ema: bool,
+    prediction_type: PredictionType | None,
+    native_size: int | None,
+    tokenizer: Path | None,
 ) -> None:
     """Convert a Stable Diffusion: a single file to a diffusers folder, a folder to a single file.
 

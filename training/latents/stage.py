@@ -94,11 +94,6 @@ def latents(
         WorkerError: There are no workers, or they cannot start.
         Occupied: Another process makes this partition.
     """
-    if variations < 1 or batch_size < 1 or unit_size < 1:
-        raise ValueError(
-            f"variations, batch_size and unit_size are {variations}, {batch_size} and {unit_size}; "
-            "expected at least 1"
-        )
     if variations > 1 and not framing.is_random:
         raise ValueError(
             f"variations is {variations}, but the framing has no chance in it: "
