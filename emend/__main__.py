@@ -22,7 +22,7 @@ EDITING: Final[Mapping[str, str]] = MappingProxyType(
     {
         "edit": "edit pictures by an instruction, or by two prompts",
         "invert": "find out how a model draws given pictures, once for many edits",
-        "grid": "see how an edit moves with Prompt-to-Prompt's windows, seed by seed",
+        "grid": "see how an edit moves with attention windows, or with both guidance scales",
         "caption": "say what pictures show",
         "convert": "a single file to a diffusers folder, and back",
     }

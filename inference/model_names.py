@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 ModelKind = Literal["pipeline", "autoencoder", "transformers", "clip", "safety"]
 """What is wanted of a repository: a diffusers folder, a part of one, an open_clip folder, …"""
@@ -186,17 +186,10 @@ def repository_of(name: str | Path, kind: ModelKind) -> Repository | None:
 
 def cached(repository: Repository) -> Path | None:
     """The folder of a repository all of which is in the hub's cache; None of another."""
-    import huggingface_hub
     from huggingface_hub import errors
 
     try:
-        folder = huggingface_hub.snapshot_download(
-            repository.name,
-            revision=repository.revision,
-            allow_patterns=list(repository.included),
-            ignore_patterns=list(repository.excluded),
-            local_files_only=True,
-        )
+        folder = _snapshot(repository, local_files_only=True)
     except errors.LocalEntryNotFoundError:
         return None
     has_weights = any(Path(folder).rglob(f"*{_WEIGHTS}"))
@@ -209,33 +202,32 @@ def bytes_to_fetch(repository: Repository) -> int:
     Raises:
         FileNotFoundError, ValueError: As `located`.
     """
-    import huggingface_hub
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     with _told(repository), disable_progress_bars():
-        files = huggingface_hub.snapshot_download(
-            repository.name,
-            revision=repository.revision,
-            allow_patterns=list(repository.included),
-            ignore_patterns=list(repository.excluded),
-            dry_run=True,
-        )
+        files = _snapshot(repository, dry_run=True)
     return sum(file.file_size or 0 for file in files if file.will_download)
 
 
-def _fetched(repository: Repository) -> Path:
+def _snapshot(repository: Repository, **options: Any) -> Any:
+    """huggingface_hub's `snapshot_download` of what is wanted of a repository."""
     import huggingface_hub  # whoever names no repository does without
 
+    return huggingface_hub.snapshot_download(
+        repository.name,
+        revision=repository.revision,
+        allow_patterns=list(repository.included),
+        ignore_patterns=list(repository.excluded),
+        **options,
+    )
+
+
+def _fetched(repository: Repository) -> Path:
     # A commit stays what it is: there is nothing to ask the hub.
     if _COMMIT.fullmatch(repository.revision or "") and (folder := cached(repository)):
         return folder
     with _told(repository):
-        fetched = huggingface_hub.snapshot_download(
-            repository.name,
-            revision=repository.revision,
-            allow_patterns=list(repository.included),
-            ignore_patterns=list(repository.excluded),
-        )
+        fetched = _snapshot(repository)
     if repository.weights and not any(Path(fetched).rglob(f"*{_WEIGHTS}")):
         raise ValueError(
             f"{repository.name} of the hub holds no safetensors of this kind; pickles are not "
